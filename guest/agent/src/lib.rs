@@ -1,0 +1,2 @@
+//! The agent: frame to request to permit to effect.
+#![forbid(unsafe_code)]

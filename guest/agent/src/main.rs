@@ -1,0 +1,4 @@
+//! The agent: frame to request to permit to effect.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! All unsafe code and raw system calls of the guest.

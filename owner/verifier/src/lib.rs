@@ -1,0 +1,2 @@
+//! verify(bytes, collateral, now) -> Verified<Report>; pure.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! OCI images made on this machine for demo and tests: busybox, static programs, awkward layers.
+#![forbid(unsafe_code)]
