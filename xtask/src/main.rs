@@ -1,4 +1,62 @@
 //! Build, demo, test, bench, layers, tcb: the one way that people and CI run things.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod bench;
+mod cmd;
+mod demo;
+mod layers;
+mod lint;
+mod setup;
+mod tcb;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Sets up, builds, demonstrates, tests and measures Anchorhold"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Installs what is missing, builds everything and shows the main job, attacks included
+    Demo(demo::Options),
+    /// Installs what is missing and runs every check and test
+    Test(test::Options),
+    /// Installs what is missing: Debian packages, tools, the guest image
+    Setup,
+    /// Formatting, clippy, zone arrows, trusted computing base, dependency policy
+    Lint,
+    /// Checks that crates depend only on zones they may trust (zones.toml)
+    Layers,
+    /// Size of what the guest must trust: packages, lines, unsafe blocks, bytes (tcb.json)
+    Tcb(tcb::Options),
+    /// Prints measured figures beside their goals
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Setup => setup::run(),
+        Command::Lint => lint::run(),
+        Command::Layers => layers::run(),
+        Command::Tcb(options) => tcb::run(&options),
+        Command::Bench(options) => bench::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

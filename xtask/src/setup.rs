@@ -1,0 +1,177 @@
+//! What a fresh Debian machine with Rust lacks: packages, two tools, the guest image. Asks nothing, skips what is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cmd::{Done, cargo, on_path, output, root, run_quiet, step, target};
+
+/// Debian packages and what each is for.
+const PACKAGES: &[(&str, &str)] = &[
+    ("qemu-system-x86", "the virtual machine"),
+    ("kmod", "depmod orders the guest's kernel modules"),
+    ("xz-utils", "unpacks the kernel package's modules"),
+    ("libseccomp-dev", "system call filters of containers, linked statically into the agent"),
+    ("busybox-static", "the demo's and the tests' ordinary container"),
+    ("erofs-utils", "the reference that our EROFS images are compared with"),
+    ("cryptsetup-bin", "the reference that our dm-verity trees are compared with"),
+];
+
+/// The vhost-user vsock device for kernels without vhost-vsock; pinned, from the crate registry.
+const VHOST_DEVICE_VSOCK: &str = "0.3.0";
+/// The test runner, pinned, built only where none is installed.
+const NEXTEST: &str = "0.9.143";
+
+/// Everything that demo and test need.
+pub(crate) fn run() -> Result<()> {
+    packages()?;
+    vsock_device()?;
+    guest_binaries()?;
+    command_line()?;
+    guest_image()
+}
+
+/// Where tools that this project builds for itself are kept.
+pub(crate) fn tools() -> PathBuf {
+    target().join("tools")
+}
+
+/// Where the guest image of this checkout is kept.
+pub(crate) fn guest_dir() -> PathBuf {
+    target().join("guest-image")
+}
+
+/// The `anchorhold` command of this checkout, in the profile that demo and tests use.
+pub(crate) fn anchorhold() -> PathBuf {
+    target().join("debug/anchorhold")
+}
+
+/// PATH with our tools first.
+pub(crate) fn path_with_tools() -> Result<std::ffi::OsString> {
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs = vec![tools().join("bin")];
+    dirs.extend(std::env::split_paths(&old));
+    std::env::join_paths(dirs).context("PATH")
+}
+
+/// Installs the Debian packages that are missing.
+pub(crate) fn packages() -> Result<()> {
+    step("packages", || {
+        let missing: Vec<&str> =
+            PACKAGES.iter().map(|(name, _)| *name).filter(|name| !installed(name)).collect();
+        if missing.is_empty() {
+            return Ok(Done::Skipped(format!("all {} are installed", PACKAGES.len())));
+        }
+        if on_path("apt-get").is_none() {
+            bail!(
+                "these Debian packages are missing and there is no apt-get: {}",
+                missing.join(" ")
+            );
+        }
+        run_quiet(apt(&["update"])?.env("DEBIAN_FRONTEND", "noninteractive"))?;
+        let mut args = vec!["install", "--yes", "--no-install-recommends"];
+        args.extend(&missing);
+        run_quiet(apt(&args)?.env("DEBIAN_FRONTEND", "noninteractive"))?;
+        Ok(Done::Did(format!("installed {}", missing.join(" "))))
+    })
+}
+
+fn installed(package: &str) -> bool {
+    let format = "-f=${db:Status-Status}";
+    output(Command::new("dpkg-query").args(["-W", format, package]))
+        .is_ok_and(|status| status.trim() == "installed")
+}
+
+/// apt-get as root: directly, or through sudo where it needs no password.
+fn apt(args: &[&str]) -> Result<Command> {
+    let uid = output(Command::new("id").arg("-u"))?;
+    let mut command = if uid.trim() == "0" {
+        Command::new("apt-get")
+    } else if on_path("sudo").is_some() {
+        let mut sudo = Command::new("sudo");
+        sudo.args(["--non-interactive", "apt-get"]);
+        sudo
+    } else {
+        bail!("installing packages needs root; run once as root: apt-get {}", args.join(" "));
+    };
+    command.args(args);
+    Ok(command)
+}
+
+fn vsock_device() -> Result<()> {
+    step("vsock device", || {
+        if Path::new("/dev/vhost-vsock").exists() {
+            return Ok(Done::Skipped("the kernel has /dev/vhost-vsock".into()));
+        }
+        install("vhost-device-vsock", VHOST_DEVICE_VSOCK, &[])
+    })
+}
+
+/// cargo-nextest, where none is on PATH.
+pub(crate) fn nextest() -> Result<()> {
+    step("test runner", || {
+        if let Some(found) = on_path("cargo-nextest") {
+            return Ok(Done::Skipped(found.display().to_string()));
+        }
+        install("cargo-nextest", NEXTEST, &[])
+    })
+}
+
+/// Builds a tool from the crate registry into target/tools.
+fn install(package: &str, version: &str, more: &[&str]) -> Result<Done> {
+    let binary = tools().join("bin").join(package);
+    if binary.is_file() {
+        return Ok(Done::Skipped(binary.display().to_string()));
+    }
+    let mut command = cargo(&["install", "--quiet", "--locked", package, "--version", version]);
+    command.arg("--root").arg(tools()).args(more);
+    // One shared build folder would be rebuilt by each tool; its own keeps ours warm.
+    command.env("CARGO_TARGET_DIR", target().join("tools-build"));
+    run_quiet(&mut command)?;
+    Ok(Done::Did(format!("built {package} {version}")))
+}
+
+fn guest_binaries() -> Result<()> {
+    step("guest binaries", || {
+        build_guest(&root(), &target().join("guest"))?;
+        Ok(Done::Did("anchorhold-init and anchorhold-agent, static".into()))
+    })
+}
+
+/// Builds the guest's static binaries of the checkout `source` into the cargo target folder `to`.
+pub(crate) fn build_guest(source: &Path, to: &Path) -> Result<PathBuf> {
+    let target = "x86_64-unknown-linux-gnu";
+    let mut command = cargo(&["build", "--quiet", "--locked", "--profile", "guest"]);
+    command.args(["--target", target, "--package", "ah-init", "--package", "ah-agent"]);
+    command.current_dir(source);
+    command.env("CARGO_TARGET_DIR", to).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    command.env("LIBSECCOMP_LINK_TYPE", "static");
+    command.env("LIBSECCOMP_LIB_PATH", "/usr/lib/x86_64-linux-gnu");
+    run_quiet(&mut command)?;
+    Ok(to.join(target).join("guest"))
+}
+
+/// Builds the `anchorhold` command.
+pub(crate) fn command_line() -> Result<()> {
+    step("anchorhold", || {
+        run_quiet(&mut cargo(&["build", "--quiet", "--locked", "--package", "anchorhold"]))?;
+        Ok(Done::Did(anchorhold().display().to_string()))
+    })
+}
+
+fn guest_image() -> Result<()> {
+    step("guest image", || {
+        let binaries = target().join("guest/x86_64-unknown-linux-gnu/guest");
+        let mut command = Command::new(anchorhold());
+        command.args(["guest", "build", "--json"]);
+        command.arg("--init").arg(binaries.join("anchorhold-init"));
+        command.arg("--agent").arg(binaries.join("anchorhold-agent"));
+        command.arg("--out").arg(guest_dir());
+        command.arg("--cache").arg(target().join("kernel-cache"));
+        let text = output(&mut command)?;
+        fs::write(target().join("guest-image.json"), &text)?;
+        Ok(Done::Did(guest_dir().display().to_string()))
+    })
+}

@@ -1,0 +1,28 @@
+//! Every check and test, in the order in which a failure is cheapest to learn.
+
+use anyhow::Result;
+
+use crate::cmd::{Done, cargo, run as command, step};
+use crate::{lint, setup, tcb};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Passed to cargo-nextest, for example a test name filter
+    #[arg(last = true)]
+    nextest: Vec<String>,
+}
+
+/// The `test` command.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    setup::packages()?;
+    setup::nextest()?;
+    lint::run_all()?;
+    setup::run()?;
+    step("tcb", || tcb::check().map(Done::Did))?;
+    step("tests", || {
+        let mut nextest = cargo(&["nextest", "run", "--locked", "--workspace"]);
+        nextest.args(&options.nextest).env("PATH", setup::path_with_tools()?);
+        command(&mut nextest)?;
+        Ok(Done::Did("all passed".into()))
+    })
+}
