@@ -93,7 +93,7 @@ pub struct Upper {
     pub work: PathBuf,
 }
 
-/// Mounts an overlay of `lower` (top layer first) on `target`; without `upper` it is read-only.
+/// Mounts an overlay of `lower` (top layer first) on `target`; without `upper` it is read-only. Device files in it are inert.
 ///
 /// Layers are given one by one through the new mount interface (`lowerdir+`, Linux 6.8), so neither the length of a mount option string nor a
 /// colon or comma in a path has a meaning.
@@ -122,8 +122,8 @@ pub fn overlay(lower: &[PathBuf], upper: Option<&Upper>, target: &Path) -> Resul
         set("workdir", &upper.work)?;
     }
     rustix::mount::fsconfig_create(&context).map_err(fail("create overlay for"))?;
-    let attributes =
-        if upper.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, upper.is_none());
     let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .map_err(fail("mount overlay on"))?;
     rustix::mount::move_mount(

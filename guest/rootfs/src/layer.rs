@@ -1,0 +1,187 @@
+//! One image layer: dm-verity and EROFS on the host's device, kept once for all containers.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use ah_digest::Sha256;
+use ah_guest_sys::device_mapper::{MappedDevice, Target};
+use ah_guest_sys::mount::{self, MountFlags};
+use ah_verity::VerityInfo;
+
+use crate::pci::BlockDevice;
+use crate::{LayerError, PciPath};
+
+/// Where layers are mounted, each in a folder named by its root hash.
+const LAYERS: &str = "/run/kata-containers/layers";
+/// A layer up to this size is read whole before it is used, so that a changed byte anywhere refuses the container with its reason
+/// instead of failing some read later. Larger layers are checked as they are read; [`Layer::is_corrupt`] tells.
+const READ_WHOLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const READ_BUFFER_BYTES: usize = 256 * 1024;
+
+/// A layer to open: what the policy expects, and where the host says that it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerSource {
+    /// Where the host put it.
+    pub device: PciPath,
+    /// Root hash, length and salt; from a permitted request.
+    pub verity: VerityInfo,
+}
+
+/// An open layer. Dropping the last handle unmounts it and takes its verity device away.
+#[derive(Debug)]
+pub struct Layer {
+    root_hash: Sha256,
+    source: PciPath,
+    folder: PathBuf,
+    /// `None` only while being dropped.
+    device: Option<MappedDevice>,
+}
+
+/// All open layers of this guest, by root hash.
+#[derive(Debug)]
+pub struct LayerStore {
+    sysfs: PathBuf,
+    folder: PathBuf,
+    open: Mutex<BTreeMap<Sha256, Weak<Layer>>>,
+}
+
+impl Default for LayerStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LayerStore {
+    /// A store that mounts below `/run/kata-containers/layers`.
+    pub fn new() -> Self {
+        Self { sysfs: "/sys".into(), folder: LAYERS.into(), open: Mutex::default() }
+    }
+
+    /// Where the layer with this root hash is mounted while it is open.
+    pub fn mount_point(&self, root_hash: &Sha256) -> PathBuf {
+        self.folder.join(root_hash.to_string())
+    }
+
+    /// The layer with `source`'s root hash, opened on first use.
+    ///
+    /// An open layer is shared wherever the host says that another copy is: equal root hash, equal bytes.
+    ///
+    /// # Errors
+    /// [`LayerError`]; nothing stays mounted.
+    pub(crate) fn open(&self, source: &LayerSource) -> Result<Arc<Layer>, LayerError> {
+        // Held while opening, so that two containers starting at once open a layer once.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let root_hash = source.verity.root_hash;
+        if let Some(layer) = open.get(&root_hash).and_then(Weak::upgrade) {
+            return Ok(layer);
+        }
+        let device = source.device.block_device(&self.sysfs).map_err(LayerError::Device)?;
+        let layer = Arc::new(Layer::open(source, &device, self.mount_point(&root_hash))?);
+        open.retain(|_, layer| layer.strong_count() > 0);
+        open.insert(root_hash, Arc::downgrade(&layer));
+        Ok(layer)
+    }
+}
+
+impl Layer {
+    /// The root hash under which every byte of this layer was or will be checked.
+    pub fn root_hash(&self) -> &Sha256 {
+        &self.root_hash
+    }
+
+    /// Where the host said that the layer is.
+    pub fn source(&self) -> &PciPath {
+        &self.source
+    }
+
+    /// The folder where the layer's files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// True when dm-verity has refused a block of this layer since it was opened, or cannot say any more.
+    pub fn is_corrupt(&self) -> bool {
+        self.device.as_ref().is_none_or(is_corrupt)
+    }
+
+    fn open(
+        source: &LayerSource,
+        device: &BlockDevice,
+        folder: PathBuf,
+    ) -> Result<Self, LayerError> {
+        let verity = source.verity.checked().map_err(LayerError::Parameters)?;
+        let expected_bytes = verity.image_bytes();
+        if device.size_bytes < expected_bytes {
+            return Err(LayerError::TooShort { found_bytes: device.size_bytes, expected_bytes });
+        }
+        let name = format!("layer-{}", verity.root_hash);
+        let target = Target {
+            kind: "verity",
+            sectors: verity.data_sectors(),
+            parameters: &verity.table_parameters(&device.number),
+        };
+        let mapped =
+            MappedDevice::create_read_only(&name, &name, &target).map_err(LayerError::Verity)?;
+        match mount_checked(&mapped, &verity, &folder) {
+            Ok(()) => {
+                let (root_hash, source) = (verity.root_hash, source.device.clone());
+                Ok(Self { root_hash, source, folder, device: Some(mapped) })
+            }
+            Err(error) => {
+                let _ = mapped.remove();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Layer {
+    fn drop(&mut self) {
+        let unmounted = mount::unmount(&self.folder).or_else(|_| mount::detach(&self.folder));
+        if let (Ok(()), Some(device)) = (unmounted, self.device.take()) {
+            let _ = device.remove();
+            let _ = fs::remove_dir(&self.folder);
+        }
+    }
+}
+
+fn is_corrupt(device: &MappedDevice) -> bool {
+    // Anything but a clear "V" (verified so far) counts as corrupt.
+    !matches!(device.status().as_deref().map(str::trim_end), Ok("V"))
+}
+
+fn mount_checked(
+    device: &MappedDevice,
+    verity: &VerityInfo,
+    folder: &Path,
+) -> Result<(), LayerError> {
+    if verity.hash_offset_bytes() <= READ_WHOLE_BYTES_MAX {
+        read_whole(device.node()).map_err(|e| blame(device, e))?;
+    }
+    fs::create_dir_all(folder)
+        .map_err(|source| LayerError::Folder { path: folder.to_owned(), source })?;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    let node = device.node().display().to_string();
+    mount::filesystem("erofs", &node, folder, flags, "").map_err(|e| {
+        let _ = fs::remove_dir(folder);
+        match is_corrupt(device) {
+            true => LayerError::Corrupt(std::io::Error::other(e)),
+            false => LayerError::Mount(e),
+        }
+    })
+}
+
+fn read_whole(node: &Path) -> std::io::Result<()> {
+    let mut device = File::open(node)?;
+    let mut buffer = vec![0; READ_BUFFER_BYTES];
+    while device.read(&mut buffer)? > 0 {}
+    Ok(())
+}
+
+/// dm-verity answers a refused block with the same errno as a broken disk; its status tells them apart.
+fn blame(device: &MappedDevice, error: std::io::Error) -> LayerError {
+    if is_corrupt(device) { LayerError::Corrupt(error) } else { LayerError::Unreadable(error) }
+}
