@@ -1,0 +1,50 @@
+//! Starts one VM and stays until it ends: the launcher that the life-cycle tests kill, and a tool to time a
+//! kernel with.
+//!
+//! `ah-vm FIRMWARE [KERNEL INITRD CMDLINE]`; prints the run folder, then how the VM ended, and its console.
+#![forbid(unsafe_code)]
+
+use std::{env, error::Error};
+
+use ah_vmm::{
+    Accelerator, Network, RunDir, TeeLaunch, Tools, Vm, VmSpec, VsockBackend, supervisor,
+};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    supervisor::run_if_asked();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?
+        .block_on(run())
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args().skip(1);
+    let spec = VmSpec {
+        firmware: arguments.next().ok_or("usage: ah-vm FIRMWARE [KERNEL INITRD CMDLINE]")?.into(),
+        kernel: arguments.next().map(Into::into),
+        initrd: arguments.next().map(Into::into),
+        cmdline: arguments.next().unwrap_or_default(),
+        vcpus: 2,
+        memory_mib: 512,
+        disks: Vec::new(),
+        network: Network::None,
+        vsock: VsockBackend::Auto,
+        tee: TeeLaunch::None,
+        accelerator: Accelerator::Tcg,
+    };
+    let run_dir = RunDir::create()?;
+    println!("{}", run_dir.path().display());
+    let vm = Vm::start(&spec, &Tools::find(&[])?, run_dir).await?;
+    println!("started after {:?}", vm.started().elapsed());
+    tokio::select! {
+        exit = vm.wait() => println!("{exit:?} after {:?}", vm.started().elapsed()),
+        _ = tokio::signal::ctrl_c() => println!("interrupted"),
+    }
+    for line in vm.console().lines() {
+        println!("{:?} {}", line.at.duration_since(vm.started()), line.text);
+    }
+    vm.kill().await;
+    Ok(())
+}
