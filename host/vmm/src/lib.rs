@@ -35,6 +35,7 @@ pub use accelerator::Accelerator;
 pub use console::{ConsoleLine, ConsoleTail};
 pub use error::VmError;
 pub use pci::PciPath;
+pub use qemu::GUEST_MAC;
 pub use run_dir::RunDir;
 pub use spec::{Disk, HostForward, Network, Protocol, SERIAL_MAX_BYTES, VmSpec, VsockBackend};
 pub use tee::{SnpLaunch, TdxLaunch, TeeLaunch};

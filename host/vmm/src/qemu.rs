@@ -21,6 +21,9 @@ const MACHINE: &str = "q35,hpet=off,usb=off,sata=off,smbus=off,vmport=off,smm=of
 /// QEMU's own seccomp filter: a guest that breaks out finds no exec, no setuid, no scheduling calls.
 const SECCOMP: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
+/// Hardware address of the guest's network card (QEMU's own range, 52:54:00).
+pub const GUEST_MAC: &str = "52:54:00:12:34:56";
+
 /// How the vsock device is backed, decided before the arguments are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum VsockDevice {
@@ -146,7 +149,12 @@ fn network(args: &mut Arguments, spec: &VmSpec) {
         ));
     }
     args.option("-netdev", netdev);
-    let mut device = json!({"driver": "virtio-net-pci", "netdev": "net", "romfile": ""});
+    let mut device = json!({
+        "driver": "virtio-net-pci",
+        "netdev": "net",
+        "mac": GUEST_MAC,
+        "romfile": "",
+    });
     place(&mut device, spec, &format!("{NET_SLOT:x}.0"));
     args.json("-device", device);
 }

@@ -1,7 +1,7 @@
 //! Starts one VM and stays until it ends: the launcher that the life-cycle tests kill, and a tool to time a
 //! kernel with.
 //!
-//! `ah-vm FIRMWARE [KERNEL INITRD CMDLINE]`; prints the run folder, then how the VM ended, and its console.
+//! `ah-vm FIRMWARE [KERNEL INITRD CMDLINE]`; prints when it started, then how the VM ended, and its console.
 #![forbid(unsafe_code)]
 
 use std::{env, error::Error};
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
-    let spec = VmSpec {
+    let mut spec = VmSpec {
         firmware: arguments.next().ok_or("usage: ah-vm FIRMWARE [KERNEL INITRD CMDLINE]")?.into(),
         kernel: arguments.next().map(Into::into),
         initrd: arguments.next().map(Into::into),
@@ -34,9 +34,11 @@ async fn run() -> Result<(), Box<dyn Error>> {
         tee: TeeLaunch::None,
         accelerator: Accelerator::Tcg,
     };
-    let run_dir = RunDir::create()?;
-    println!("{}", run_dir.path().display());
-    let vm = Vm::start(&spec, &Tools::find(&[])?, run_dir).await?;
+    let tools = Tools::find(&[])?;
+    if tools.vsock_bridge.is_none() {
+        spec.vsock = VsockBackend::None;
+    }
+    let vm = Vm::start(&spec, &tools, RunDir::create()?).await?;
     println!("started after {:?}", vm.started().elapsed());
     tokio::select! {
         exit = vm.wait() => println!("{exit:?} after {:?}", vm.started().elapsed()),
