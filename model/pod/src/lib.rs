@@ -1,2 +1,37 @@
 //! The requests that an honest containerd and Kata runtime make for a pod: the one derivation that owner and host share.
+//!
+//! A [`Pod`] is the pod after Kubernetes' defaults, with what its images say. [`requests`] turns it
+//! and the host's own facts ([`HostValues`]) into agent requests. The policy generator calls the
+//! same functions with [`HostValues::placeholders`] and gets its template, so that the policy and
+//! an honest host cannot drift apart: there is no second place that knows how a request looks.
+//!
+//! Sources: containerd's CRI plugin (1.7) for the OCI spec, the kubelet for what it hands to
+//! containerd, the Kata runtime for what it changes before the agent sees it.
 #![forbid(unsafe_code)]
+
+mod files;
+mod host;
+mod image;
+mod mounts;
+mod network;
+mod order;
+mod pod;
+mod process;
+pub mod requests;
+pub mod resources;
+mod seccomp;
+mod spec;
+mod text;
+pub mod users;
+
+pub use host::{DnsFacts, HostValues, placeholder};
+pub use image::{Accounts, GroupEntry, ImageFacts, Layer, PasswdEntry};
+pub use order::{Step, steps};
+pub use pod::{
+    Container, ContainerSecurity, DnsPolicy, DnsSettings, EnvVar, FsGroup, FsGroupChange,
+    HostAlias, Logs, Medium, Pod, PodName, PodSecurity, Port, Protocol, RestartPolicy, Role, RunAs,
+    Seccomp, Volume, VolumeMount,
+};
+pub use requests::RequestError;
+pub use resources::{Qos, Resources};
+pub use text::{HostFact, Part, Text, expand};

@@ -1,0 +1,201 @@
+//! What the host knows and the owner does not, or stands for it in a policy's template.
+
+use std::collections::BTreeMap;
+
+use ah_digest::Sha256;
+use serde::{Deserialize, Serialize};
+
+use crate::{HostFact, Pod};
+
+/// Placeholders of the policy template, named as the agent policy convention names them
+/// (agent policy reference, section 2.2) where it has the name.
+///
+/// No text of the owner may hold one ([`crate::RequestError::ReservedText`]): it would turn a fixed
+/// value into one that the host chooses.
+pub mod placeholder {
+    /// The sandbox's id, which is also the sandbox container's.
+    pub const SANDBOX_ID: &str = "$(sandbox-id)";
+    /// The pod's name where a controller chooses it.
+    pub const SANDBOX_NAME: &str = "$(sandbox-name)";
+    /// The pod's namespace where the manifest does not say it.
+    pub const SANDBOX_NAMESPACE: &str = "$(sandbox-namespace)";
+    /// The pod's UID.
+    pub const POD_UID: &str = "$(pod-uid)";
+    /// The node's name.
+    pub const NODE_NAME: &str = "$(node-name)";
+    /// The pod's address.
+    pub const POD_IP: &str = "$(pod-ip)";
+    /// The node's address.
+    pub const HOST_IP: &str = "$(host-ip)";
+    /// The id of the container that the request is about.
+    pub const CONTAINER_ID: &str = "$(bundle-id)";
+    /// The 16 hexadecimal digits in the name of a copied file.
+    pub const FILE_ID: &str = "$(file-id)";
+    /// PCI path of a layer's disk.
+    pub const PCI_PATH: &str = "$(pci-path)";
+    /// The id of an exec.
+    pub const EXEC_ID: &str = "$(exec-id)";
+    /// One line of the host's resolver configuration.
+    pub const DNS_SERVER: &str = "$(dns-server)";
+
+    /// Every placeholder.
+    pub const ALL: [&str; 12] = [
+        SANDBOX_ID,
+        SANDBOX_NAME,
+        SANDBOX_NAMESPACE,
+        POD_UID,
+        NODE_NAME,
+        POD_IP,
+        HOST_IP,
+        CONTAINER_ID,
+        FILE_ID,
+        PCI_PATH,
+        EXEC_ID,
+        DNS_SERVER,
+    ];
+}
+
+/// The host's facts for one run of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostValues {
+    /// 64 hexadecimal digits.
+    pub sandbox_id: String,
+    /// The pod's name; used only where a controller names the pod.
+    pub pod_name: String,
+    /// The pod's namespace; used only where the manifest does not say it.
+    pub namespace: String,
+    /// UUID of the pod.
+    pub pod_uid: String,
+    /// Name of the node.
+    pub node_name: String,
+    /// The pod's address.
+    pub pod_ip: String,
+    /// The node's address.
+    pub host_ip: String,
+    /// Memory of the node, for the OOM score of burstable pods; 0 is unknown.
+    pub node_memory_bytes: u64,
+    /// Resolver settings of the node or the cluster.
+    pub dns: DnsFacts,
+    /// Container name to container id (64 hexadecimal digits).
+    pub container_ids: BTreeMap<String, String>,
+    /// Root hash of a layer to the PCI path of its disk.
+    pub pci_paths: BTreeMap<Sha256, String>,
+    /// `<container id>/<file base name>` to 16 hexadecimal digits.
+    pub file_ids: BTreeMap<String, String>,
+}
+
+/// Resolver settings that the host gives to pods whose `dnsPolicy` asks for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DnsFacts {
+    /// Addresses.
+    pub nameservers: Vec<String>,
+    /// Search domains.
+    pub searches: Vec<String>,
+    /// Resolver options.
+    pub options: Vec<String>,
+}
+
+impl HostValues {
+    /// Placeholders for everything that only the host knows about `pod`.
+    pub fn placeholders(pod: &Pod) -> Self {
+        let mut values = Self {
+            sandbox_id: placeholder::SANDBOX_ID.into(),
+            pod_name: placeholder::SANDBOX_NAME.into(),
+            namespace: placeholder::SANDBOX_NAMESPACE.into(),
+            pod_uid: placeholder::POD_UID.into(),
+            node_name: placeholder::NODE_NAME.into(),
+            pod_ip: placeholder::POD_IP.into(),
+            host_ip: placeholder::HOST_IP.into(),
+            node_memory_bytes: 0,
+            dns: DnsFacts {
+                nameservers: vec![placeholder::DNS_SERVER.into()],
+                ..DnsFacts::default()
+            },
+            container_ids: BTreeMap::new(),
+            pci_paths: BTreeMap::new(),
+            file_ids: BTreeMap::new(),
+        };
+        for container in &pod.containers {
+            values.container_ids.insert(container.name.clone(), placeholder::CONTAINER_ID.into());
+            for layer in &container.image.layers {
+                values.pci_paths.insert(layer.verity.root_hash, placeholder::PCI_PATH.into());
+            }
+        }
+        values.fill_file_ids(pod, |_| placeholder::FILE_ID.into());
+        values
+    }
+
+    /// Values for a run on this machine with QEMU's user-mode network: guest 10.0.2.15, host
+    /// 10.0.2.2, resolver 10.0.2.3. Container and file ids are derived from `sandbox_id`, so that
+    /// equal sandbox ids give equal requests; the caller then fills in
+    /// [`pci_paths`](Self::pci_paths).
+    pub fn for_user_network(pod: &Pod, sandbox_id: &str, pod_uid: &str, node_name: &str) -> Self {
+        let pod_name = match &pod.name {
+            crate::PodName::Fixed(name) => name.clone(),
+            crate::PodName::Generated { prefix } => {
+                let suffix: String = sandbox_id.chars().take(5).collect();
+                format!("{prefix}{suffix}")
+            }
+        };
+        let mut values = Self {
+            sandbox_id: sandbox_id.into(),
+            pod_name,
+            namespace: pod.namespace.clone().unwrap_or_else(|| "default".into()),
+            pod_uid: pod_uid.into(),
+            node_name: node_name.into(),
+            pod_ip: crate::network::GUEST_IP.into(),
+            host_ip: crate::network::GATEWAY_IP.into(),
+            node_memory_bytes: 0,
+            dns: DnsFacts {
+                nameservers: vec![crate::network::DNS_IP.into()],
+                ..DnsFacts::default()
+            },
+            container_ids: BTreeMap::new(),
+            pci_paths: BTreeMap::new(),
+            file_ids: BTreeMap::new(),
+        };
+        for container in &pod.containers {
+            let id = Sha256::of(format!("{sandbox_id}/{}", container.name)).to_string();
+            values.container_ids.insert(container.name.clone(), id);
+        }
+        values.fill_file_ids(pod, |key| {
+            Sha256::of(format!("file {key}")).to_string().chars().take(16).collect()
+        });
+        values
+    }
+
+    /// The key of a copied file in [`file_ids`](Self::file_ids).
+    pub fn file_key(container_id: &str, base_name: &str) -> String {
+        format!("{container_id}/{base_name}")
+    }
+
+    pub(crate) fn fact(&self, fact: HostFact) -> &str {
+        match fact {
+            HostFact::PodName => &self.pod_name,
+            HostFact::PodNamespace => &self.namespace,
+            HostFact::PodUid => &self.pod_uid,
+            HostFact::PodIp => &self.pod_ip,
+            HostFact::HostIp => &self.host_ip,
+            HostFact::NodeName => &self.node_name,
+        }
+    }
+
+    fn fill_file_ids(&mut self, pod: &Pod, id: impl Fn(&str) -> String) {
+        let sandbox =
+            (self.sandbox_id.clone(), crate::files::SANDBOX_FILES.map(String::from).to_vec());
+        let containers = pod.containers.iter().filter_map(|container| {
+            let id = self.container_ids.get(&container.name)?;
+            Some((id.clone(), crate::files::container_files(container)))
+        });
+        let owners: Vec<_> = std::iter::once(sandbox).chain(containers).collect();
+        for (container_id, names) in owners {
+            for name in names {
+                let key = Self::file_key(&container_id, &name);
+                let value = id(&key);
+                self.file_ids.insert(key, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Mounts of a container's spec, and the storages behind them.
+
+use ah_agent_api::agent::{FSGroup, Storage};
+use ah_agent_api::oci::Mount;
+use ah_agent_api::types::FSGroupChangePolicy;
+
+use crate::files::{self, SHARED_DIR};
+use crate::pod::FsGroupChange;
+use crate::requests::RequestError;
+use crate::{Container, HostValues, Pod, Volume};
+
+/// What the guest keeps for the whole sandbox (Kata runtime, `kataGuestSandboxDir`).
+const SANDBOX_DIR: &str = "/run/kata-containers/sandbox";
+/// Size of `/dev/shm` (containerd `defaultShmSize`).
+const SHM_BYTES: u64 = 64 << 20;
+/// The release socket, in the guest and in the containers that have it.
+pub(crate) const RELEASE_SOCKET: &str = "/run/anchorhold/release.sock";
+
+/// containerd's default mounts without `/run` and `/dev/shm` (`oci.populateDefaultUnixSpec`).
+const DEFAULTS: [(&str, &str, &str, &[&str]); 5] = [
+    ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+    ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+    (
+        "/dev/pts",
+        "devpts",
+        "devpts",
+        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    ),
+    ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+];
+const CGROUP: (&str, &str, &str, &[&str]) =
+    ("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid", "noexec", "nodev", "relatime"]);
+
+/// A workload container's mounts: containerd's defaults, the cgroup tree, then volumes and node
+/// files by depth, so that no mount hides another (containerd `WithMounts`).
+pub(crate) fn workload(
+    pod: &Pod,
+    container: &Container,
+    container_id: &str,
+    host: &HostValues,
+) -> Result<Vec<Mount>, RequestError> {
+    let mut given = volumes(pod, container)?;
+    for file in files::files(container) {
+        given.push(copied(&file, container, container_id, host)?);
+    }
+    given.push(shm());
+    if container.release_socket {
+        given.push(bind(RELEASE_SOCKET, RELEASE_SOCKET, &["bind", "nosuid", "nodev", "noexec"]));
+    }
+    given.sort_by_key(|mount| depth(&mount.destination));
+
+    let privileged = container.security.privileged;
+    let mut mounts: Vec<Mount> = DEFAULTS
+        .iter()
+        .filter(|(destination, ..)| !is_replaced(destination, &given))
+        .chain(std::iter::once(&CGROUP))
+        .map(|entry| default(entry, privileged))
+        .collect();
+    mounts.append(&mut given);
+    Ok(mounts)
+}
+
+/// The sandbox container's mounts; no process ever sees them.
+pub(crate) fn sandbox(host: &HostValues) -> Result<Vec<Mount>, RequestError> {
+    let mut mounts: Vec<Mount> = DEFAULTS.iter().map(|entry| default(entry, false)).collect();
+    mounts.push(shm());
+    let path = copied_path(&host.sandbox_id, "resolv.conf", host)?;
+    mounts.push(bind("/etc/resolv.conf", &path, &["rbind", "rprivate", "ro"]));
+    Ok(mounts)
+}
+
+/// The sandbox's storages: its `/dev/shm`.
+pub(crate) fn sandbox_storages() -> Vec<Storage> {
+    vec![Storage {
+        driver: "ephemeral".into(),
+        source: "shm".into(),
+        fstype: "tmpfs".into(),
+        options: vec![
+            "noexec".into(),
+            "nosuid".into(),
+            "nodev".into(),
+            "mode=1777".into(),
+            format!("size={SHM_BYTES}"),
+        ],
+        mount_point: format!("{SANDBOX_DIR}/shm"),
+        ..Default::default()
+    }]
+}
+
+/// One storage for each volume that the container mounts, in the pod's order.
+pub(crate) fn volume_storages(pod: &Pod, container: &Container) -> Vec<Storage> {
+    let used = |volume: &&Volume| container.mounts.iter().any(|mount| mount.volume == volume.name);
+    pod.volumes.iter().filter(used).map(|volume| volume_storage(pod, volume)).collect()
+}
+
+fn volume_storage(pod: &Pod, volume: &Volume) -> Storage {
+    let size = volume.size_limit_bytes.map(|bytes| format!("size={bytes}"));
+    let fs_group = pod.security.fs_group.map(|group| FSGroup {
+        group_id: group.gid,
+        group_change_policy: match group.change {
+            FsGroupChange::Always => FSGroupChangePolicy::Always,
+            FsGroupChange::OnRootMismatch => FSGroupChangePolicy::OnRootMismatch,
+        }
+        .into(),
+        ..Default::default()
+    });
+    Storage {
+        driver: "ephemeral".into(),
+        source: "tmpfs".into(),
+        fstype: "tmpfs".into(),
+        options: std::iter::once("mode=0777".to_owned()).chain(size).collect(),
+        mount_point: volume_path(&volume.name),
+        fs_group: fs_group.into(),
+        shared: true,
+        ..Default::default()
+    }
+}
+
+fn volume_path(name: &str) -> String {
+    format!("{SANDBOX_DIR}/ephemeral/{name}")
+}
+
+fn volumes(pod: &Pod, container: &Container) -> Result<Vec<Mount>, RequestError> {
+    container
+        .mounts
+        .iter()
+        .map(|mount| {
+            if !pod.volumes.iter().any(|volume| volume.name == mount.volume) {
+                return Err(RequestError::UnknownVolume {
+                    container: container.name.clone(),
+                    volume: mount.volume.clone(),
+                });
+            }
+            Ok(bind(&mount.path, &volume_path(&mount.volume), &bind_options(mount.read_only)))
+        })
+        .collect()
+}
+
+/// The path under which the Kata runtime copies a file in: `<container>-<16 hex>-<base name>`.
+pub(crate) fn copied_path(
+    container_id: &str,
+    base_name: &str,
+    host: &HostValues,
+) -> Result<String, RequestError> {
+    let key = HostValues::file_key(container_id, base_name);
+    let id = host.file_ids.get(&key).ok_or(RequestError::NoFileId { file: key })?;
+    Ok(format!("{SHARED_DIR}/{container_id}-{id}-{base_name}"))
+}
+
+/// containerd's own two files follow the root's read-only switch, the kubelet's two do not.
+fn copied(
+    file: &files::File,
+    container: &Container,
+    container_id: &str,
+    host: &HostValues,
+) -> Result<Mount, RequestError> {
+    let follows_root =
+        matches!(file.content, files::Content::Hostname | files::Content::ResolvConf);
+    let read_only = follows_root && container.security.read_only_root;
+    let source = copied_path(container_id, &file.base_name, host)?;
+    Ok(bind(&file.destination, &source, &bind_options(read_only)))
+}
+
+fn bind_options(read_only: bool) -> [&'static str; 3] {
+    ["rbind", "rprivate", if read_only { "ro" } else { "rw" }]
+}
+
+fn shm() -> Mount {
+    bind("/dev/shm", &format!("{SANDBOX_DIR}/shm"), &["rbind"])
+}
+
+fn bind(destination: &str, source: &str, options: &[&str]) -> Mount {
+    Mount {
+        destination: destination.into(),
+        source: source.into(),
+        type_: "bind".into(),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+/// A privileged container may write `/sys` and its cgroups (containerd `clearReadOnly`).
+fn default(entry: &(&str, &str, &str, &[&str]), privileged: bool) -> Mount {
+    let (destination, kind, source, options) = *entry;
+    let mut options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+    if privileged && options.iter().any(|option| option == "ro") {
+        options.retain(|option| option != "ro");
+        options.push("rw".into());
+    }
+    Mount {
+        destination: destination.into(),
+        source: source.into(),
+        type_: kind.into(),
+        options,
+        ..Default::default()
+    }
+}
+
+fn is_replaced(destination: &str, given: &[Mount]) -> bool {
+    let given = |path: &str| given.iter().any(|mount| clean(&mount.destination) == path);
+    given(destination) || (destination.starts_with("/dev/") && given("/dev"))
+}
+
+fn clean(path: &str) -> &str {
+    path.trim_end_matches('/')
+}
+
+fn depth(path: &str) -> usize {
+    clean(path).matches('/').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::requests::tests::{container, host, pod};
+    use crate::{FsGroup, Medium, VolumeMount};
+
+    fn volume(name: &str) -> Volume {
+        Volume { name: name.into(), medium: Medium::Disk, size_limit_bytes: None }
+    }
+
+    fn mount(volume: &str, path: &str) -> VolumeMount {
+        VolumeMount { volume: volume.into(), path: path.into(), read_only: false }
+    }
+
+    fn with(
+        mounts: Vec<VolumeMount>,
+        change: impl Fn(&mut Container),
+    ) -> Result<Vec<Mount>, RequestError> {
+        let mut container = container("app");
+        container.mounts = mounts;
+        change(&mut container);
+        let mut pod = pod(vec![container]);
+        pod.volumes = vec![volume("a"), volume("b")];
+        let host = host(&pod);
+        workload(&pod, &pod.containers[0], &host.container_ids["app"], &host)
+    }
+
+    fn destinations(mounts: &[Mount]) -> Vec<&str> {
+        mounts.iter().map(|mount| mount.destination.as_str()).collect()
+    }
+
+    const DEFAULT_PATHS: [&str; 6] =
+        ["/proc", "/dev", "/dev/pts", "/dev/mqueue", "/sys", "/sys/fs/cgroup"];
+    const NODE_PATHS: [&str; 5] =
+        ["/etc/hosts", "/dev/termination-log", "/etc/hostname", "/etc/resolv.conf", "/dev/shm"];
+
+    #[test]
+    fn mounts_are_containerds_defaults_then_by_depth() {
+        let plain = with(vec![], |_| ()).unwrap();
+        assert_eq!(destinations(&plain), [&DEFAULT_PATHS[..], &NODE_PATHS[..]].concat());
+        let deep = with(vec![mount("a", "/x/y/z"), mount("b", "/data")], |container| {
+            container.release_socket = true;
+        });
+        let expect = [&DEFAULT_PATHS[..], &["/data"], &NODE_PATHS, &["/x/y/z", RELEASE_SOCKET]];
+        assert_eq!(destinations(&deep.unwrap()), expect.concat());
+    }
+
+    #[test]
+    fn a_volume_replaces_the_default_mount_of_its_path() {
+        let mounts = with(vec![mount("a", "/dev/mqueue/")], |_| ()).unwrap();
+        assert_eq!(mounts.iter().filter(|mount| mount.type_ == "mqueue").count(), 0);
+        let mounts = with(vec![mount("a", "/dev")], |_| ()).unwrap();
+        assert_eq!(destinations(&mounts)[..4], ["/proc", "/sys", "/sys/fs/cgroup", "/dev"]);
+    }
+
+    #[test]
+    fn a_mount_of_no_volume_is_refused() {
+        let expect = RequestError::UnknownVolume { container: "app".into(), volume: "c".into() };
+        assert_eq!(with(vec![mount("c", "/c")], |_| ()), Err(expect));
+    }
+
+    #[test]
+    fn read_only_root_and_privileged_change_what_containerd_changes() {
+        let option = |mounts: &[Mount], path: &str, wanted: &str| {
+            let mount = mounts.iter().find(|mount| mount.destination == path).unwrap();
+            mount.options.iter().any(|option| option == wanted)
+        };
+        let plain = with(vec![], |_| ()).unwrap();
+        let read_only = with(vec![], |container| container.security.read_only_root = true).unwrap();
+        for (path, then) in
+            [("/etc/resolv.conf", "ro"), ("/etc/hostname", "ro"), ("/etc/hosts", "rw")]
+        {
+            assert!(option(&plain, path, "rw"), "{path}");
+            assert!(option(&read_only, path, then), "{path}");
+        }
+        let privileged = with(vec![], |container| container.security.privileged = true).unwrap();
+        for path in ["/sys", "/sys/fs/cgroup"] {
+            assert!(option(&plain, path, "ro") && !option(&privileged, path, "ro"), "{path}");
+            assert!(option(&privileged, path, "rw"), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_volume_is_one_storage_in_the_guests_memory() {
+        let mut container = container("app");
+        container.mounts = vec![mount("b", "/x"), mount("b", "/y")];
+        let mut pod = pod(vec![container]);
+        pod.volumes = vec![volume("a"), Volume { size_limit_bytes: Some(4096), ..volume("b") }];
+        pod.security.fs_group = Some(FsGroup { gid: 7, change: FsGroupChange::OnRootMismatch });
+        let storages = volume_storages(&pod, &pod.containers[0]);
+        let [storage] = storages.as_slice() else { panic!("{storages:?}") };
+        assert_eq!(storage.mount_point, "/run/kata-containers/sandbox/ephemeral/b");
+        assert_eq!(storage.options, ["mode=0777", "size=4096"]);
+        assert_eq!(storage.fs_group.group_id, 7);
+    }
+}
