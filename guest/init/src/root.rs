@@ -1,0 +1,99 @@
+//! The guest's file tree: a tmpfs instead of the initramfs, which pivot_root(2) cannot leave and containers could not, either.
+
+use std::fs;
+use std::path::Path;
+
+use ah_guest_sys::kernel;
+use ah_guest_sys::mount::{self, MountFlags};
+use ah_tee::Tee;
+
+use crate::InitError;
+use crate::command_line::CommandLine;
+
+/// Where the new root is put together.
+const NEW_ROOT: &str = "/newroot";
+/// The program that stays.
+pub(crate) const AGENT: &str = "/bin/anchorhold-agent";
+const MODULES: &str = "/lib/modules";
+/// For the guest's own folders; images have their own limit (`ah_rootfs::RootAccess`).
+const ROOT_OPTIONS: &str = "mode=0755,size=50%";
+
+const QUIET: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+const DEVICES: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
+
+/// Mounts the new root with proc, sys and dev in it.
+pub(crate) fn mount_new_root() -> Result<(), InitError> {
+    let root = Path::new(NEW_ROOT);
+    make_folder(root)?;
+    mount::filesystem("tmpfs", "root", root, MountFlags::NOSUID | MountFlags::NODEV, ROOT_OPTIONS)?;
+    for (fs, folder, flags) in
+        [("proc", "proc", QUIET), ("sysfs", "sys", QUIET), ("devtmpfs", "dev", DEVICES)]
+    {
+        let target = root.join(folder);
+        make_folder(&target)?;
+        mount::filesystem(fs, fs, &target, flags, "")?;
+    }
+    Ok(())
+}
+
+/// The command line of this boot.
+pub(crate) fn command_line() -> Result<CommandLine, InitError> {
+    let path = Path::new(NEW_ROOT).join("proc/cmdline");
+    Ok(fs::read_to_string(&path).map_err(InitError::file("read", &path))?.parse()?)
+}
+
+/// Loads the modules of the image's list that are for every TEE or for `tee`, in the list's order.
+pub(crate) fn load_modules(tee: Tee) -> Result<(), InitError> {
+    let list = Path::new(MODULES).join("list");
+    let text = fs::read_to_string(&list).map_err(InitError::file("read", &list))?;
+    for line in text.lines() {
+        let (group, name) =
+            line.split_once(' ').ok_or_else(|| InitError::ModuleList(line.to_owned()))?;
+        if group == "all" || group == tee.name() {
+            kernel::load_module(&Path::new(MODULES).join(format!("{name}.ko")))?;
+        }
+    }
+    // A kernel with everything built in may have no module support at all.
+    let disabled = Path::new(NEW_ROOT).join("proc/sys/kernel/modules_disabled");
+    if disabled.exists() {
+        fs::write(&disabled, "1").map_err(InitError::file("write", &disabled))?;
+    }
+    Ok(())
+}
+
+/// Moves onto the new root, with nothing of the initramfs left but the agent's program.
+pub(crate) fn enter(tee: Tee) -> Result<(), InitError> {
+    let agent = Path::new(NEW_ROOT).join(AGENT.trim_start_matches('/'));
+    make_folder(&Path::new(NEW_ROOT).join("bin"))?;
+    fs::write(&agent, "").map_err(InitError::file("make", &agent))?;
+    mount::bind(Path::new(AGENT), &agent)?;
+    fs::remove_dir_all(MODULES).map_err(InitError::file("remove", Path::new(MODULES)))?;
+    fs::remove_file("/init").map_err(InitError::file("remove", Path::new("/init")))?;
+    mount::switch_root(Path::new(NEW_ROOT))?;
+    mount_the_rest(tee)
+}
+
+fn mount_the_rest(tee: Tee) -> Result<(), InitError> {
+    for folder in ["/run", "/tmp", "/dev/pts", "/dev/shm", "/dev/mqueue"] {
+        make_folder(Path::new(folder))?;
+    }
+    let pts = "gid=5,mode=0620,ptmxmode=0666";
+    mount::filesystem("devpts", "devpts", Path::new("/dev/pts"), DEVICES, pts)?;
+    mount::filesystem("tmpfs", "shm", Path::new("/dev/shm"), QUIET, "mode=1777")?;
+    mount::filesystem("mqueue", "mqueue", Path::new("/dev/mqueue"), QUIET, "")?;
+    mount::filesystem("cgroup2", "cgroup2", Path::new("/sys/fs/cgroup"), QUIET, "nsdelegate")?;
+    match tee {
+        Tee::Snp | Tee::Tdx => Ok(mount::filesystem(
+            "configfs",
+            "configfs",
+            Path::new("/sys/kernel/config"),
+            QUIET,
+            "",
+        )?),
+        Tee::Software | Tee::AzureVtpm => Ok(()),
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), InitError> {
+    fs::create_dir_all(path).map_err(InitError::file("make", path))
+}
