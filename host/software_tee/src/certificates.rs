@@ -51,8 +51,11 @@ pub(crate) struct Authority {
 
 impl Authority {
     /// A self-signed root for `product`.
-    pub(crate) fn root(product: Product, now: SystemTime) -> Result<Self, SoftwareTeeError> {
-        let key = rsa_key()?;
+    pub(crate) fn root(
+        key: RsaKeyPair,
+        product: Product,
+        now: SystemTime,
+    ) -> Result<Self, SoftwareTeeError> {
         let name = name(&format!("ARK-{product}"))?;
         let usages = KeyUsages::KeyCertSign | KeyUsages::CRLSign;
         let tbs = Tbs {
@@ -70,10 +73,10 @@ impl Authority {
     /// The intermediate for `product`, signed by this root.
     pub(crate) fn intermediate(
         &self,
+        key: RsaKeyPair,
         product: Product,
         now: SystemTime,
     ) -> Result<Self, SoftwareTeeError> {
-        let key = rsa_key()?;
         let name = name(&format!("SEV-{product}"))?;
         let tbs = Tbs {
             serial: 2,
@@ -163,7 +166,8 @@ impl Tbs<'_> {
     }
 }
 
-fn rsa_key() -> Result<RsaKeyPair, SoftwareTeeError> {
+/// A key for an authority; takes a while.
+pub(crate) fn rsa_key() -> Result<RsaKeyPair, SoftwareTeeError> {
     RsaKeyPair::generate(KeySize::Rsa4096)
         .map_err(|_| SoftwareTeeError::Crypto { what: "make an rsa key" })
 }

@@ -33,13 +33,15 @@ pub enum SoftwareTeeError {
         #[source]
         source: std::io::Error,
     },
-    /// Others may read the keys, or they belong to somebody else.
-    #[error("{} has mode {mode:o}, expected no access for group and others", path.display())]
+    /// Others may read the keys or replace them.
+    #[error("{} has mode {mode:o}, expected none of the bits {forbidden:o}", path.display())]
     Permissions {
         /// Where.
         path: PathBuf,
         /// Permission bits found.
         mode: u32,
+        /// Bits that must be clear.
+        forbidden: u32,
     },
     /// The folder holds something that this version did not write.
     #[error("software tee in {} is damaged: {what}; remove the folder to make a new one", path.display())]

@@ -13,7 +13,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 
 use crate::SoftwareTeeError;
-use crate::certificates::{Authority, chip_id};
+use crate::certificates::{Authority, chip_id, rsa_key};
 use crate::guest::SoftwareGuest;
 use crate::store::{self, Stored};
 
@@ -39,7 +39,7 @@ pub(crate) struct Inner {
 }
 
 impl SoftwareTee {
-    /// Opens the software TEE in `dir`, which is made with mode 0700 and filled on first use (that takes about a second).
+    /// Opens the software TEE in `dir`, which is made with mode 0700 and filled on first use (two RSA-4096 keys: seconds).
     ///
     /// Processes that do so at once end up with one and the same root.
     ///
@@ -50,7 +50,10 @@ impl SoftwareTee {
         let dir = dir.as_ref();
         let stored = match store::load(dir)? {
             Some(stored) => stored,
-            None => store::store(dir, &make(SystemTime::now())?)?,
+            None => {
+                store::prepare(dir)?;
+                store::store(dir, &make(SystemTime::now())?)?
+            }
         };
         Self::of(dir, stored)
     }
@@ -118,8 +121,13 @@ fn make(now: SystemTime) -> Result<Stored, SoftwareTeeError> {
     let failed = || SoftwareTeeError::Crypto { what: "make an ecdsa key" };
     let key = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).map_err(|_| failed())?;
     let pkcs8 = key.to_pkcs8v1().map_err(|_| failed())?;
-    let root = Authority::root(PRODUCT, now)?;
-    let intermediate = root.intermediate(PRODUCT, now)?;
+    let (root_key, intermediate_key) = std::thread::scope(|scope| {
+        let other = scope.spawn(rsa_key);
+        let joined = |other: Result<_, _>| other.unwrap_or_else(|_| rsa_key());
+        (rsa_key(), joined(other.join()))
+    });
+    let root = Authority::root(root_key?, PRODUCT, now)?;
+    let intermediate = root.intermediate(intermediate_key?, PRODUCT, now)?;
     let vcek = intermediate.vcek(&key, PRODUCT, TCB, &ChipId(chip), now)?;
     Ok(Stored {
         ark: root.certificate,

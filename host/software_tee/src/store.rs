@@ -16,6 +16,9 @@ use crate::SoftwareTeeError;
 
 const CURRENT: &str = "v1";
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// Permission bits of group and others.
+const OTHERS_ANY: u32 = 0o077;
+const OTHERS_WRITE: u32 = 0o022;
 
 /// What the folder holds.
 pub(crate) struct Stored {
@@ -33,10 +36,10 @@ pub(crate) fn load(dir: &Path) -> Result<Option<Stored>, SoftwareTeeError> {
         Err(error) => return Err(SoftwareTeeError::io("read", &current, error)),
         Ok(_) => {}
     }
-    check_private(dir)?;
-    check_private(&current)?;
+    check_closed(dir, OTHERS_WRITE)?;
+    check_closed(&current, OTHERS_ANY)?;
     let key = current.join("vcek.pk8");
-    check_private(&key)?;
+    check_closed(&key, OTHERS_ANY)?;
     Ok(Some(Stored {
         ark: read(&current.join("ark.der"))?,
         ask: read(&current.join("ask.der"))?,
@@ -45,10 +48,14 @@ pub(crate) fn load(dir: &Path) -> Result<Option<Stored>, SoftwareTeeError> {
     }))
 }
 
+/// Makes the folder; an existing one may be readable for others, but not writable.
+pub(crate) fn prepare(dir: &Path) -> Result<(), SoftwareTeeError> {
+    make_dir(dir)?;
+    check_closed(dir, OTHERS_WRITE)
+}
+
 /// Stores `new`, unless another process was faster; returns what is stored then.
 pub(crate) fn store(dir: &Path, new: &Stored) -> Result<Stored, SoftwareTeeError> {
-    make_dir(dir)?;
-    check_private(dir)?;
     let temporary = dir.join(format!(".new-{}-{}", std::process::id(), random_suffix()?));
     write_all(&temporary, new)?;
     let current = dir.join(CURRENT);
@@ -101,13 +108,13 @@ fn read(path: &Path) -> Result<Vec<u8>, SoftwareTeeError> {
     read().map_err(|error| SoftwareTeeError::io("read", path, error))
 }
 
-fn check_private(path: &Path) -> Result<(), SoftwareTeeError> {
+fn check_closed(path: &Path, forbidden: u32) -> Result<(), SoftwareTeeError> {
     let metadata =
         fs::symlink_metadata(path).map_err(|error| SoftwareTeeError::io("read", path, error))?;
     let mode = metadata.permissions().mode() & 0o7777;
-    match mode & 0o077 {
+    match mode & forbidden {
         0 => Ok(()),
-        _ => Err(SoftwareTeeError::Permissions { path: PathBuf::from(path), mode }),
+        _ => Err(SoftwareTeeError::Permissions { path: PathBuf::from(path), mode, forbidden }),
     }
 }
 
