@@ -1,0 +1,120 @@
+use std::sync::Mutex;
+
+use ah_agent_api::agent::StartContainerRequest;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+use ttrpc::{
+    Code, Request, Response,
+    proto::{Codec, MESSAGE_HEADER_LENGTH, MESSAGE_TYPE_RESPONSE, MessageHeader},
+};
+
+use super::*;
+
+/// An agent that answers each request with what `answer` makes of it.
+fn agent(answer: impl Fn(&Request) -> Response + Send + 'static) -> AgentClient {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    tokio::spawn(async move {
+        let mut header = [0u8; MESSAGE_HEADER_LENGTH];
+        while theirs.read_exact(&mut header).await.is_ok() {
+            let header = MessageHeader::from(header);
+            let mut payload = vec![0; header.length as usize];
+            theirs.read_exact(&mut payload).await.unwrap();
+            let response = answer(&Request::decode(payload).unwrap()).encode().unwrap();
+            let header = MessageHeader {
+                length: response.len() as u32,
+                stream_id: header.stream_id,
+                type_: MESSAGE_TYPE_RESPONSE,
+                flags: 0,
+            };
+            theirs.write_all(&Vec::from(header)).await.unwrap();
+            theirs.write_all(&response).await.unwrap();
+        }
+    });
+    AgentClient::new(ours)
+}
+
+fn status(code: Code, message: &str) -> Response {
+    let mut response = Response::new();
+    response.set_status(ttrpc::get_status(code, message));
+    response
+}
+
+#[tokio::test]
+async fn a_denial_keeps_the_policys_text() {
+    let client = agent(|_| status(Code::PERMISSION_DENIED, "CreateContainerRequest: no"));
+    let error = client.start_container("c").await.unwrap_err();
+    assert!(
+        matches!(&error, CallError::Denied { method: "StartContainer", message } if message == "CreateContainerRequest: no"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn another_status_is_a_refusal_with_its_code() {
+    let client = agent(|_| status(Code::INTERNAL, "verity: root hash"));
+    let error = client.start_container("c").await.unwrap_err();
+    assert!(
+        matches!(&error, CallError::Refused { code, message, .. } if code == "INTERNAL" && message == "verity: root hash"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn answers_carry_their_message() {
+    let client = agent(|request| {
+        assert_eq!(
+            (request.service.as_str(), request.method.as_str()),
+            ("grpc.AgentService", "WaitProcess")
+        );
+        assert_eq!(request.timeout_nano, 0);
+        let mut response = status(Code::OK, "");
+        response.payload = vec![0x08, 0x03];
+        response
+    });
+    assert_eq!(client.wait_process("c", "").await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn an_answer_with_an_unknown_field_is_not_taken() {
+    let client = agent(|_| {
+        let mut response = status(Code::OK, "");
+        response.payload = vec![0x78, 0x03];
+        response
+    });
+    assert!(matches!(client.wait_process("c", "").await, Err(CallError::Answer { .. })));
+}
+
+#[tokio::test]
+async fn the_end_of_the_connection_ends_waiting_calls() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let client = AgentClient::new(ours);
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.wait_process("c", "").await }
+    });
+    tokio::task::yield_now().await;
+    drop(theirs);
+    assert!(waiting.await.unwrap().unwrap_err().is_disconnected());
+    assert!(client.start_container("c").await.unwrap_err().is_disconnected());
+}
+
+#[tokio::test]
+async fn a_tamper_sees_and_replaces_every_call() {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let client = agent({
+        let sent = sent.clone();
+        move |request| {
+            let message: StartContainerRequest = decode(&request.payload).unwrap();
+            sent.lock().unwrap().push(message.container_id);
+            status(Code::OK, "")
+        }
+    });
+    let twice = |call: RawCall| {
+        let other = StartContainerRequest { container_id: "evil".into(), ..Default::default() };
+        vec![RawCall { payload: encode(&other).unwrap(), ..call.clone() }, call]
+    };
+    client.with_tamper(Arc::new(twice)).start_container("c").await.unwrap();
+    assert_eq!(*sent.lock().unwrap(), ["evil", "c"]);
+}
