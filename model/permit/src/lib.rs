@@ -1,2 +1,32 @@
 //! decide(policy, state, request) -> Permit or Denial with reasons; the Rego engine is private here.
+//!
+//! Everything that is not allowed is denied: a rule that is missing, undefined, of another type, or that fails. A
+//! handler takes a [`Permit`], which only [`decide`] makes. State changes with [`State::commit`], after the effect.
+//!
+//! ```
+//! use ah_agent_api::agent::StartContainerRequest;
+//! use ah_permit::{Policy, State, decide};
+//!
+//! let policy = Policy::compile("package agent_policy\nStartContainerRequest := input.container_id == \"a\"").unwrap();
+//! let mut state = State::new();
+//! let request = StartContainerRequest { container_id: "a".into(), ..Default::default() };
+//! let permit = decide(&policy, &state, request).unwrap();
+//! assert_eq!(permit.container_id, "a");
+//! // ... the effect ...
+//! let (_request, changes) = permit.into_parts();
+//! state.commit(changes).unwrap();
+//! ```
 #![forbid(unsafe_code)]
+
+mod decision;
+mod denial;
+mod diff;
+mod engine;
+mod ops;
+mod state;
+
+pub use decision::{Permit, decide};
+pub use denial::{Denial, MAX_DENIAL_BYTES, Reason};
+pub use engine::{MAX_COLUMNS, MAX_LINES, MAX_POLICY_BYTES, PACKAGE, Policy, PolicyError};
+pub use ops::{MAX_OPS, MAX_OPS_BYTES};
+pub use state::{Changes, MAX_STATE_BYTES, StaleState, State};

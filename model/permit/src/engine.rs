@@ -1,0 +1,207 @@
+//! The Rego engine: compiled once, reused between decisions, state as data.
+
+use std::collections::BTreeSet;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ah_agent_api::request_names;
+use regorus::{Engine, PolicyLengthConfig, Value};
+
+use crate::state::State;
+
+/// The package of the agent policy convention.
+pub const PACKAGE: &str = "agent_policy";
+/// Longest policy text, bytes (agent policy convention: 16 MiB).
+pub const MAX_POLICY_BYTES: usize = 16 << 20;
+/// Most lines of a policy (agent policy convention: 200,000).
+pub const MAX_LINES: usize = 200_000;
+/// Longest line, bytes (agent policy convention: 64 KiB).
+pub const MAX_COLUMNS: u32 = 64 << 10;
+
+/// The rule by which a policy would turn denials into warnings.
+const BYPASS: &str = "AllowRequestsFailingPolicy";
+/// The rule that holds what the generator knows about the pod, by convention.
+const DATA: &str = "policy_data";
+/// A policy that wants its denials explained has a rule with this before the request's name. It is evaluated after a
+/// denial only, and cannot undo it.
+pub(crate) const EXPLAIN_PREFIX: &str = "explain_";
+/// The engine's name for the one policy text.
+const SOURCE: &str = "policy.rego";
+
+/// Why a text is not a policy. The owner is to blame for each.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// Longer than [`MAX_POLICY_BYTES`].
+    #[error("policy is too large: found {found} bytes, expected at most {MAX_POLICY_BYTES}")]
+    TooLarge {
+        /// Its length, bytes.
+        found: usize,
+    },
+    /// Not Rego, or over the limits on lines and columns.
+    #[error("policy does not compile: {detail}")]
+    Rego {
+        /// What the engine says.
+        detail: String,
+    },
+    /// Another package.
+    #[error("policy package: found {found:?}, expected {PACKAGE:?}")]
+    Package {
+        /// The package found.
+        found: String,
+    },
+    /// The policy asks that denied requests be carried out.
+    #[error("policy sets {BYPASS} to {found}, expected false: no switch removes a check")]
+    Bypass {
+        /// The value found.
+        found: String,
+    },
+    /// No rule has the name of a request: such a policy denies everything, which is never meant.
+    #[error("policy has no rule for any request")]
+    NoRules,
+}
+
+/// A compiled policy.
+pub struct Policy {
+    cached: Mutex<Cached>,
+    declared: BTreeSet<String>,
+}
+
+/// The engine with the state that it holds. Compiling takes milliseconds, changing the state 0.1 ms, so the state is
+/// handed over only when it is another one than at the last decision.
+struct Cached {
+    engine: Engine,
+    state: Option<Arc<serde_json::Value>>,
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy").finish_non_exhaustive()
+    }
+}
+
+/// What a rule says.
+pub(crate) struct Evaluated {
+    /// `None` when the rule is undefined or missing.
+    pub(crate) value: Option<serde_json::Value>,
+    /// What the rule printed.
+    pub(crate) prints: Vec<String>,
+}
+
+impl Policy {
+    /// Compiles a policy text.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub fn compile(text: &str) -> Result<Self, PolicyError> {
+        if text.len() > MAX_POLICY_BYTES {
+            return Err(PolicyError::TooLarge { found: text.len() });
+        }
+        let mut engine = new_engine();
+        let package = engine.add_policy(SOURCE.to_owned(), text.to_owned()).map_err(rego)?;
+        if package.strip_prefix("data.") != Some(PACKAGE) {
+            let found = package.trim_start_matches("data.").to_owned();
+            return Err(PolicyError::Package { found });
+        }
+        let declared = declared_rules(&engine)?;
+        if !request_names().any(|name| declared.contains(name)) {
+            return Err(PolicyError::NoRules);
+        }
+        let policy = Self { cached: Mutex::new(Cached { engine, state: None }), declared };
+        policy.refuse_bypass()?;
+        Ok(policy)
+    }
+
+    fn refuse_bypass(&self) -> Result<(), PolicyError> {
+        let input = serde_json::Value::Object(serde_json::Map::new());
+        let evaluated = self
+            .evaluate(BYPASS, &State::new(), &input)
+            .map_err(|detail| PolicyError::Rego { detail })?;
+        match evaluated.value {
+            None | Some(serde_json::Value::Bool(false)) => Ok(()),
+            Some(found) => Err(PolicyError::Bypass { found: found.to_string() }),
+        }
+    }
+
+    /// Evaluates `data.agent_policy.<rule>`. A missing rule is undefined.
+    pub(crate) fn evaluate(
+        &self,
+        rule: &str,
+        state: &State,
+        input: &serde_json::Value,
+    ) -> Result<Evaluated, String> {
+        if !self.declared.contains(rule) {
+            return Ok(Evaluated { value: None, prints: Vec::new() });
+        }
+        // A panic while the lock was held leaves an engine that evaluates from scratch each time; it is still sound.
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.load(state)?;
+        let Cached { engine, .. } = &mut *cached;
+        engine.set_input(Value::from(input.clone()));
+        let value = engine.eval_rule(format!("data.{PACKAGE}.{rule}"));
+        let prints = engine.take_prints().unwrap_or_default();
+        let value = match value.map_err(text)? {
+            Value::Undefined => None,
+            value => Some(serde_json::to_value(&value).map_err(|err| err.to_string())?),
+        };
+        Ok(Evaluated { value, prints })
+    }
+
+    /// The policy's `policy_data`, for showing it to people; `None` when it has none.
+    ///
+    /// # Errors
+    /// The engine's text when the rule fails.
+    pub fn data(&self) -> Result<Option<serde_json::Value>, String> {
+        let input = serde_json::Value::Object(serde_json::Map::new());
+        self.evaluate(DATA, &State::new(), &input).map(|evaluated| evaluated.value)
+    }
+}
+
+impl Cached {
+    fn load(&mut self, state: &State) -> Result<(), String> {
+        let document = state.document();
+        if self.state.as_ref().is_some_and(|loaded| Arc::ptr_eq(loaded, document)) {
+            return Ok(());
+        }
+        self.state = None;
+        self.engine.clear_data();
+        self.engine.add_data(Value::from((**document).clone())).map_err(text)?;
+        self.state = Some(Arc::clone(document));
+        Ok(())
+    }
+}
+
+/// Which of the rules that this crate asks for the policy has.
+fn declared_rules(engine: &Engine) -> Result<BTreeSet<String>, PolicyError> {
+    let explain = request_names().map(|name| format!("{EXPLAIN_PREFIX}{name}"));
+    let others = [BYPASS, DATA].map(str::to_owned);
+    let mut declared = BTreeSet::new();
+    for name in request_names().map(str::to_owned).chain(explain).chain(others) {
+        if engine.has_declared_rule_rooted_at(SOURCE, &name).map_err(rego)? {
+            declared.insert(name);
+        }
+    }
+    Ok(declared)
+}
+
+fn new_engine() -> Engine {
+    let mut engine = Engine::new();
+    // Agent policy convention: v0 syntax, failing builtins are undefined, prints are collected.
+    engine.set_rego_v0(true);
+    engine.set_strict_builtin_errors(false);
+    engine.set_gather_prints(true);
+    engine.set_policy_length_config(PolicyLengthConfig {
+        max_col: NonZeroU32::new(MAX_COLUMNS).unwrap_or(NonZeroU32::MIN),
+        max_file_bytes: NonZeroUsize::new(MAX_POLICY_BYTES).unwrap_or(NonZeroUsize::MIN),
+        max_lines: NonZeroUsize::new(MAX_LINES).unwrap_or(NonZeroUsize::MIN),
+    });
+    engine
+}
+
+fn text(err: impl std::fmt::Display) -> String {
+    let text = err.to_string();
+    text.trim().chars().take(500).collect()
+}
+
+fn rego(err: impl std::fmt::Display) -> PolicyError {
+    PolicyError::Rego { detail: text(err) }
+}

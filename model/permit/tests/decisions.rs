@@ -1,0 +1,253 @@
+//! Every way in which a rule can fail to say yes, beside the one in which it says it.
+
+use ah_agent_api::agent::{CopyFileRequest, RemoveContainerRequest, StartContainerRequest};
+use ah_permit::{
+    Denial, MAX_COLUMNS, MAX_OPS, MAX_POLICY_BYTES, Policy, PolicyError, StaleState, State, decide,
+};
+
+fn start(id: &str) -> StartContainerRequest {
+    StartContainerRequest { container_id: id.to_owned(), ..Default::default() }
+}
+
+fn policy(body: &str) -> Policy {
+    let head = "package agent_policy\nimport future.keywords.if\nimport future.keywords.in\n";
+    Policy::compile(&format!("{head}{body}")).unwrap()
+}
+
+/// The rule for StartContainerRequest, decided for container `a`.
+fn check(body: &str, expect: Result<(), &str>) {
+    let found = decide(&policy(body), &State::new(), start("a"));
+    match (found, expect) {
+        (Ok(_), Ok(())) => {}
+        (Err(denial), Err(text)) => {
+            assert_eq!(denial.rule, "StartContainerRequest", "{body}");
+            assert!(denial.to_string().contains(text), "{body}: {denial}");
+        }
+        (found, _) => panic!("{body}: {found:?}"),
+    }
+}
+
+#[test]
+fn only_true_is_permission() {
+    check("StartContainerRequest := true", Ok(()));
+    check("StartContainerRequest := false", Err("does not allow"));
+    check("StartContainerRequest := true { input.container_id == \"b\" }", Err("does not allow"));
+    check("StopContainer := true\nWaitProcessRequest := true", Err("does not allow"));
+    check("StartContainerRequest := {\"allowed\": true}", Ok(()));
+    check("StartContainerRequest := {\"allowed\": false}", Err("does not allow"));
+    check("StartContainerRequest := {\"allowed\": true, \"ops\": null}", Ok(()));
+    check("StartContainerRequest(x) := true", Err("does not allow"));
+}
+
+#[test]
+fn attack_result_of_another_type_is_denied() {
+    for value in ["\"true\"", "1", "null", "[true]", "{}", "{\"allowed\": \"true\"}", "{true}"] {
+        check(&format!("StartContainerRequest := {value}"), Err("malformed"));
+    }
+    check("StartContainerRequest := {\"allowed\": true, \"more\": 1}", Err("malformed"));
+    check("StartContainerRequest := {\"allowed\": 1}", Err("malformed"));
+    check("StartContainerRequest[x] { x := \"allowed\" }", Err("malformed"));
+    // Two definitions that disagree are an error of the engine.
+    let two = "StartContainerRequest := true { input.container_id }\nStartContainerRequest := false { input.container_id }";
+    check(two, Err("failed"));
+}
+
+#[test]
+fn failing_builtins_are_undefined() {
+    check("StartContainerRequest := true { not to_number(input.container_id) }", Ok(()));
+    check("StartContainerRequest := true { to_number(input.container_id) }", Err("does not allow"));
+}
+
+fn with_ops(ops: &str) -> String {
+    format!("StartContainerRequest := {{\"allowed\": true, \"ops\": {ops}}}")
+}
+
+#[test]
+fn attack_ops_outside_pstate_are_denied() {
+    check(&with_ops(r#"[{"op": "add", "path": "/pstate/a", "value": 1}]"#), Ok(()));
+    for path in ["/pstate", "", "/", "/agent_policy/x", "/pstatex/a", "pstate/a"] {
+        let ops = format!(r#"[{{"op": "add", "path": "{path}", "value": {{}}}}]"#);
+        check(&with_ops(&ops), Err("ops"));
+    }
+    let moved = r#"[{"op": "move", "from": "/pstate", "path": "/pstate/a"}]"#;
+    check(&with_ops(moved), Err("is not under /pstate"));
+    check(&with_ops(r#"[{"op": "replace", "path": "/pstate/a", "value": 1}]"#), Err("ops"));
+    check(&with_ops(r#"[{"op": "test", "path": "/pstate/a", "value": 1}]"#), Err("ops"));
+    check(&with_ops(r#"{"op": "add", "path": "/pstate/a", "value": 1}"#), Err("expected a list"));
+    check(&with_ops(r#"[{"op": "grow", "path": "/pstate/a", "value": 1}]"#), Err("ops"));
+    let one = r#"{"op": "add", "path": "/pstate/a", "value": 1}"#;
+    let many = |count: usize| with_ops(&format!("[{}]", vec![one; count].join(",")));
+    check(&many(MAX_OPS), Ok(()));
+    check(&many(MAX_OPS + 1), Err("at most"));
+}
+
+const ONCE: &str = r#"
+StartContainerRequest := {"allowed": true, "ops": ops} if {
+    not data.pstate[input.container_id]
+    ops := [{"op": "add", "path": concat("", ["/pstate/", input.container_id]), "value": true}]
+}
+StartContainerRequest := {"allowed": true, "repeat": true} if data.pstate[input.container_id] == true
+RemoveContainerRequest := {"allowed": true, "ops": ops} if {
+    data.pstate[input.container_id] == true
+    ops := [{"op": "replace", "path": concat("", ["/pstate/", input.container_id]), "value": "gone"}]
+}
+"#;
+
+#[test]
+fn state_follows_the_effect_and_a_retry_is_known() {
+    let policy = policy(ONCE);
+    let mut state = State::new();
+    let first = decide(&policy, &state, start("a")).unwrap();
+    assert!(!first.is_repeat());
+    // The effect failed: nothing is committed, so the same request is no retry.
+    drop(first);
+    let first = decide(&policy, &state, start("a")).unwrap();
+    assert!(!first.is_repeat() && !first.changes().is_empty());
+    state.commit(first.into_parts().1).unwrap();
+    let again = decide(&policy, &state, start("a")).unwrap();
+    assert!(again.is_repeat() && again.changes().is_empty());
+    let remove = RemoveContainerRequest { container_id: "a".to_owned(), ..Default::default() };
+    let removed = decide(&policy, &state, remove).unwrap();
+    state.commit(removed.into_parts().1).unwrap();
+    assert!(decide(&policy, &state, start("a")).is_err());
+    assert!(decide(&policy, &state, start("b")).is_ok());
+}
+
+#[test]
+fn attack_two_requests_decided_upon_one_state_commit_once() {
+    let policy = policy(ONCE);
+    let mut state = State::new();
+    let (one, two) = (decide(&policy, &state, start("a")), decide(&policy, &state, start("a")));
+    assert_eq!(state.commit(one.unwrap().into_parts().1), Ok(()));
+    assert_eq!(state.commit(two.unwrap().into_parts().1), Err(StaleState));
+}
+
+#[test]
+fn attack_repeat_that_changes_the_state_is_denied() {
+    let ops = r#"[{"op": "add", "path": "/pstate/a", "value": 1}]"#;
+    let rule = |ops: &str| {
+        format!("StartContainerRequest := {{\"allowed\": true, \"repeat\": true, \"ops\": {ops}}}")
+    };
+    check(&rule("[]"), Ok(()));
+    check(&rule(ops), Err("repeats and changes"));
+}
+
+#[test]
+fn attack_policy_that_lets_denied_requests_pass_is_refused() {
+    let text = |value: &str| {
+        format!(
+            "package agent_policy\ndefault StartContainerRequest := true\nAllowRequestsFailingPolicy := {value}"
+        )
+    };
+    assert!(Policy::compile(&text("false")).is_ok());
+    let found = "true".to_owned();
+    assert_eq!(Policy::compile(&text("true")).unwrap_err(), PolicyError::Bypass { found });
+    assert!(matches!(Policy::compile(&text("1")), Err(PolicyError::Bypass { .. })));
+    let default = "package agent_policy\ndefault StartContainerRequest := true\ndefault AllowRequestsFailingPolicy := true";
+    assert!(matches!(Policy::compile(default), Err(PolicyError::Bypass { .. })));
+    let rule = text("true { count(input) == 0 }");
+    assert!(matches!(Policy::compile(&rule), Err(PolicyError::Bypass { .. })));
+}
+
+#[test]
+fn a_text_that_is_no_policy_is_refused() {
+    let compile = |text: &str| Policy::compile(text).unwrap_err();
+    let found = "other".to_owned();
+    let other = "package other\nStartContainerRequest := true";
+    assert_eq!(compile(other), PolicyError::Package { found });
+    let nested = "package agent_policy.more\nStartContainerRequest := true";
+    assert!(matches!(compile(nested), PolicyError::Package { .. }));
+    assert_eq!(compile("package agent_policy\nx := 1"), PolicyError::NoRules);
+    assert!(matches!(compile("package agent_policy\nx := {"), PolicyError::Rego { .. }));
+    assert!(matches!(compile(""), PolicyError::Rego { .. }));
+    assert!(matches!(compile(&" ".repeat(MAX_POLICY_BYTES + 1)), PolicyError::TooLarge { .. }));
+    let line = |bytes: usize| {
+        format!("package agent_policy\nStartContainerRequest := \"{}\"", "x".repeat(bytes))
+    };
+    assert!(Policy::compile(&line(60_000)).is_ok());
+    assert!(matches!(
+        compile(&line(usize::try_from(MAX_COLUMNS).unwrap())),
+        PolicyError::Rego { .. }
+    ));
+    let lines = |count: usize| {
+        format!("package agent_policy\nStartContainerRequest := true{}", "\n".repeat(count))
+    };
+    assert!(Policy::compile(&lines(100_000)).is_ok());
+    assert!(matches!(compile(&lines(200_001)), PolicyError::Rego { .. }));
+}
+
+#[test]
+fn attack_builtins_that_reach_outside_are_not_there() {
+    for call in [
+        "http.send({\"method\": \"get\", \"url\": \"http://x\"})",
+        "time.now_ns()",
+        "opa.runtime()",
+        "uuid.rfc4122(\"x\")",
+    ] {
+        let text = format!("package agent_policy\nStartContainerRequest := true {{ {call} }}");
+        let denied = match Policy::compile(&text) {
+            Err(_) => true,
+            Ok(policy) => decide(&policy, &State::new(), start("a")).is_err(),
+        };
+        assert!(denied, "{call}");
+    }
+}
+
+#[test]
+fn denials_name_the_nearest_container_and_its_fields() {
+    let policy = policy(
+        r#"
+default StartContainerRequest := false
+explain_StartContainerRequest := [{"container": n, "request": {"container_id": i}} | i := {"web": "1", "db": "2"}[n]]
+default WaitProcessRequest := false
+explain_WaitProcessRequest := [{"text": "not now", "field": "/exec_id", "found": "x", "expected": "y"}]
+default RemoveContainerRequest := false
+RemoveContainerRequest if { print("printed", input.container_id); false }
+explain_CopyFileRequest := "not a list"
+default CopyFileRequest := false
+"#,
+    );
+    let denial = decide(&policy, &State::new(), start("3")).unwrap_err();
+    assert_eq!(
+        denial.to_string(),
+        "StartContainerRequest denied by the policy\n  container db: /container_id: found \"3\", expected \"2\""
+    );
+    let wait = ah_agent_api::agent::WaitProcessRequest::default();
+    let denial = decide(&policy, &State::new(), wait).unwrap_err();
+    assert!(
+        denial.to_string().ends_with("/exec_id: found \"x\", expected \"y\"; not now"),
+        "{denial}"
+    );
+    let remove = RemoveContainerRequest { container_id: "r".to_owned(), ..Default::default() };
+    let denial = decide(&policy, &State::new(), remove).unwrap_err();
+    assert!(denial.to_string().contains("printed r"), "{denial}");
+    let denial = decide(&policy, &State::new(), CopyFileRequest::default()).unwrap_err();
+    assert!(denial.to_string().contains("does not allow"), "{denial}");
+    let json = serde_json::to_string(&denial).unwrap();
+    assert_eq!(serde_json::from_str::<Denial>(&json).unwrap(), denial);
+}
+
+#[test]
+fn denials_stay_short() {
+    let long = "é".repeat(4000);
+    let body = format!(
+        "default StartContainerRequest := false\nexplain_StartContainerRequest := [{{\"text\": \"{long}\"}} | x := [1,2,3,4,5,6,7,8,9,10,11,12][_]; x > 0]"
+    );
+    let denial = decide(&policy(&body), &State::new(), start("a")).unwrap_err();
+    assert!(denial.to_string().len() <= 2048);
+    assert_eq!(denial.reasons.len(), 9);
+    assert!(denial.reasons[8].text.starts_with("and 4 more"));
+}
+
+#[test]
+fn attack_symlink_whose_target_the_rules_cannot_see_is_denied() {
+    let policy = policy("CopyFileRequest := true");
+    let link = |target: &[u8]| CopyFileRequest {
+        file_mode: 0o120777,
+        data: target.to_vec(),
+        ..Default::default()
+    };
+    assert!(decide(&policy, &State::new(), link(b"x")).is_ok());
+    let denial = decide(&policy, &State::new(), link(&[0xff])).unwrap_err();
+    assert!(denial.to_string().contains("not UTF-8"), "{denial}");
+}
