@@ -1,0 +1,176 @@
+//! The states before containers run.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use ah_agent_client::{AgentClient, Limit};
+use ah_pod::{HostValues, Pod, requests};
+use ah_vmm::{GUEST_MAC, RunDir, Vm, VmSpec};
+use futures_util::future::try_join_all;
+
+use crate::{
+    Events, NetworkMode, SandboxConfig, SandboxError,
+    events::{StageName, Timeline},
+    ids,
+    link::{self, Link},
+    services::Services,
+};
+
+/// vsock port of the agent.
+const AGENT_PORT: u32 = ah_agent_api::ports::AGENT;
+/// Time for the first answer on an open connection.
+const CHECK_LIMIT: Limit = Limit::Within(Duration::from_secs(10));
+
+/// A sandbox that can be started: everything that needs no VM is checked.
+pub struct Configured {
+    config: SandboxConfig,
+    spec: VmSpec,
+    host: HostValues,
+    run_dir: RunDir,
+    timeline: Timeline,
+}
+
+impl Configured {
+    /// Checks the configuration and chooses the identifiers of this run.
+    ///
+    /// # Errors
+    /// [`SandboxError::Config`], [`SandboxError::Request`] or [`SandboxError::Vm`] for what cannot be run.
+    pub fn new(config: SandboxConfig, events: Arc<dyn Events>) -> Result<Self, SandboxError> {
+        requests::check(&config.pod)?;
+        let run_dir = RunDir::create()?;
+        let initdata = match &config.initdata_disk {
+            Some(bytes) => Some(initdata_file(&run_dir, bytes)?),
+            None => None,
+        };
+        let spec = config.vm_spec(initdata)?;
+        spec.check()?;
+        let host = ids::host_values(&config.pod, config.pci_paths(&spec))?;
+        Ok(Self { config, spec, host, run_dir, timeline: Timeline::new(events) })
+    }
+
+    /// The VM that will be started; the attack tests alter it.
+    pub fn spec_mut(&mut self) -> &mut VmSpec {
+        &mut self.spec
+    }
+
+    /// Starts the VM and waits for the agent.
+    ///
+    /// # Errors
+    /// [`SandboxError::RefusedByInit`] when init refused what it was given; otherwise by blame.
+    pub async fn boot(self) -> Result<Booted, SandboxError> {
+        let Self { config, spec, host, run_dir, timeline } = self;
+        let vm = Vm::start(&spec, &config.tools, run_dir).await?;
+        timeline.reached(StageName::VmStarted, None);
+        let services = Services::start(&vm, &config.services, &timeline)?;
+        let stream = match vm.connect_within(AGENT_PORT, config.boot_limit).await {
+            Ok(stream) => stream,
+            Err(error) => return Err(link::no_boot(&vm, error).await),
+        };
+        let mut agent = AgentClient::new(stream);
+        if let Some(tamper) = &config.tamper {
+            agent = agent.with_tamper(tamper.clone());
+        }
+        let link = Link { vm, agent, timeline, services };
+        link.call(None, link.agent.check(CHECK_LIMIT)).await?;
+        link.timeline.reached_first(StageName::KernelUp, None);
+        link.timeline.reached(StageName::AgentReady, None);
+        Ok(Booted { link, pod: config.pod, host, network: config.network })
+    }
+}
+
+/// The VM runs and the agent answers.
+pub struct Booted {
+    link: Link,
+    pod: Pod,
+    host: HostValues,
+    network: NetworkMode,
+}
+
+impl Booted {
+    /// The agent, for calls outside a pod's ordinary life.
+    pub fn agent(&self) -> &AgentClient {
+        &self.link.agent
+    }
+
+    /// Gives the guest its address and routes.
+    ///
+    /// # Errors
+    /// [`SandboxError`] by blame.
+    pub async fn set_network(self) -> Result<Networked, SandboxError> {
+        let Self { link, pod, host, network } = self;
+        if network == NetworkMode::User {
+            let interface = requests::interface(GUEST_MAC);
+            link.call(None, link.agent.update_interface(&interface)).await?;
+            link.call(None, link.agent.update_routes(&requests::routes())).await?;
+            link.timeline.reached(StageName::NetworkSet, None);
+        }
+        Ok(Networked { link, pod, host })
+    }
+}
+
+/// The guest has its network, if it is to have one.
+pub struct Networked {
+    link: Link,
+    pod: Pod,
+    host: HostValues,
+}
+
+impl Networked {
+    /// Makes the sandbox, copies the node's files in, makes the sandbox container.
+    ///
+    /// # Errors
+    /// [`SandboxError`] by blame.
+    pub async fn create(self) -> Result<Created, SandboxError> {
+        let Self { link, pod, host } = self;
+        let request = requests::create_sandbox(&pod, &host);
+        link.call(None, link.agent.create_sandbox(&request)).await?;
+        let files = requests::copy_files(&pod, &host)?;
+        let copies = files.iter().map(|file| link.agent.copy_file(file));
+        link.call(None, try_join_all(copies)).await?;
+        let request = requests::create_sandbox_container(&pod, &host)?;
+        link.call(None, link.agent.create_container(&request)).await?;
+        link.call(None, link.agent.start_container(&host.sandbox_id)).await?;
+        link.timeline.reached(StageName::SandboxCreated, None);
+        Ok(Created { link, pod, host })
+    }
+}
+
+/// The sandbox is there; containers may be created.
+pub struct Created {
+    pub(crate) link: Link,
+    pub(crate) pod: Pod,
+    pub(crate) host: HostValues,
+}
+
+impl Created {
+    /// The agent, for calls outside a pod's ordinary life.
+    pub fn agent(&self) -> &AgentClient {
+        &self.link.agent
+    }
+
+    /// The pod that runs.
+    pub fn pod(&self) -> &Pod {
+        &self.pod
+    }
+
+    /// Identifiers of this run.
+    pub fn host_values(&self) -> &HostValues {
+        &self.host
+    }
+
+    /// The VM underneath.
+    pub fn vm(&self) -> &Vm {
+        &self.link.vm
+    }
+
+    /// Ends the sandbox without running anything.
+    pub async fn end(self) {
+        self.link.vm.kill().await;
+    }
+}
+
+/// In the VM's own folder, which goes with the VM whatever ends it.
+fn initdata_file(run_dir: &RunDir, bytes: &[u8]) -> Result<PathBuf, SandboxError> {
+    let path = run_dir.path().join("initdata");
+    fs::write(&path, bytes).map_err(SandboxError::io("writing the initdata disk"))?;
+    Ok(path)
+}
