@@ -1,0 +1,2 @@
+//! Verifications a second on one core.
+fn main() {}
