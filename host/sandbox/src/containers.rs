@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     Created, SandboxError, Stage, Stop,
     events::{StageName, Timeline},
+    link,
 };
 
 /// Bytes asked for at once.
@@ -145,6 +146,9 @@ impl Run {
                     Some(ended) => self.ended(ended).await?,
                     None => return Ok(()),
                 },
+                exit = self.created.link.vm.wait() => {
+                    return Err(link::ended(&self.created.link.vm, &exit));
+                }
                 () = stop.requested(), if !self.stopped => {
                     self.stopped = true;
                     self.signal_all(None).await;
@@ -225,7 +229,7 @@ impl Run {
         }
         link.timeline.reached(StageName::SandboxDestroyed, None);
         drop(link.services);
-        link.vm.shutdown(Duration::ZERO).await;
+        link.vm.end().await;
         link.timeline.reached(StageName::VmEnded, None);
         if let Some((id, reason)) = corrupt.into_iter().next() {
             let named = host.container_ids.into_iter().find(|(_, known)| *known == id);
@@ -356,6 +360,10 @@ fn signal_number(name: &str) -> Option<u32> {
     };
     (1..=64).contains(&number).then_some(number)
 }
+
+#[cfg(test)]
+#[path = "containers_tests.rs"]
+mod run_tests;
 
 #[cfg(test)]
 mod tests {

@@ -18,6 +18,7 @@ mod error;
 mod events;
 mod ids;
 mod link;
+mod machine;
 mod services;
 mod states;
 mod stop;

@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use ah_agent_client::{AgentClient, CallError};
-use ah_vmm::{Vm, VmError, VmExit};
+use ah_vmm::{VmError, VmExit};
 use tokio::time::timeout;
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     console::{self, InitWord},
     error,
     events::Timeline,
+    machine::Machine,
     services::Services,
 };
 
@@ -22,7 +23,7 @@ const VERITY_MARK: &str = "dm-verity in the guest kernel refused";
 const CONSOLE_LINES: usize = 20;
 
 pub(crate) struct Link {
-    pub(crate) vm: Vm,
+    pub(crate) vm: Machine,
     pub(crate) agent: AgentClient,
     pub(crate) timeline: Timeline,
     pub(crate) services: Services,
@@ -69,14 +70,14 @@ impl Link {
 
     /// Layers that dm-verity refused while containers ran, by container id.
     pub(crate) fn corruptions(&self) -> Vec<(String, String)> {
-        let lines = self.vm.console().lines();
+        let lines = self.vm.console();
         console::corruptions(lines.iter().map(|line| line.text.as_str()))
     }
 }
 
 /// The error for a guest that ended before it should.
-pub(crate) fn ended(vm: &Vm, exit: &VmExit) -> SandboxError {
-    let lines = vm.console().lines();
+pub(crate) fn ended(vm: &Machine, exit: &VmExit) -> SandboxError {
+    let lines = vm.console();
     let word = console::init_word(lines.iter().map(|line| line.text.as_str()));
     match (exit, word) {
         (VmExit::PoweredOff, Some(InitWord::Refused(reason))) => {
@@ -91,7 +92,7 @@ pub(crate) fn ended(vm: &Vm, exit: &VmExit) -> SandboxError {
 }
 
 /// The error for a VM that never answered.
-pub(crate) async fn no_boot(vm: &Vm, error: VmError) -> SandboxError {
+pub(crate) async fn no_boot(vm: &Machine, error: VmError) -> SandboxError {
     match error {
         VmError::Ended => ended(vm, &vm.wait().await),
         VmError::Timeout { limit, .. } => SandboxError::GuestEnded {
@@ -102,8 +103,8 @@ pub(crate) async fn no_boot(vm: &Vm, error: VmError) -> SandboxError {
     }
 }
 
-fn console_tail(vm: &Vm) -> String {
-    let lines = vm.console().lines();
+fn console_tail(vm: &Machine) -> String {
+    let lines = vm.console();
     let skip = lines.len().saturating_sub(CONSOLE_LINES);
     let texts: Vec<_> = lines.iter().skip(skip).map(|line| line.text.as_str()).collect();
     texts.join("\n")

@@ -35,6 +35,13 @@ impl Services {
     }
 }
 
+#[cfg(test)]
+impl Services {
+    pub(crate) fn none() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl Drop for Services {
     fn drop(&mut self) {
         self.0.iter().for_each(AbortHandle::abort);

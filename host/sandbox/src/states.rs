@@ -12,6 +12,7 @@ use crate::{
     events::{StageName, Timeline},
     ids,
     link::{self, Link},
+    machine::Machine,
     services::Services,
 };
 
@@ -61,7 +62,9 @@ impl Configured {
         let vm = Vm::start(&spec, &config.tools, run_dir).await?;
         timeline.reached(StageName::VmStarted, None);
         let services = Services::start(&vm, &config.services, &timeline)?;
-        let stream = match vm.connect_within(AGENT_PORT, config.boot_limit).await {
+        let stream = vm.connect_within(AGENT_PORT, config.boot_limit).await;
+        let vm = Machine::Vm(Box::new(vm));
+        let stream = match stream {
             Ok(stream) => stream,
             Err(error) => return Err(link::no_boot(&vm, error).await),
         };
@@ -157,14 +160,9 @@ impl Created {
         &self.host
     }
 
-    /// The VM underneath.
-    pub fn vm(&self) -> &Vm {
-        &self.link.vm
-    }
-
     /// Ends the sandbox without running anything.
     pub async fn end(self) {
-        self.link.vm.kill().await;
+        self.link.vm.end().await;
     }
 }
 
