@@ -2,21 +2,38 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::system::RebootCommand;
 
 use crate::SysError;
 
-/// Loads the module in `path` without parameters. A module that is already there is no error.
-///
-/// # Errors
-/// The file cannot be opened, or the kernel's refusal of finit_module(2).
-pub fn load_module(path: &Path) -> Result<(), SysError> {
-    let file = File::open(path).map_err(|e| SysError::path("open module", path, e))?;
-    match rustix::system::finit_module(&file, c"", 0) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
-        Err(e) => Err(SysError::path("load module", path, e)),
+/// A kernel module, opened: it can be loaded after its path has gone.
+#[derive(Debug)]
+pub struct Module {
+    file: File,
+    path: PathBuf,
+}
+
+impl Module {
+    /// Opens the module at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, SysError> {
+        let file = File::open(path).map_err(|e| SysError::path("open module", path, e))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Loads it without parameters. A module that is already there is no error.
+    ///
+    /// # Errors
+    /// The kernel's refusal of finit_module(2).
+    pub fn load(&self) -> Result<(), SysError> {
+        match rustix::system::finit_module(&self.file, c"", 0) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(e) => Err(SysError::path("load module", &self.path, e)),
+        }
     }
 }
 

@@ -52,6 +52,9 @@ pub enum InitError {
     /// The image's own list of modules has another form.
     #[error("module list has an unexpected line: {0:?}")]
     ModuleList(String),
+    /// A thread that loads modules ended early.
+    #[error("loading of modules ended early")]
+    ModuleThread,
 }
 
 impl InitError {

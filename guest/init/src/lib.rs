@@ -15,6 +15,7 @@ pub mod binding;
 pub mod command_line;
 mod disk;
 mod error;
+mod modules;
 mod root;
 mod supervise;
 
@@ -44,11 +45,12 @@ pub fn run() -> Result<Ending, InitError> {
             kernel::console_line(&format!("anchorhold-init: {name} after {ms} ms"));
         }
     };
-    root::load_modules(tee)?;
-    stage("modules loaded");
-    root::enter(tee)?;
+    let loading = modules::start(tee)?;
+    root::enter()?;
     ensure_entropy()?;
-    stage("root entered");
+    loading.finish()?;
+    stage("modules loaded");
+    root::mount_the_rest(tee)?;
     let initdata = disk::initdata(Path::new("/sys/block"), Path::new("/dev"))?;
     stage("initdata read");
     let (report, nonce) = report(tee)?;

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use ah_guest_sys::kernel;
 use ah_guest_sys::mount::{self, MountFlags};
 use ah_tee::Tee;
 
@@ -11,10 +10,10 @@ use crate::InitError;
 use crate::command_line::CommandLine;
 
 /// Where the new root is put together.
-const NEW_ROOT: &str = "/newroot";
+pub(crate) const NEW_ROOT: &str = "/newroot";
 /// The program that stays.
 pub(crate) const AGENT: &str = "/bin/anchorhold-agent";
-const MODULES: &str = "/lib/modules";
+pub(crate) const MODULES: &str = "/lib/modules";
 /// For the guest's own folders; images have their own limit (`ah_rootfs::RootAccess`).
 const ROOT_OPTIONS: &str = "mode=0755,size=50%";
 
@@ -42,38 +41,19 @@ pub(crate) fn command_line() -> Result<CommandLine, InitError> {
     Ok(fs::read_to_string(&path).map_err(InitError::file("read", &path))?.parse()?)
 }
 
-/// Loads the modules of the image's list that are for every TEE or for `tee`, in the list's order.
-pub(crate) fn load_modules(tee: Tee) -> Result<(), InitError> {
-    let list = Path::new(MODULES).join("list");
-    let text = fs::read_to_string(&list).map_err(InitError::file("read", &list))?;
-    for line in text.lines() {
-        let (group, name) =
-            line.split_once(' ').ok_or_else(|| InitError::ModuleList(line.to_owned()))?;
-        if group == "all" || group == tee.name() {
-            kernel::load_module(&Path::new(MODULES).join(format!("{name}.ko")))?;
-        }
-    }
-    // A kernel with everything built in may have no module support at all.
-    let disabled = Path::new(NEW_ROOT).join("proc/sys/kernel/modules_disabled");
-    if disabled.exists() {
-        fs::write(&disabled, "1").map_err(InitError::file("write", &disabled))?;
-    }
-    Ok(())
-}
-
-/// Moves onto the new root, with nothing of the initramfs left but the agent's program.
-pub(crate) fn enter(tee: Tee) -> Result<(), InitError> {
+/// Moves onto the new root (modules have to be open by then), with nothing of the initramfs left but the agent's program.
+pub(crate) fn enter() -> Result<(), InitError> {
     let agent = Path::new(NEW_ROOT).join(AGENT.trim_start_matches('/'));
     make_folder(&Path::new(NEW_ROOT).join("bin"))?;
     fs::write(&agent, "").map_err(InitError::file("make", &agent))?;
     mount::bind(Path::new(AGENT), &agent)?;
     fs::remove_dir_all(MODULES).map_err(InitError::file("remove", Path::new(MODULES)))?;
     fs::remove_file("/init").map_err(InitError::file("remove", Path::new("/init")))?;
-    mount::switch_root(Path::new(NEW_ROOT))?;
-    mount_the_rest(tee)
+    Ok(mount::switch_root(Path::new(NEW_ROOT))?)
 }
 
-fn mount_the_rest(tee: Tee) -> Result<(), InitError> {
+/// Mounts what the agent and containers expect; configfs needs its module.
+pub(crate) fn mount_the_rest(tee: Tee) -> Result<(), InitError> {
     for folder in ["/run", "/tmp", "/dev/pts", "/dev/shm", "/dev/mqueue"] {
         make_folder(Path::new(folder))?;
     }

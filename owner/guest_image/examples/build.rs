@@ -12,7 +12,13 @@ fn main() -> Result<(), ImageError> {
         return Ok(());
     };
     let kernel = rest.first().map_or(KernelChoice::Debian, |file| KernelChoice::File(file.clone()));
-    let options = BuildOptions { init: init.clone(), agent: agent.clone(), out: out.clone(), cache: cache.clone(), kernel };
+    let options = BuildOptions {
+        init: init.clone(),
+        agent: agent.clone(),
+        out: out.clone(),
+        cache: cache.clone(),
+        kernel,
+    };
     let image = ah_guest_image::build(&options)?;
     println!("{}", serde_json::to_string_pretty(&image.manifest).unwrap_or_default());
     Ok(())

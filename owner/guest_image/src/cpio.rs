@@ -92,7 +92,10 @@ mod tests {
     #[test]
     fn bytes_do_not_depend_on_the_order_of_adding_and_are_pinned() {
         assert_eq!(sample(false), sample(true));
-        assert_eq!(ah_digest::Sha256::of(sample(false)).to_string(), "cdec0dd4f661ca46de6230c8896a579d52c0cb0f40b21a641311470516df6dcc");
+        assert_eq!(
+            ah_digest::Sha256::of(sample(false)).to_string(),
+            "cdec0dd4f661ca46de6230c8896a579d52c0cb0f40b21a641311470516df6dcc"
+        );
     }
 
     #[test]

@@ -171,7 +171,7 @@ fn kernel(choice: &KernelChoice, cache: &Path) -> Result<Kernel, ImageError> {
     }
 }
 
-/// Lays out what init expects: itself, the agent, `/lib/modules/list` with a line `<group> <name>` for each module in load order, and
+/// Lays out what init expects: itself, the agent, `/lib/modules/list` with a line `<group> <chain> <name>` for each module in load order, and
 /// the modules as `/lib/modules/<name>.ko`.
 fn initrd(init: &[u8], agent: &[u8], modules: &[Module]) -> Result<Vec<u8>, ImageError> {
     let mut archive = Archive::default();
@@ -182,7 +182,7 @@ fn initrd(init: &[u8], agent: &[u8], modules: &[Module]) -> Result<Vec<u8>, Imag
     archive.file("bin/anchorhold-agent", 0o755, agent.to_vec());
     let mut list = String::new();
     for module in modules {
-        list.push_str(&format!("{} {}\n", module.group, module.name));
+        list.push_str(&format!("{} {} {}\n", module.group, module.chain, module.name));
         archive.file(&format!("lib/modules/{}.ko", module.name), 0o644, module.bytes.clone());
     }
     archive.file("lib/modules/list", 0o644, list.into_bytes());
@@ -191,7 +191,13 @@ fn initrd(init: &[u8], agent: &[u8], modules: &[Module]) -> Result<Vec<u8>, Imag
 
 fn module_part(module: &Module) -> ModulePart {
     let Part { sha256, bytes } = Part::of(&module.bytes);
-    ModulePart { name: module.name.clone(), group: module.group.to_owned(), sha256, bytes }
+    ModulePart {
+        name: module.name.clone(),
+        group: module.group.to_owned(),
+        chain: module.chain,
+        sha256,
+        bytes,
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ImageError> {

@@ -83,7 +83,9 @@ pub struct ModulePart {
     pub name: String,
     /// `all`, or the TEE for which it is loaded.
     pub group: String,
-    /// SHA-256 of the unpacked module.
+    /// Modules of different chains load at the same time.
+    pub chain: usize,
+    /// SHA-256 of the unpacked module without its signature.
     pub sha256: Sha256,
     /// Its length.
     pub bytes: u64,
