@@ -1,2 +1,16 @@
-//! A verified report against reference values: every expectation is required, every claim is named.
+//! Verified<Report> + reference values -> appraisal; every expectation is required.
+//!
+//! A field of [`ReferenceValues`] that a relying party does not care about has to be waived by [`Expect::Any`] with a reason,
+//! which then stands in the appraisal: nothing is passed over in silence.
 #![forbid(unsafe_code)]
+
+mod appraisal;
+mod reference;
+mod rules;
+
+pub use appraisal::{Accepted, Appraisal, Claim, Verdict};
+pub use reference::{
+    Allowance, ChipRule, Expect, FirmwareRule, Guest, PlatformRule, PolicyRule, ReferenceValues,
+    Requirement, RevocationRule, TcbFloor,
+};
+pub use rules::appraise;

@@ -1,0 +1,239 @@
+//! How each expectation is compared.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use ah_digest::Digest;
+use ah_evidence::{FirmwareVersion, SnpReport, TcbParts, TcbVersion};
+use ah_verifier::{Chip, RevocationStatus, Verified};
+
+use crate::appraisal::{Appraisal, Claim, Verdict};
+use crate::reference::{
+    Allowance, ChipRule, Expect, FirmwareRule, PlatformRule, PolicyRule, ReferenceValues,
+    Requirement, RevocationRule, TcbFloor,
+};
+
+/// Compares a verified report with everything that is expected of it.
+pub fn appraise(report: &Verified<SnpReport>, reference: &ReferenceValues) -> Appraisal {
+    let mut claims = Claims(Vec::new());
+    origin(&mut claims, report, reference);
+    guest(&mut claims, report, reference);
+    policy(&mut claims, report, &reference.guest_policy);
+    tcb(&mut claims, report, reference);
+    platform(&mut claims, report, &reference.platform);
+    id_block(&mut claims, report, reference);
+    Appraisal { tee: report.tee(), claims: claims.0 }
+}
+
+fn origin(claims: &mut Claims, report: &Verified<SnpReport>, reference: &ReferenceValues) {
+    let tee = report.tee();
+    claims.check("tee", tee, &reference.tee, |is| is.to_string(), |is| *is == tee);
+    let product = report.product();
+    claims.check("product", product, &reference.products, list, |set| set.contains(&product));
+    let chip = report.chip();
+    claims.check("chip", chip, &reference.chips, chip_rule, |rule| match (rule, chip) {
+        (ChipRule::Identified, chip) => matches!(chip, Chip::Identified(_)),
+        (ChipRule::OneOf(ids), Chip::Identified(id)) => ids.contains(&id),
+        (ChipRule::OneOf(_), Chip::Claimed(_) | Chip::Masked) => false,
+    });
+    let status = report.revocation();
+    let describe = |RevocationRule::NotRevoked: &RevocationRule| "not revoked".to_owned();
+    claims.check("revocation", status, &reference.revocation, describe, |rule| match rule {
+        RevocationRule::NotRevoked => *status == RevocationStatus::NotRevoked,
+    });
+}
+
+fn guest(claims: &mut Claims, report: &SnpReport, reference: &ReferenceValues) {
+    claims.one_of("measurement", report.measurement, &reference.measurement);
+    claims.one_of("host data", report.host_data, &reference.host_data);
+    claims.equal("report data", report.report_data, &reference.report_data);
+    claims.one_of("vmpl", report.vmpl, &reference.vmpl);
+}
+
+fn policy(claims: &mut Claims, report: &SnpReport, expect: &Expect<PolicyRule>) {
+    let policy = report.policy;
+    let mut allowed = |name, found, rule: fn(&PolicyRule) -> Allowance| {
+        claims.allowance(name, found, &map(expect, rule));
+    };
+    allowed("guest policy: debug", policy.debug_allowed(), |rule| rule.debug);
+    allowed("guest policy: migration", policy.migration_allowed(), |rule| rule.migration);
+    allowed("guest policy: smt", policy.smt_allowed(), |rule| rule.smt);
+    allowed("guest policy: cxl", policy.cxl_allowed(), |rule| rule.cxl);
+    let mut asked = |name, found, rule: fn(&PolicyRule) -> Requirement| {
+        claims.requirement(name, found, &map(expect, rule));
+    };
+    asked("guest policy: single socket", policy.single_socket(), |rule| rule.single_socket);
+    asked("guest policy: aes-256-xts", policy.aes_256_xts_required(), |rule| rule.aes_256_xts);
+    asked("guest policy: rapl disabled", policy.rapl_disabled(), |rule| rule.rapl_disabled);
+    asked("guest policy: ciphertext hiding", policy.ciphertext_hiding_required(), |rule| {
+        rule.ciphertext_hiding
+    });
+    asked("guest policy: page swap disabled", policy.page_swap_disabled(), |rule| {
+        rule.page_swap_disabled
+    });
+    let abi = policy.minimum_abi();
+    let text = |(major, minor): (u8, u8)| format!("{major}.{minor}");
+    let expect = map(expect, |rule| rule.minimum_abi);
+    claims.check("guest policy: abi", text(abi), &expect, at_least(text), |least| abi >= *least);
+}
+
+fn tcb(claims: &mut Claims, report: &Verified<SnpReport>, reference: &ReferenceValues) {
+    let product = report.product();
+    let mut floors = |name, found: Option<TcbParts>, expect: &Expect<Vec<TcbFloor>>| {
+        let text = found.map_or_else(|| "unknown".to_owned(), |parts| parts.to_string());
+        let met = |floors: &Vec<TcbFloor>| {
+            let mut applying = floors.iter().filter(|floor| floor.applies(product, report));
+            let all = |found: TcbParts| {
+                let first = applying.next().is_some_and(|floor| found.at_least(&floor.minimum));
+                first && applying.all(|floor| found.at_least(&floor.minimum))
+            };
+            found.is_some_and(all)
+        };
+        claims.check(name, text, expect, |floors| describe_floors(floors), met);
+    };
+    floors("tcb", Some(report.tcb()), &reference.minimum_tcb);
+    let parts = |version: TcbVersion| version.parts(product);
+    floors("launch tcb", parts(report.launch_tcb), &reference.minimum_launch_tcb);
+    firmware(claims, report, &reference.firmware);
+    let vectors = report.version.mitigations();
+    let both = vectors.map(|vectors| vectors.launch & vectors.current);
+    let text = both.map_or_else(|| "not in this report version".to_owned(), |v| format!("{v:#x}"));
+    claims.check(
+        "mitigations",
+        text,
+        &reference.mitigations,
+        |v| format!("{v:#x}"),
+        |bits| both.is_some_and(|both| both & bits == *bits),
+    );
+}
+
+fn firmware(claims: &mut Claims, report: &SnpReport, expect: &Expect<FirmwareRule>) {
+    let current = report.current_firmware;
+    let minimum = map(expect, |rule| rule.minimum);
+    let text = |version: FirmwareVersion| version.to_string();
+    claims.check("firmware", current, &minimum, at_least(text), |least| current >= *least);
+    let provisional =
+        report.current_tcb != report.committed_tcb || current != report.committed_firmware;
+    claims.allowance("firmware: provisional", provisional, &map(expect, |rule| rule.provisional));
+}
+
+fn platform(claims: &mut Claims, report: &SnpReport, expect: &Expect<PlatformRule>) {
+    let info = report.platform_info;
+    claims.allowance("platform: smt", info.smt_enabled(), &map(expect, |rule| rule.smt));
+    let mut asked = |name, found, rule: fn(&PlatformRule) -> Requirement| {
+        claims.requirement(name, found, &map(expect, rule));
+    };
+    asked("platform: alias check", info.alias_check_complete(), |rule| rule.alias_check);
+    asked("platform: ecc", info.ecc_enabled(), |rule| rule.ecc);
+    asked("platform: rapl disabled", info.rapl_disabled(), |rule| rule.rapl_disabled);
+    asked("platform: ciphertext hiding", info.ciphertext_hiding(), |rule| rule.ciphertext_hiding);
+    asked("platform: tsme", info.tsme_enabled(), |rule| rule.tsme);
+}
+
+fn id_block(claims: &mut Claims, report: &SnpReport, reference: &ReferenceValues) {
+    let svn = report.guest_svn;
+    let text = |least: u32| least.to_string();
+    let expect = &reference.minimum_guest_svn;
+    claims.check("guest svn", svn, expect, at_least(text), |least| svn >= *least);
+    claims.one_of("id key", report.id_key_digest, &reference.id_key);
+    claims.one_of("author key", report.author_key_digest, &reference.author_key);
+    claims.equal("family id", Digest::new(report.family_id), &reference.family_id);
+    claims.equal("image id", Digest::new(report.image_id), &reference.image_id);
+}
+
+struct Claims(Vec<Claim>);
+
+impl Claims {
+    fn check<T>(
+        &mut self,
+        name: &'static str,
+        found: impl Display,
+        expect: &Expect<T>,
+        describe: impl FnOnce(&T) -> String,
+        met: impl FnOnce(&T) -> bool,
+    ) {
+        let (expected, verdict) = match expect {
+            Expect::Any { reason } => (format!("any: {reason}"), Verdict::Waived),
+            Expect::Is(is) if met(is) => (describe(is), Verdict::Met),
+            Expect::Is(is) => (describe(is), Verdict::NotMet),
+        };
+        let met = verdict != Verdict::NotMet;
+        self.0.push(Claim { name, found: found.to_string(), expected, met, verdict });
+    }
+
+    fn equal<T: Display + PartialEq>(&mut self, name: &'static str, found: T, expect: &Expect<T>) {
+        self.check(name, &found, expect, T::to_string, |is| *is == found);
+    }
+
+    fn one_of<T: Display + Ord>(
+        &mut self,
+        name: &'static str,
+        found: T,
+        expect: &Expect<BTreeSet<T>>,
+    ) {
+        self.check(name, &found, expect, list, |set| set.contains(&found));
+    }
+
+    fn allowance(&mut self, name: &'static str, found: bool, expect: &Expect<Allowance>) {
+        let describe = |rule: &Allowance| match rule {
+            Allowance::Allowed => "on or off".to_owned(),
+            Allowance::Refused => "off".to_owned(),
+        };
+        let met = |rule: &Allowance| *rule == Allowance::Allowed || !found;
+        self.check(name, on_or_off(found), expect, describe, met);
+    }
+
+    fn requirement(&mut self, name: &'static str, found: bool, expect: &Expect<Requirement>) {
+        let describe = |rule: &Requirement| match rule {
+            Requirement::Required => "on".to_owned(),
+            Requirement::Optional => "on or off".to_owned(),
+        };
+        let met = |rule: &Requirement| *rule == Requirement::Optional || found;
+        self.check(name, on_or_off(found), expect, describe, met);
+    }
+}
+
+/// The same waiver, or one part of what is expected.
+fn map<T, U>(expect: &Expect<T>, part: impl FnOnce(&T) -> U) -> Expect<U> {
+    match expect {
+        Expect::Is(is) => Expect::Is(part(is)),
+        Expect::Any { reason } => Expect::any(reason),
+    }
+}
+
+fn on_or_off(found: bool) -> &'static str {
+    if found { "on" } else { "off" }
+}
+
+fn at_least<T: Copy>(text: impl Fn(T) -> String) -> impl Fn(&T) -> String {
+    move |least| format!("at least {}", text(*least))
+}
+
+fn list<T: Display>(set: &BTreeSet<T>) -> String {
+    match set.len() {
+        0 => "none (empty set)".to_owned(),
+        1 => set.iter().map(T::to_string).collect(),
+        _ => {
+            let all: Vec<_> = set.iter().map(T::to_string).collect();
+            format!("one of {}", all.join(", "))
+        }
+    }
+}
+
+fn chip_rule(rule: &ChipRule) -> String {
+    match rule {
+        ChipRule::Identified => "named by its certificate".to_owned(),
+        ChipRule::OneOf(ids) => {
+            let all: Vec<_> = ids.iter().map(ToString::to_string).collect();
+            format!("one of {}", all.join(", "))
+        }
+    }
+}
+
+fn describe_floors(floors: &[TcbFloor]) -> String {
+    let text = |TcbFloor { product, model, minimum }: &TcbFloor| match model {
+        Some(model) => format!("{product} model {model:#x} at least {minimum}"),
+        None => format!("{product} at least {minimum}"),
+    };
+    floors.iter().map(text).collect::<Vec<_>>().join("; ")
+}
