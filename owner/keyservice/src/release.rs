@@ -1,0 +1,233 @@
+//! One release request to a decision. Every check either passes or ends it; the key is unsealed after all that concern the evidence.
+
+use std::time::SystemTime;
+
+use ah_digest::Sha256;
+use ah_evidence::{CertKind, CertTable, Evidence, RawReport, SigningKey, SnpReport, Tee};
+use ah_release_api::policy::{Claims, ConditionResult, Decision, LOCAL_AUTHORITY, claim};
+use ah_release_api::{
+    KeyId, Refusal, RefusedBy, ReleaseRequest, Released, RuntimeData, Seed, WrapContext,
+};
+use ah_verifier::{Collateral, Revocation, Verified, VerifyError, verify};
+
+use crate::claims::{of_report, unnamed_weaknesses};
+use crate::environment::random32;
+use crate::log::{LogEntry, LoggedCondition};
+use crate::service::KeyService;
+use crate::vault::StoredKey;
+
+/// A no, in two texts: what the peer is told and what the log says.
+pub(crate) struct Refused {
+    pub(crate) told: Refusal,
+    pub(crate) reasons: Vec<String>,
+}
+
+impl Refused {
+    fn new(by: RefusedBy, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self { told: Refusal::new(by, &reason), reasons: vec![reason] }
+    }
+
+    /// The peer gets the error's own words, the log all causes.
+    pub(crate) fn of(by: RefusedBy, error: &dyn std::error::Error) -> Self {
+        Self { told: Refusal::new(by, &error.to_string()), reasons: causes(error) }
+    }
+
+    /// An error of the service: what of it is the operator's business only.
+    pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
+        let told = "the key service failed: its operator finds the cause in its decision log";
+        Self { told: Refusal::new(RefusedBy::Service, told), reasons: causes(error) }
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
+}
+
+impl KeyService {
+    /// Decides, and notes in `entry` what it learns on the way.
+    pub(crate) async fn decide(
+        &self,
+        request: &ReleaseRequest,
+        now: SystemTime,
+        entry: &mut LogEntry,
+    ) -> Result<Released, Refused> {
+        let evidence = &request.evidence;
+        let runtime_data = self.open_statement(request, now, entry)?;
+        let report = self.verify(evidence, now)?;
+        let claims = of_report(&report);
+        entry.tee = claims.find(claim::TEE).map(|tee| tee.to_string());
+        entry.claims = claims.as_json().clone();
+        check_report_data(evidence, &report)?;
+        check_label(evidence.tee, report.tee())?;
+        let key = self.find(&request.key_id).await?;
+        entry.policy_sha256 = Some(Sha256::of(key.info.policy.to_json()));
+        let met = check_policy(&key, &claims, entry)?;
+        check_weaknesses(&claims, &met)?;
+        self.wrap(&key, &runtime_data, evidence)
+    }
+
+    /// The statement that the report is to bind: for this key, and for a challenge of ours that nobody answered yet.
+    fn open_statement(
+        &self,
+        request: &ReleaseRequest,
+        now: SystemTime,
+        entry: &mut LogEntry,
+    ) -> Result<RuntimeData, Refused> {
+        let refuse = |reason: &str| Err(Refused::new(RefusedBy::Request, reason));
+        if request.evidence.initdata.is_some() {
+            return refuse(
+                "evidence carries initdata, expected null: HOST_DATA stands for it here",
+            );
+        }
+        entry.runtime_data_sha256 = Some(Sha256::of(&request.evidence.runtime_data));
+        let data = RuntimeData::parse(&request.evidence.runtime_data)
+            .map_err(|error| Refused::of(RefusedBy::Request, &error))?;
+        if data.key_id != request.key_id {
+            return refuse("runtime data is for another key than the request");
+        }
+        self.spend(&data.nonce, now).map_err(|error| Refused::of(RefusedBy::Nonce, &error))?;
+        Ok(data)
+    }
+
+    fn verify(&self, evidence: &Evidence, now: SystemTime) -> Result<Verified<SnpReport>, Refused> {
+        let refused = |error: &dyn std::error::Error| Refused::of(RefusedBy::Verifier, error);
+        let raw = evidence.snp_report().map_err(|error| refused(&error))?;
+        let table = CertTable::decode(&evidence.auxblob).map_err(|error| refused(&error))?;
+        let collateral = collateral(&raw, &table)?;
+        verify(&raw, &collateral, now, self.roots()).map_err(|error| refused_report(&error))
+    }
+
+    async fn find(&self, id: &KeyId) -> Result<StoredKey, Refused> {
+        match self.vault().find(id).await {
+            Ok(Some(key)) => Ok(key),
+            Ok(None) => Err(Refused::new(RefusedBy::KeyStore, format!("there is no key {id}"))),
+            Err(error) => Err(Refused::internal(&error)),
+        }
+    }
+
+    fn wrap(
+        &self,
+        key: &StoredKey,
+        data: &RuntimeData,
+        evidence: &Evidence,
+    ) -> Result<Released, Refused> {
+        let context = WrapContext {
+            key_id: key.info.id.clone(),
+            kind: key.info.kind,
+            runtime_data: Sha256::of(&evidence.runtime_data),
+        };
+        let seed = random32(self.environment()).map_err(|error| Refused::internal(&error))?;
+        let wrapped = self
+            .vault()
+            .identity()
+            .wrap(&key.secret, &data.public_key, &context, Seed::new(*seed))
+            .map_err(|error| Refused::of(RefusedBy::Request, &error))?;
+        Ok(Released { kind: key.info.kind, wrapped })
+    }
+}
+
+/// Which root is found is useful to both sides: it is what an owner has to decide on.
+fn refused_report(error: &VerifyError) -> Refused {
+    let mut refused = Refused::of(RefusedBy::Verifier, error);
+    if let VerifyError::UntrustedRoot { .. } = error {
+        let told = format!("{error}; expected a root of AMD's");
+        refused.told = Refusal::new(RefusedBy::Verifier, &told);
+    }
+    refused
+}
+
+/// The certificates that came with the report. All of them are the host's word, until the verifier has followed them to a root.
+fn collateral(raw: &RawReport, table: &CertTable) -> Result<Collateral, Refused> {
+    let report = SnpReport::parse(raw).map_err(|error| Refused::of(RefusedBy::Verifier, &error))?;
+    let kind = match report.key_info.signing_key {
+        SigningKey::Vlek => CertKind::Vlek,
+        SigningKey::Vcek | SigningKey::None => CertKind::Vcek,
+    };
+    let find = |kind: CertKind| {
+        table.certificate(kind).map(<[u8]>::to_vec).ok_or_else(|| {
+            let words = format!(
+                "evidence carries no {kind:?} certificate, expected one in its certificate table"
+            );
+            Refused::new(RefusedBy::Verifier, words)
+        })
+    };
+    let revocation = match table.certificate(CertKind::Crl) {
+        Some(list) => Revocation::List(list.to_vec()),
+        None => Revocation::NotChecked { reason: "evidence carries no revocation list".to_owned() },
+    };
+    Ok(Collateral {
+        endorsement: find(kind)?,
+        intermediate: find(CertKind::Ask)?,
+        root: find(CertKind::Ark)?,
+        revocation,
+    })
+}
+
+fn check_report_data(evidence: &Evidence, report: &SnpReport) -> Result<(), Refused> {
+    let (found, expected) = (report.report_data, evidence.expected_report_data());
+    match found == expected {
+        true => Ok(()),
+        false => {
+            let words = format!(
+                "REPORT_DATA is not SHA-256 of the runtime data: found {found}, expected {expected}"
+            );
+            Err(Refused::new(RefusedBy::ReportData, words))
+        }
+    }
+}
+
+/// The label decides nothing, and one that lies would deceive whoever reads it.
+fn check_label(label: Tee, root: Tee) -> Result<(), Refused> {
+    match label == root {
+        true => Ok(()),
+        false => {
+            let words = format!("evidence is labelled {label}, but its root is of {root}");
+            Err(Refused::new(RefusedBy::Verifier, words))
+        }
+    }
+}
+
+fn check_policy(
+    key: &StoredKey,
+    claims: &Claims,
+    entry: &mut LogEntry,
+) -> Result<Vec<ConditionResult>, Refused> {
+    match key.info.policy.evaluate(LOCAL_AUTHORITY, claims) {
+        Decision::Met(met) => {
+            entry.conditions = met.iter().map(LoggedCondition::from).collect();
+            Ok(met)
+        }
+        Decision::NotMet(failed) => {
+            entry.conditions = failed.iter().map(LoggedCondition::from).collect();
+            let words = match failed.len() {
+                1 => "1 claim is not met".to_owned(),
+                count => format!("{count} claims are not met"),
+            };
+            let told = Refusal::unmet(RefusedBy::ReleasePolicy, &words, &failed);
+            Err(Refused { told, reasons: vec![words] })
+        }
+        Decision::OtherAuthority { found, expected } => {
+            let words = format!(
+                "policy trusts other authorities: found {found}, expected {}",
+                expected.join(" or ")
+            );
+            Err(Refused::new(RefusedBy::ReleasePolicy, words))
+        }
+    }
+}
+
+fn check_weaknesses(claims: &Claims, met: &[ConditionResult]) -> Result<(), Refused> {
+    let reasons: Vec<String> = unnamed_weaknesses(claims, met)
+        .into_iter()
+        .map(|weak| {
+            format!("{}; the key's policy does not allow that by naming {}", weak.words, weak.claim)
+        })
+        .collect();
+    match reasons.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(Refused { told: Refusal::new(RefusedBy::Appraisal, &reasons.join("; ")), reasons })
+        }
+    }
+}
