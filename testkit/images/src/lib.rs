@@ -1,2 +1,20 @@
 //! OCI images made on this machine for demo and tests: busybox, static programs, awkward layers.
+//!
+//! The same inputs give the same bytes. Only the programs' own bytes (busybox of Debian, static binaries of this
+//! project) come from outside.
 #![forbid(unsafe_code)]
+
+mod archive;
+mod awkward;
+mod image;
+mod layout;
+pub mod listing;
+mod random;
+mod tar_writer;
+
+pub use archive::write_archive;
+pub use awkward::{awkward_layer, awkward_upper_layer};
+pub use image::{ImageSpec, LayerSpec, Packing, busybox, program};
+pub use layout::{BuiltImage, BuiltLayer, LayoutBuilder};
+pub use random::{random_bytes, random_layer};
+pub use tar_writer::{Entry, MTIME, TarBuilder};
