@@ -94,16 +94,39 @@ impl fmt::Display for Claim {
     }
 }
 
+/// A line for each claim; waived ones are named together, or as a line each with `{:#}`.
 impl fmt::Display for Appraisal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "tee: {}", self.tee)?;
+        let each_waived = f.alternate();
         for claim in &self.claims {
-            writeln!(f, "{claim}")?;
+            if each_waived || claim.verdict != Verdict::Waived {
+                writeln!(f, "{claim}")?;
+            }
+        }
+        if !each_waived {
+            self.write_waived(f)?;
         }
         match self.unmet().count() {
             0 => write!(f, "every expectation is met"),
             1 => write!(f, "1 expectation is not met"),
             count => write!(f, "{count} expectations are not met"),
         }
+    }
+}
+
+impl Appraisal {
+    fn write_waived(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
+        for claim in self.claims.iter().filter(|claim| claim.verdict == Verdict::Waived) {
+            match by_reason.iter_mut().find(|(reason, _)| *reason == claim.expected) {
+                Some((_, names)) => names.push(claim.name),
+                None => by_reason.push((&claim.expected, vec![claim.name])),
+            }
+        }
+        for (reason, names) in by_reason {
+            writeln!(f, "waived   {} ({reason})", names.join(", "))?;
+        }
+        Ok(())
     }
 }
