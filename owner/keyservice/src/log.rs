@@ -140,3 +140,49 @@ impl DecisionLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl DecisionLog {
+        /// A log whose disk is full.
+        pub(crate) fn broken() -> Self {
+            let file = File::options().write(true).open("/dev/full").unwrap();
+            Self { path: "/dev/full".into(), state: Mutex::new(State { file, torn: false }) }
+        }
+    }
+
+    fn entry() -> LogEntry {
+        LogEntry::new(Event::Import, None, SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn lines_are_added_across_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for _ in 0..2 {
+            DecisionLog::open(&path).unwrap().append(&entry()).unwrap();
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let line = r#"{"time":"1970-01-01T00:00:00Z","event":"import","decision":"refused","key_id":null,"reasons":[]}"#;
+        assert_eq!(text, format!("{line}\n{line}\n"));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_spoils_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = DecisionLog::open(&path).unwrap();
+        {
+            let mut state = log.state.lock().unwrap();
+            state.file.write_all(b"{\"time\":\"19").unwrap();
+            state.torn = true;
+        }
+        log.append(&entry()).unwrap();
+        log.append(&entry()).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().filter(|line| line.ends_with('}')).count(), 2, "{text}");
+        assert!(DecisionLog::broken().append(&entry()).is_err());
+    }
+}

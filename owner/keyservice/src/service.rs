@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use ah_release_api::{
     Challenge, KeyId, KeyKind, Nonce, PublicKey, Refusal, RefusedBy, ReleasePolicy, ReleaseRequest,
-    Request, Response, Secret,
+    Released, Request, Response, Secret,
 };
 use ah_verifier::TrustedRoots;
 
@@ -159,7 +159,12 @@ impl KeyService {
     pub async fn release(&self, request: &ReleaseRequest) -> Response {
         let now = self.environment().now();
         let mut entry = LogEntry::new(Event::Release, Some(request.key_id.clone()), now);
-        match self.decide(request, now, &mut entry).await {
+        let decision = self.decide(request, now, &mut entry).await;
+        self.conclude(entry, decision)
+    }
+
+    fn conclude(&self, mut entry: LogEntry, decision: Result<Released, Refused>) -> Response {
+        match decision {
             Ok(released) => {
                 entry.decision = Verdict::Released;
                 match self.record(&entry) {
@@ -243,4 +248,35 @@ impl KeyService {
 fn whole_seconds(time: SystemTime) -> SystemTime {
     let age = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(age.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ah_release_api::WrappedKey;
+
+    fn released() -> Result<Released, Refused> {
+        let wrapped = WrappedKey {
+            service: PublicKey::new([1; 32]),
+            encapsulated: PublicKey::new([2; 32]),
+            ciphertext: vec![3; 48],
+        };
+        Ok(Released { kind: KeyKind::Oct, wrapped })
+    }
+
+    #[tokio::test]
+    async fn attack_release_that_leaves_no_line_in_the_log() {
+        let top = tempfile::tempdir().unwrap();
+        let options = Options::new(TrustedRoots::amd());
+        let mut service = KeyService::open(&top.path().join("keys"), options).await.unwrap();
+        let entry = || LogEntry::new(Event::Release, None, SystemTime::UNIX_EPOCH);
+        let answer = service.conclude(entry(), released());
+        assert!(matches!(answer, Response::Released(_)));
+
+        service.log = DecisionLog::broken();
+        match service.conclude(entry(), released()) {
+            Response::Refused(refusal) => assert_eq!(refusal.by, RefusedBy::Service),
+            other => panic!("{other:?}"),
+        }
+    }
 }

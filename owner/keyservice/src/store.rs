@@ -115,7 +115,9 @@ impl Store {
         let found: i64 =
             sqlx::query("PRAGMA user_version").fetch_one(&mut *transaction).await?.try_get(0)?;
         match found {
-            0 => drop(transaction.execute(SCHEMA).await?),
+            0 => {
+                transaction.execute(SCHEMA).await?;
+            }
             SCHEMA_VERSION => {}
             found => return Err(StoreError::Schema { found }),
         }
