@@ -91,10 +91,7 @@ pub enum LayerError {
     #[error(
         "dm-verity in the guest kernel refused the device's bytes: a block does not match the root hash"
     )]
-    Corrupt(#[source] io::Error),
-    /// A read failed that dm-verity did not refuse: the host answered with an error.
-    #[error("the device's bytes cannot be read")]
-    Unreadable(#[source] io::Error),
+    Corrupt(#[source] SysError),
     /// The bytes match the root hash but are no file system.
     #[error("verified bytes are not mounted as erofs")]
     Mount(#[source] SysError),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
 use ah_digest::Sha256;
 use ah_guest_sys::device_mapper::{MappedDevice, Target};
@@ -16,9 +16,6 @@ use crate::{LayerError, PciPath};
 
 /// Where layers are mounted, each in a folder named by its root hash.
 const LAYERS: &str = "/run/kata-containers/layers";
-/// A layer up to this size is read whole before it is used, so that a changed byte anywhere refuses the container with its reason
-/// instead of failing some read later. Larger layers are checked as they are read; [`Layer::is_corrupt`] tells.
-const READ_WHOLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 
 /// A layer to open: what the policy expects, and where the host says that it is.
@@ -38,6 +35,14 @@ pub struct Layer {
     folder: PathBuf,
     /// `None` only while being dropped.
     device: Option<MappedDevice>,
+    shared: Arc<Shared>,
+}
+
+/// The layers that are open or being closed. An entry goes when its layer is gone from the kernel, too.
+#[derive(Debug, Default)]
+struct Shared {
+    layers: Mutex<BTreeMap<Sha256, Weak<Layer>>>,
+    closed: Condvar,
 }
 
 /// All open layers of this guest, by root hash.
@@ -45,7 +50,7 @@ pub struct Layer {
 pub struct LayerStore {
     sysfs: PathBuf,
     folder: PathBuf,
-    open: Mutex<BTreeMap<Sha256, Weak<Layer>>>,
+    shared: Arc<Shared>,
 }
 
 impl Default for LayerStore {
@@ -57,7 +62,12 @@ impl Default for LayerStore {
 impl LayerStore {
     /// A store that mounts below `/run/kata-containers/layers`.
     pub fn new() -> Self {
-        Self { sysfs: "/sys".into(), folder: LAYERS.into(), open: Mutex::default() }
+        Self { sysfs: "/sys".into(), folder: LAYERS.into(), shared: Arc::default() }
+    }
+
+    /// An empty folder, the lowest layer of a root that has only one: overlayfs takes no fewer than two without an upper folder.
+    pub(crate) fn empty_folder(&self) -> PathBuf {
+        self.folder.join("empty")
     }
 
     /// Where the layer with this root hash is mounted while it is open.
@@ -72,16 +82,24 @@ impl LayerStore {
     /// # Errors
     /// [`LayerError`]; nothing stays mounted.
     pub(crate) fn open(&self, source: &LayerSource) -> Result<Arc<Layer>, LayerError> {
-        // Held while opening, so that two containers starting at once open a layer once.
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let root_hash = source.verity.root_hash;
-        if let Some(layer) = open.get(&root_hash).and_then(Weak::upgrade) {
-            return Ok(layer);
+        // Held while opening, so that two containers starting at once open a layer once.
+        let mut layers = self.shared.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(layer) = layers.get(&root_hash) {
+            if let Some(layer) = layer.upgrade() {
+                return Ok(layer);
+            }
+            // Its last handle is being dropped on another thread, and device and folder have the name that is needed here.
+            layers = self.shared.closed.wait(layers).unwrap_or_else(PoisonError::into_inner);
         }
         let device = source.device.block_device(&self.sysfs).map_err(LayerError::Device)?;
-        let layer = Arc::new(Layer::open(source, &device, self.mount_point(&root_hash))?);
-        open.retain(|_, layer| layer.strong_count() > 0);
-        open.insert(root_hash, Arc::downgrade(&layer));
+        let layer = Arc::new(Layer::open(
+            source,
+            &device,
+            self.mount_point(&root_hash),
+            Arc::clone(&self.shared),
+        )?);
+        layers.insert(root_hash, Arc::downgrade(&layer));
         Ok(layer)
     }
 }
@@ -107,10 +125,23 @@ impl Layer {
         self.device.as_ref().is_none_or(is_corrupt)
     }
 
+    /// Reads every block, so that dm-verity checks it now: 65 instructions a byte without SHA-NI.
+    ///
+    /// # Errors
+    /// The first read that failed; [`Layer::is_corrupt`] tells whether dm-verity refused it.
+    pub(crate) fn read_whole(&self) -> std::io::Result<()> {
+        let Some(device) = &self.device else { return Ok(()) };
+        let mut file = File::open(device.node())?;
+        let mut buffer = vec![0; READ_BUFFER_BYTES];
+        while file.read(&mut buffer)? > 0 {}
+        Ok(())
+    }
+
     fn open(
         source: &LayerSource,
         device: &BlockDevice,
         folder: PathBuf,
+        shared: Arc<Shared>,
     ) -> Result<Self, LayerError> {
         let verity = source.verity.checked().map_err(LayerError::Parameters)?;
         let expected_bytes = verity.image_bytes();
@@ -125,10 +156,10 @@ impl Layer {
         };
         let mapped =
             MappedDevice::create_read_only(&name, &name, &target).map_err(LayerError::Verity)?;
-        match mount_checked(&mapped, &verity, &folder) {
+        match mount_checked(&mapped, &folder) {
             Ok(()) => {
                 let (root_hash, source) = (verity.root_hash, source.device.clone());
-                Ok(Self { root_hash, source, folder, device: Some(mapped) })
+                Ok(Self { root_hash, source, folder, device: Some(mapped), shared })
             }
             Err(error) => {
                 let _ = mapped.remove();
@@ -145,6 +176,9 @@ impl Drop for Layer {
             let _ = device.remove();
             let _ = fs::remove_dir(&self.folder);
         }
+        let mut layers = self.shared.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        layers.remove(&self.root_hash);
+        self.shared.closed.notify_all();
     }
 }
 
@@ -153,14 +187,7 @@ fn is_corrupt(device: &MappedDevice) -> bool {
     !matches!(device.status().as_deref().map(str::trim_end), Ok("V"))
 }
 
-fn mount_checked(
-    device: &MappedDevice,
-    verity: &VerityInfo,
-    folder: &Path,
-) -> Result<(), LayerError> {
-    if verity.hash_offset_bytes() <= READ_WHOLE_BYTES_MAX {
-        read_whole(device.node()).map_err(|e| blame(device, e))?;
-    }
+fn mount_checked(device: &MappedDevice, folder: &Path) -> Result<(), LayerError> {
     fs::create_dir_all(folder)
         .map_err(|source| LayerError::Folder { path: folder.to_owned(), source })?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
@@ -168,20 +195,8 @@ fn mount_checked(
     mount::filesystem("erofs", &node, folder, flags, "").map_err(|e| {
         let _ = fs::remove_dir(folder);
         match is_corrupt(device) {
-            true => LayerError::Corrupt(std::io::Error::other(e)),
+            true => LayerError::Corrupt(e),
             false => LayerError::Mount(e),
         }
     })
-}
-
-fn read_whole(node: &Path) -> std::io::Result<()> {
-    let mut device = File::open(node)?;
-    let mut buffer = vec![0; READ_BUFFER_BYTES];
-    while device.read(&mut buffer)? > 0 {}
-    Ok(())
-}
-
-/// dm-verity answers a refused block with the same errno as a broken disk; its status tells them apart.
-fn blame(device: &MappedDevice, error: std::io::Error) -> LayerError {
-    if is_corrupt(device) { LayerError::Corrupt(error) } else { LayerError::Unreadable(error) }
 }
