@@ -4,6 +4,8 @@
 const INIT_REFUSED: &str = "anchorhold-init: refused: ";
 const INIT_FAILED: &str = "anchorhold-init: failed: ";
 const INIT_ENDED: &str = "anchorhold-init: ";
+/// What the agent writes, its last words among it.
+const AGENT: &str = "anchorhold-agent: ";
 /// The agent's line about a container whose layer had a block that dm-verity refused.
 const AGENT_CONTAINER: &str = "anchorhold-agent: container ";
 
@@ -16,14 +18,19 @@ pub(crate) enum InitWord {
     Failed(String),
 }
 
-/// The last word of init among these lines.
-pub(crate) fn init_word<'a>(lines: impl DoubleEndedIterator<Item = &'a str>) -> Option<InitWord> {
-    lines.rev().find_map(|line| {
-        let after = |mark: &str| line.split_once(mark).map(|(_, text)| text.trim().to_owned());
-        after(INIT_REFUSED)
+/// The last word of init among these lines; the agent's before it, when it is the agent that failed.
+pub(crate) fn init_word(lines: &[&str]) -> Option<InitWord> {
+    let after = |line: &str, mark: &str| Some(line.split_once(mark)?.1.trim().to_owned());
+    lines.iter().enumerate().rev().find_map(|(index, line)| {
+        let ended = || {
+            let text = after(line, INIT_ENDED)?;
+            let agent = lines.iter().take(index).rev().find_map(|line| after(line, AGENT));
+            Some(agent.map_or(text.clone(), |agent| format!("{text}: {agent}")))
+        };
+        after(line, INIT_REFUSED)
             .map(InitWord::Refused)
-            .or_else(|| after(INIT_FAILED).map(InitWord::Failed))
-            .or_else(|| after(INIT_ENDED).map(InitWord::Failed))
+            .or_else(|| after(line, INIT_FAILED).map(InitWord::Failed))
+            .or_else(|| ended().map(InitWord::Failed))
     })
 }
 
@@ -42,7 +49,7 @@ mod tests {
 
     #[test]
     fn the_last_word_counts() {
-        let check = |lines: &[&str], expect| assert_eq!(init_word(lines.iter().copied()), expect);
+        let check = |lines: &[&str], expect| assert_eq!(init_word(lines), expect);
         check(&["[ 1.0] reboot: Power down"], None);
         check(
             &["x", "anchorhold-init: refused: initdata: a is not b", "[ 1.1] reboot: Power down"],
@@ -51,6 +58,10 @@ mod tests {
         check(
             &["anchorhold-init: the agent ended with status 1, powering off"],
             Some(InitWord::Failed("the agent ended with status 1, powering off".into())),
+        );
+        check(
+            &["anchorhold-agent: policy: line 3", "anchorhold-init: the agent ended with status 1"],
+            Some(InitWord::Failed("the agent ended with status 1: policy: line 3".into())),
         );
     }
 

@@ -78,7 +78,8 @@ impl Link {
 /// The error for a guest that ended before it should.
 pub(crate) fn ended(vm: &Machine, exit: &VmExit) -> SandboxError {
     let lines = vm.console();
-    let word = console::init_word(lines.iter().map(|line| line.text.as_str()));
+    let texts: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+    let word = console::init_word(&texts);
     match (exit, word) {
         (VmExit::PoweredOff, Some(InitWord::Refused(reason))) => {
             SandboxError::RefusedByInit { reason }
