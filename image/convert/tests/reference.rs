@@ -48,18 +48,12 @@ fn check_tools(name: &str, tar: &[u8]) {
 fn check_mount(image: &Path, folder: &Path, expected: &str) {
     let mount_point = folder.join("mounted");
     std::fs::create_dir(&mount_point).unwrap();
-    let (image, at) = (image.to_str().unwrap(), mount_point.to_str().unwrap());
-    let mounted = Command::new("mount")
-        .args(["-t", "erofs", "-o", "ro,loop", image, at])
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
+    if !mount(&["-t", "erofs", "-o", "ro,loop"], image, &mount_point) {
         println!("skipped: this machine cannot mount an EROFS image");
         return;
     }
     let found = listing::from_dir(&mount_point);
-    run("umount", &[at]);
+    run("umount", &[mount_point.to_str().unwrap()]);
     assert_same(expected, &listing::text(&found.unwrap()), "kernel");
 }
 
@@ -68,6 +62,57 @@ fn assert_same(expected: &str, found: &str, by: &str) {
         panic!("{by} differs:\nexpected {expected}\nfound    {found}");
     }
     assert_eq!(expected.lines().count(), found.lines().count(), "{by}");
+}
+
+/// Lower and upper layer under the kernel's overlayfs, as the guest stacks them.
+#[test]
+fn whiteouts_and_opaque_directories_are_what_overlayfs_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mut mounted = Vec::new();
+    for (name, tar) in [("lower", awkward_layer()), ("upper", awkward_upper_layer())] {
+        convert(&tar, &at(&format!("{name}.image")));
+        std::fs::create_dir(at(name)).unwrap();
+        if mount(&["-t", "erofs", "-o", "ro,loop"], &at(&format!("{name}.image")), &at(name)) {
+            mounted.push(at(name));
+        }
+    }
+    std::fs::create_dir(at("merged")).unwrap();
+    let layers = format!("ro,lowerdir={}:{}", at("upper").display(), at("lower").display());
+    let options = ["-t", "overlay", "-o", &layers];
+    let merged = mounted.len() == 2 && mount(&options, Path::new("overlay"), &at("merged"));
+    let exists = |path: &str| at("merged").join(path).symlink_metadata().is_ok();
+    let found = [
+        ("etc/hosts", false),
+        ("etc/passwd", true),
+        ("etc/added-too", true),
+        ("sizes/only", true),
+        ("sizes/4096", false),
+        ("links/new", true),
+        ("links/file", false),
+        ("third-name", true),
+        ("dev/console", false),
+        ("dev/disk", true),
+        ("attr/ping", true),
+    ]
+    .map(|(path, expected)| (path, expected, exists(path)));
+    let many_is_file = at("merged").join("many").is_file();
+    mounted.push(at("merged"));
+    mounted.iter().rev().for_each(|at| drop(Command::new("umount").arg(at).output()));
+    if !merged {
+        println!("skipped: this machine cannot mount EROFS and overlayfs");
+        return;
+    }
+    assert!(many_is_file);
+    for (path, expected, found) in found {
+        assert_eq!(found, expected, "{path}");
+    }
+}
+
+fn mount(options: &[&str], what: &Path, at: &Path) -> bool {
+    let status =
+        Command::new("mount").args(options).arg(what).arg(at).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 #[test]

@@ -6,8 +6,9 @@ use crate::tree::Meta;
 pub(crate) const INODE_BYTES: u64 = 64;
 /// A node id counts slots of 32 bytes from the metadata area's start.
 pub(crate) const SLOT_BYTES: u64 = 32;
-/// The root's node id: not 0, which directory readers take for a hole.
-pub(crate) const ROOT_NID: u64 = 2;
+/// First node id given out, the root's unless its attributes need the next block: not 0, which directory readers take for
+/// a hole.
+pub(crate) const FIRST_NID: u64 = 2;
 
 /// File type bits of `i_mode` (Linux `stat.h`).
 pub(crate) const S_IFMT: u16 = 0o170_000;

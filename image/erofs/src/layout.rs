@@ -4,7 +4,7 @@
 use crate::data::Place;
 use crate::dirent::directory_bytes;
 use crate::error::WriteError;
-use crate::format::{self, DataLayout, INODE_BYTES, ROOT_NID, SLOT_BYTES};
+use crate::format::{self, DataLayout, FIRST_NID, INODE_BYTES, SLOT_BYTES};
 use crate::tree::{Kind, Node, NodeId, Tree};
 use crate::{BLOCK_BYTES, BLOCK_BYTES_U64, MAX_INODES, MAX_NAME_BYTES, MAX_SYMLINK_BYTES, xattr};
 
@@ -39,7 +39,7 @@ pub(crate) fn place(tree: &Tree, next_block: u32) -> Result<Layout, WriteError> 
     }
     let mut layout = order(tree)?;
     let mut block = u64::from(next_block);
-    let mut cursor = ROOT_NID * SLOT_BYTES;
+    let mut cursor = FIRST_NID * SLOT_BYTES;
     for id in &layout.order {
         let (Some(node), Some(Some(placed))) = (tree.nodes.get(*id), layout.placed.get_mut(*id))
         else {

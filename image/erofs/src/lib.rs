@@ -23,6 +23,7 @@ mod layout;
 mod reader;
 mod superblock;
 mod tree;
+mod walk;
 mod writer;
 mod xattr;
 
@@ -38,6 +39,8 @@ pub const BLOCK_BYTES: usize = 4096;
 pub(crate) const BLOCK_BYTES_U64: u64 = 4096;
 /// Most blocks of an image (64 GiB). The format allows 2^32; the hash tree is held in memory while it is built.
 pub const MAX_IMAGE_BLOCKS: u64 = 1 << 24;
+/// Most directory entries of an image, hard links counted.
+pub const MAX_DIRENTS: usize = 1 << 22;
 /// Most inodes of an image.
 pub const MAX_INODES: usize = 1 << 21;
 /// Longest name in a directory, bytes (Linux NAME_MAX).

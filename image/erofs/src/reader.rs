@@ -1,12 +1,13 @@
 use std::io;
 
 use crate::error::ReadError;
-use crate::format::{self, DataLayout, HOLE, INODE_BYTES, ROOT_NID, SLOT_BYTES};
+use crate::format::{self, DataLayout, HOLE, INODE_BYTES, SLOT_BYTES};
 use crate::superblock::Superblock;
 use crate::tree::Meta;
 use crate::{
     BLOCK_BYTES, BLOCK_BYTES_U64, MAX_CHUNKS, MAX_FILE_BYTES, MAX_NAME_BYTES, MAX_SYMLINK_BYTES,
-    dirent, xattr,
+    dirent::{self, Dirent},
+    xattr,
 };
 
 /// Longest directory that is read, bytes: as many of the longest names as there may be inodes would be more.
@@ -109,6 +110,7 @@ pub struct Entry {
     pub name: Vec<u8>,
     /// Its inode.
     pub nid: u64,
+    pub(crate) file_type: u8,
 }
 
 impl<R: ReadAt> Image<R> {
@@ -146,7 +148,7 @@ impl<R: ReadAt> Image<R> {
     /// # Errors
     /// As [`Image::inode`].
     pub fn root(&self) -> Result<Inode, ReadError> {
-        self.inode(ROOT_NID)
+        self.inode(self.superblock.root_nid.into())
     }
 
     /// Reads an inode.
@@ -177,6 +179,9 @@ impl<R: ReadAt> Image<R> {
             u: raw.u32_at(16),
             beside: offset + INODE_BYTES + body.len() as u64,
         };
+        if inode.data == DataLayout::Chunks && !self.superblock.chunks {
+            return Err(ReadError::Field { what: "inode format", found: 4 });
+        }
         inode.checked()
     }
 
@@ -185,6 +190,14 @@ impl<R: ReadAt> Image<R> {
     /// # Errors
     /// [`ReadError`] when the inode is no directory or its blocks are malformed, unsorted or without `.` and `..`.
     pub fn read_dir(&self, directory: &Inode) -> Result<Vec<Entry>, ReadError> {
+        self.read_dir_and_parent(directory).map(|(entries, _)| entries)
+    }
+
+    /// The entries, and the inode that `..` names.
+    pub(crate) fn read_dir_and_parent(
+        &self,
+        directory: &Inode,
+    ) -> Result<(Vec<Entry>, u64), ReadError> {
         let structure = |what| ReadError::Structure { nid: directory.nid, what };
         if directory.kind != FileKind::Directory {
             return Err(structure("not a directory"));
@@ -192,25 +205,25 @@ impl<R: ReadAt> Image<R> {
         let bytes = self.read_file(directory, MAX_DIRECTORY_BYTES)?;
         let mut entries: Vec<Entry> = Vec::new();
         let mut before: Vec<u8> = Vec::new();
-        let mut dots = 0;
+        let (mut own, mut parent) = (None, None);
         for block in bytes.chunks(BLOCK_BYTES) {
             for entry in dirent::decode_block(block)? {
                 if entry.name <= &*before {
                     return Err(structure("names are not sorted"));
                 }
                 before = entry.name.to_vec();
-                match entry.name {
-                    b"." if entry.nid == directory.nid => dots += 1,
-                    b"." => return Err(structure(". names another inode")),
-                    b".." => dots += 1,
-                    name => entries.push(Entry { name: name.to_vec(), nid: entry.nid }),
+                let Dirent { name, nid, file_type } = entry;
+                match name {
+                    b"." => own = Some(nid),
+                    b".." => parent = Some(nid),
+                    name => entries.push(Entry { name: name.to_vec(), nid, file_type }),
                 }
             }
         }
-        if dots != 2 {
-            return Err(structure(". or .. is missing"));
+        match (own, parent) {
+            (Some(own), Some(parent)) if own == directory.nid => Ok((entries, parent)),
+            _ => Err(structure(". or .. is missing or wrong")),
         }
-        Ok(entries)
     }
 
     /// Looks a path up from the root, without following symlinks; `None` when a part of it is not there.

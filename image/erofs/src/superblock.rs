@@ -1,6 +1,6 @@
 use crate::crc32c::crc32c_raw;
 use crate::error::ReadError;
-use crate::format::{ROOT_NID, SLOT_BYTES};
+use crate::format::SLOT_BYTES;
 use crate::{BLOCK_BYTES, BLOCK_BYTES_U64, MAX_IMAGE_BLOCKS};
 
 /// Offset of the superblock in block 0, bytes.
@@ -15,6 +15,7 @@ const BLOCK_BITS: u8 = 12;
 /// `struct erofs_super_block`: the fields that differ from image to image. UUID, volume name and build time are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Superblock {
+    pub(crate) root_nid: u16,
     pub(crate) inodes: u64,
     pub(crate) blocks: u32,
     pub(crate) meta_block: u32,
@@ -38,7 +39,7 @@ impl Superblock {
         put(0, &MAGIC.to_le_bytes());
         put(8, &COMPAT.to_le_bytes());
         put(12, &[BLOCK_BITS]);
-        put(14, &(ROOT_NID as u16).to_le_bytes());
+        put(14, &self.root_nid.to_le_bytes());
         put(16, &self.inodes.to_le_bytes());
         put(36, &self.blocks.to_le_bytes());
         put(40, &self.meta_block.to_le_bytes());
@@ -59,6 +60,7 @@ impl Superblock {
             return Err(ReadError::Field { what: "superblock incompatible features", found });
         }
         let parsed = Self {
+            root_nid: u16::from_le_bytes([block[OFFSET + 14], block[OFFSET + 15]]),
             inodes: u64::from(u32_at(16)) | (u64::from(u32_at(20)) << 32),
             blocks: u32_at(36),
             meta_block: u32_at(40),

@@ -167,8 +167,10 @@ impl<S: BlockSink> ImageWriter<S> {
         let chunks = self.write_inodes(tree, &layout)?;
         self.out.flush()?;
         let inodes = layout.order.len() as u64;
-        let superblock =
-            Superblock { inodes, blocks: end as u32, meta_block: layout.meta_block as u32, chunks };
+        // The root is placed first, so in the first two blocks of the metadata area.
+        let root_nid = layout.placed[0].map_or(0, |root| root.nid as u16);
+        let (blocks, meta_block) = (end as u32, layout.meta_block as u32);
+        let superblock = Superblock { root_nid, inodes, blocks, meta_block, chunks };
         self.out.sink.first(&superblock.encode()).map_err(WriteError::Sink)?;
         Ok((self.out.sink, Summary { blocks: end, inodes }))
     }

@@ -4,7 +4,7 @@ use ah_digest::Sha256;
 use ah_erofs::{FileKind, Image, Inode, ReadAt, ReadError};
 use sha2::Digest as _;
 
-use super::{Line, Listing, escape, join};
+use super::{Line, Listing, escape};
 
 /// Lists an EROFS image (also one with a hash tree behind it).
 ///
@@ -13,13 +13,7 @@ use super::{Line, Listing, escape, join};
 pub fn from_image<R: ReadAt>(source: R) -> Result<Listing, ReadError> {
     let image = Image::open(source)?;
     let mut listing = Listing::new();
-    let mut pending = vec![(b"/".to_vec(), image.root()?)];
-    while let Some((path, inode)) = pending.pop() {
-        if inode.kind == FileKind::Directory {
-            for entry in image.read_dir(&inode)? {
-                pending.push((join(&path, &entry.name), image.inode(entry.nid)?));
-            }
-        }
+    for (path, inode) in image.walk()? {
         listing.insert(path, line(&image, inode)?);
     }
     Ok(listing)

@@ -60,7 +60,7 @@ impl Layer {
                 false => self.put(hidden, whiteout()),
             }
         } else if entry.header().entry_type() == EntryType::Link {
-            let target = absolute(&entry.link_name_bytes().unwrap_or_default());
+            let target = absolute(&link_of(&entry, pax));
             let number = *self.paths.get(&target).ok_or(io::ErrorKind::NotFound)?;
             self.remove(&path);
             self.paths.insert(path, number);
@@ -215,7 +215,7 @@ fn line<R: Read>(entry: &mut tar::Entry<'_, R>, pax: &Pax) -> io::Result<Line> {
             );
         }
         'l' => {
-            let target = entry.link_name_bytes().unwrap_or_default();
+            let target = link_of(entry, pax);
             (line.size, line.content) = (target.len() as u64, escape(&target));
         }
         'f' => {
@@ -229,6 +229,13 @@ fn line<R: Read>(entry: &mut tar::Entry<'_, R>, pax: &Pax) -> io::Result<Line> {
         _ => {}
     }
     Ok(line)
+}
+
+fn link_of<R: Read>(entry: &tar::Entry<'_, R>, pax: &Pax) -> Vec<u8> {
+    match pax.get(&b"linkpath"[..]) {
+        Some(target) => target.clone(),
+        None => entry.link_name_bytes().unwrap_or_default().into_owned(),
+    }
 }
 
 /// A pax 1.0 sparse body in full.
