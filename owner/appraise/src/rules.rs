@@ -175,21 +175,19 @@ impl Claims {
     }
 
     fn allowance(&mut self, name: &'static str, found: bool, expect: &Expect<Allowance>) {
-        let describe = |rule: &Allowance| match rule {
-            Allowance::Allowed => "on or off".to_owned(),
-            Allowance::Refused => "off".to_owned(),
+        let expect = match expect {
+            Expect::Is(Allowance::Allowed) => Expect::any("allowed"),
+            other => other.clone(),
         };
-        let met = |rule: &Allowance| *rule == Allowance::Allowed || !found;
-        self.check(name, on_or_off(found), expect, describe, met);
+        self.check(name, on_or_off(found), &expect, |_| "off".to_owned(), |_| !found);
     }
 
     fn requirement(&mut self, name: &'static str, found: bool, expect: &Expect<Requirement>) {
-        let describe = |rule: &Requirement| match rule {
-            Requirement::Required => "on".to_owned(),
-            Requirement::Optional => "on or off".to_owned(),
+        let expect = match expect {
+            Expect::Is(Requirement::Optional) => Expect::any("optional"),
+            other => other.clone(),
         };
-        let met = |rule: &Requirement| *rule == Requirement::Optional || found;
-        self.check(name, on_or_off(found), expect, describe, met);
+        self.check(name, on_or_off(found), &expect, |_| "on".to_owned(), |_| found);
     }
 }
 
