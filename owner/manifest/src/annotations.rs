@@ -1,0 +1,88 @@
+//! The owner's choices, written as annotations of the pod under `anchorhold.dev/`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ah_pod::Logs;
+
+use crate::error::{ManifestError, Place, Problem};
+
+/// Whether the host may read the containers' output: `"true"` (the default) or `"false"`.
+pub const LOGS_ANNOTATION: &str = "anchorhold.dev/logs";
+/// Containers that see the guest's release socket: names, separated by commas.
+pub const RELEASE_SOCKET_ANNOTATION: &str = "anchorhold.dev/release-socket";
+/// Commands that the host may run: JSON, container name to a list of argument lists.
+pub const EXEC_ANNOTATION: &str = "anchorhold.dev/exec";
+
+/// The namespace of the owner's choices: nothing in it is ignored.
+const PREFIX: &str = "anchorhold.dev/";
+
+/// The choices, read.
+#[derive(Debug, Clone)]
+pub(crate) struct Choices {
+    pub(crate) logs: Logs,
+    pub(crate) release_socket: BTreeSet<String>,
+    pub(crate) execs: BTreeMap<String, Vec<Vec<String>>>,
+}
+
+/// Reads the choices of a pod with these containers.
+pub(crate) fn choices(
+    annotations: &BTreeMap<String, String>,
+    containers: &[&str],
+    path: &str,
+) -> Result<Choices, ManifestError> {
+    let mut choices =
+        Choices { logs: Logs::Readable, release_socket: BTreeSet::new(), execs: BTreeMap::new() };
+    for (key, value) in annotations.iter().filter(|(key, _)| key.starts_with(PREFIX)) {
+        let fail = |problem| {
+            let path = format!("{path}.{key}");
+            ManifestError::new(Place { path, ..Place::default() }, problem)
+        };
+        match key.as_str() {
+            LOGS_ANNOTATION => choices.logs = logs(value).map_err(fail)?,
+            RELEASE_SOCKET_ANNOTATION => {
+                choices.release_socket = names(value, containers).map_err(fail)?;
+            }
+            EXEC_ANNOTATION => choices.execs = execs(value, containers).map_err(fail)?,
+            _ => return Err(fail(Problem::UnknownField)),
+        }
+    }
+    Ok(choices)
+}
+
+fn logs(value: &str) -> Result<Logs, Problem> {
+    match value {
+        "true" => Ok(Logs::Readable),
+        "false" => Ok(Logs::Closed),
+        _ => Err(Problem::Value { found: value.into(), expected: "\"true\" or \"false\"".into() }),
+    }
+}
+
+fn names(value: &str, containers: &[&str]) -> Result<BTreeSet<String>, Problem> {
+    value.split(',').map(str::trim).map(|name| known(name, containers)).collect()
+}
+
+fn known(name: &str, containers: &[&str]) -> Result<String, Problem> {
+    match containers.contains(&name) {
+        true => Ok(name.into()),
+        false => Err(Problem::Value {
+            found: name.into(),
+            expected: format!("a container of the pod: {}", containers.join(", ")),
+        }),
+    }
+}
+
+fn execs(value: &str, containers: &[&str]) -> Result<BTreeMap<String, Vec<Vec<String>>>, Problem> {
+    let wrong = || Problem::Value {
+        found: value.into(),
+        expected: "JSON like {\"container\":[[\"command\",\"argument\"]]}".into(),
+    };
+    let execs: BTreeMap<String, Vec<Vec<String>>> =
+        serde_json::from_str(value).map_err(|_| wrong())?;
+    for name in execs.keys() {
+        known(name, containers)?;
+    }
+    match execs.values().flatten().any(Vec::is_empty) {
+        true => Err(wrong()),
+        false => Ok(execs),
+    }
+}
