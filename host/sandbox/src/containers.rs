@@ -56,8 +56,14 @@ impl Created {
     /// [`SandboxError`] by blame; the VM is gone then, too.
     pub async fn run_to_end(self, stop: Stop) -> Result<Outcome, SandboxError> {
         let timeline = self.link.timeline.clone();
+        let mut hurry = stop.clone();
         let mut run = Run::new(self, stop);
-        run.containers().await?;
+        // Whatever the guest is busy with, a second wish to stop ends the VM.
+        let hurried = tokio::select! {
+            done = run.containers() => done.map(|()| false)?,
+            () = hurry.requested_now() => true,
+        };
+        run.stopped |= hurried;
         let outcome = run.finish().await?;
         Ok(Outcome { stages: timeline.stages(), ..outcome })
     }

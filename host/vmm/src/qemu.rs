@@ -44,7 +44,8 @@ pub(crate) struct Sockets {
 /// Arguments after the program's name.
 pub(crate) fn arguments(spec: &VmSpec, sockets: &Sockets, vsock: &VsockDevice) -> Vec<OsString> {
     let mut args = Arguments::default();
-    args.flags(&["-no-user-config", "-nodefaults", "-no-reboot"]);
+    // Paused until the monitor listens: no event of a guest, however short its life, is lost.
+    args.flags(&["-no-user-config", "-nodefaults", "-no-reboot", "-S"]);
     args.option("-display", "none");
     args.option("-sandbox", SECCOMP);
     args.option("-name", "anchorhold,debug-threads=off");
@@ -138,7 +139,8 @@ fn vsock_device(args: &mut Arguments, spec: &VmSpec, vsock: &VsockDevice) {
 
 fn network(args: &mut Arguments, spec: &VmSpec) {
     let Network::User { forwards } = &spec.network else { return };
-    let mut netdev = "user,id=net".to_owned();
+    // Without IPv6 the guest has the addresses that it is told of and no others.
+    let mut netdev = "user,id=net,ipv6=off".to_owned();
     for forward in forwards {
         netdev.push_str(&format!(
             ",hostfwd={}:{}:{}-:{}",
@@ -247,7 +249,10 @@ mod tests {
             guest_port: 80,
         };
         let args = arguments_of(|s| s.network = Network::User { forwards: vec![forward] });
-        assert_eq!(values(&args, "-netdev"), ["user,id=net,hostfwd=tcp:127.0.0.1:8080-:80"]);
+        assert_eq!(
+            values(&args, "-netdev"),
+            ["user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:8080-:80"]
+        );
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Vm {
         let sockets = Sockets { monitor: run_dir.socket("qmp"), console: run_dir.socket("con") };
         let monitor = listen(&sockets.monitor)?;
         let console = listen(&sockets.console)?;
-        let device = vsock::device(spec.vsock, tools, run_dir.socket("vu"))?;
+        let device = vsock::device(spec, tools, run_dir.socket("vu"))?;
         let plan = plan(spec, tools, &run_dir, &sockets, &device)?;
         let (supervisor, control) = spawn_supervisor(tools, &plan)?;
         let (exit_sender, exit) = watch::channel(None);
@@ -125,7 +125,9 @@ impl Vm {
             let (console, _) = console.accept().await.map_err(io())?;
             tokio::spawn(self.console.clone().read(console));
             let (monitor, _) = monitor.accept().await.map_err(io())?;
-            Monitor::open(monitor).await
+            let mut monitor = Monitor::open(monitor).await?;
+            monitor.command("cont").await?;
+            Ok(monitor)
         };
         let mut first_end = first_end;
         let monitor = tokio::select! {

@@ -19,7 +19,7 @@ use tokio::{
 };
 use vsock::{VMADDR_CID_ANY, VsockAddr, VsockStream};
 
-use crate::{Tools, VmError, VsockBackend, qemu::VsockDevice};
+use crate::{Tools, VmError, VmSpec, VsockBackend, qemu::VsockDevice};
 
 const KERNEL_DEVICE: &str = "/dev/vhost-vsock";
 /// Identifier of the guest behind the user-mode device: it is known to that process alone.
@@ -27,15 +27,18 @@ pub(crate) const USER_CID: u32 = 3;
 /// "OK " and a port number.
 const ANSWER_MAX_BYTES: usize = 32;
 
-/// Decides how vsock is carried.
+/// Decides how vsock is carried. A confidential guest's device must know VIRTIO_F_ACCESS_PLATFORM, which the
+/// kernel's does and the user-mode one does not.
 pub(crate) fn device(
-    backend: VsockBackend,
+    spec: &VmSpec,
     tools: &Tools,
     socket: PathBuf,
 ) -> Result<VsockDevice, VmError> {
     let user = tools.vsock_bridge.is_some();
-    match backend {
+    let prefer_kernel = spec.tee.is_confidential() && kernel_device_opens();
+    match spec.vsock {
         VsockBackend::None => Ok(VsockDevice::None),
+        VsockBackend::Auto if prefer_kernel => Ok(VsockDevice::Kernel(random_cid()?)),
         VsockBackend::User | VsockBackend::Auto if user => Ok(VsockDevice::User(socket)),
         VsockBackend::Kernel | VsockBackend::Auto if kernel_device_opens() => {
             Ok(VsockDevice::Kernel(random_cid()?))
@@ -197,7 +200,8 @@ mod tests {
             vsock_bridge: bridge.then(|| "/b".into()),
             supervisor: "/s".into(),
         };
-        assert_eq!(device(backend, &tools, "/r/vu".into()).ok(), expect);
+        let spec = VmSpec { vsock: backend, ..crate::spec::tests::spec() };
+        assert_eq!(device(&spec, &tools, "/r/vu".into()).ok(), expect);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{env, error::Error};
 use ah_vmm::{
     Accelerator, Network, RunDir, TeeLaunch, Tools, Vm, VmSpec, VsockBackend, supervisor,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> Result<(), Box<dyn Error>> {
     supervisor::run_if_asked();
@@ -38,11 +39,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if tools.vsock_bridge.is_none() {
         spec.vsock = VsockBackend::None;
     }
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let vm = Vm::start(&spec, &tools, RunDir::create()?).await?;
     println!("started after {:?}", vm.started().elapsed());
     tokio::select! {
         exit = vm.wait() => println!("{exit:?} after {:?}", vm.started().elapsed()),
-        _ = tokio::signal::ctrl_c() => println!("interrupted"),
+        _ = interrupt.recv() => println!("interrupted"),
     }
     for line in vm.console().lines() {
         println!("{:?} {}", line.at.duration_since(vm.started()), line.text);
