@@ -21,7 +21,7 @@ fn real_quotes() {
     let quote = |name: &str| RawQuote::parse(&std::fs::read(folder.join(name)).unwrap());
     let cases = [
         ("dcapqvl-tdx.bin", 4),
-        ("dcapqvl-tdx-outdated.bin", 4),
+        ("dcapqvl-tdx-outdated.bin", 5),
         ("gotdx-prod-spr-e4.dat", 4),
         ("gotdx-v5.dat", 5),
     ];

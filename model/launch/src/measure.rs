@@ -164,7 +164,8 @@ fn check_inputs(launch: &Launch<'_>) -> Result<(), LaunchError> {
 fn add_firmware(digest: &mut LaunchDigest, image: &[u8]) {
     let (pages, _) = image.as_chunks::<PAGE_BYTES>();
     // At most 64 MiB, so the start is well above zero.
-    let start = FOUR_GIB.saturating_sub(image.len() as u64);
+    let length = u64::try_from(image.len()).unwrap_or(FOUR_GIB);
+    let start = FOUR_GIB.saturating_sub(length);
     for (page, gpa) in pages.iter().zip((start..).step_by(PAGE_BYTES)) {
         digest.normal(gpa, page);
     }

@@ -267,6 +267,32 @@ fn attack_certificate_with_trailing_bytes() {
 }
 
 #[test]
+fn attack_any_changed_byte_of_certificates_or_list() {
+    let raw = signed(&report());
+    let revocation = Revocation::List(revocation_list(&[9], now() + DAY, &KEYS.root));
+    let sound = Collateral { revocation, ..collateral() };
+    assert_eq!(outcome(&raw, &sound), Ok(()));
+    let parts: [fn(&mut Collateral) -> &mut Vec<u8>; 4] = [
+        |collateral| &mut collateral.endorsement,
+        |collateral| &mut collateral.intermediate,
+        |collateral| &mut collateral.root,
+        |collateral| match &mut collateral.revocation {
+            Revocation::List(list) => list,
+            Revocation::NotChecked { .. } => unreachable!("made with a list"),
+        },
+    ];
+    for (index, part) in parts.into_iter().enumerate() {
+        let length = part(&mut sound.clone()).len();
+        for offset in (0..length).step_by(3) {
+            let mut changed = sound.clone();
+            part(&mut changed)[offset] ^= 1 << (offset % 8);
+            let error = outcome(&raw, &changed).expect_err("a changed byte");
+            assert_eq!(error.blame(), Blame::Collateral, "{index} {offset}: {error:?}");
+        }
+    }
+}
+
+#[test]
 fn extensions_are_unique_and_complete() {
     let role = Role::Endorsement;
     for arc in ["1", "2", "3.1", "3.2", "3.3", "3.8", "4"] {

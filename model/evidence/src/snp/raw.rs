@@ -157,15 +157,10 @@ impl ReportSignature {
 
     /// From the fixed form of IEEE P1363.
     pub fn from_fixed(bytes: &[u8; 96]) -> Self {
-        let (r, s) = bytes.split_at(48);
-        let part = |from: &[u8]| {
-            let mut part = [0; 48];
-            for (slot, byte) in part.iter_mut().zip(from) {
-                *slot = *byte;
-            }
-            part
-        };
-        Self { r: part(r), s: part(s) }
+        let mut signature = Self { r: [0; 48], s: [0; 48] };
+        let slots = signature.r.iter_mut().chain(&mut signature.s);
+        slots.zip(bytes).for_each(|(slot, byte)| *slot = *byte);
+        signature
     }
 }
 
