@@ -24,8 +24,8 @@ const PINNED: [(&str, &str, &str); 6] = [
     ),
     (
         "awkward",
-        "837454b83f1e3d72549078b4a8b8547e4a4dfa0518059894f0bc8802d7edc880",
-        "4e934e79ccb6f1f0a10595375a6d990b2c2ac7d6412e002a339e44736ab399b8",
+        "5b7fbb4fa88c7e9f207151e359755e320a29807e22a09cbf75073b9e0ce500a3",
+        "b453a950c98abb134e06b49f1ec391ff6b0622b676b23c9e13d4082ab3625e60",
     ),
     (
         "upper",

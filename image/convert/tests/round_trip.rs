@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ah_convert::convert_layer;
 use ah_digest::Sha256;
+use ah_erofs::Image;
 use ah_oci::LayerMediaType;
 use ah_testkit_images::{Entry, TarBuilder, listing, random_bytes};
 use proptest::prelude::*;
@@ -94,4 +95,45 @@ thread_local! {
         Entry::char_device("d/null", 1, 3),
         Entry::file("d/e/f", ""),
     ]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Headers get their checksums again, so that what lies behind them is reached.
+    #[test]
+    fn attack_damaged_layers_are_refused_or_become_whole_images(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..512usize, any::<u8>()), 1..4),
+    ) {
+        let mut tar = AWKWARD.with(Clone::clone);
+        for (block, at, byte) in changes {
+            let blocks = tar.as_chunks_mut::<512>().0;
+            let count = blocks.len();
+            let block = &mut blocks[block.index(count)];
+            block[at] = byte;
+            if block[257..262] == *b"ustar" {
+                block[148..156].fill(b' ');
+                let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+                block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        let file = std::fs::File::create(&path).unwrap();
+        let diff_id = Sha256::of(&tar);
+        if convert_layer(&*tar, LayerMediaType::Tar, &diff_id, &file).is_ok() {
+            let image = Image::open(std::fs::File::open(&path).unwrap()).unwrap();
+            image.walk().unwrap();
+        }
+    }
+}
+
+thread_local! {
+    /// Without its seven hundred empty files at the end.
+    static AWKWARD: Vec<u8> = {
+        let mut tar = ah_testkit_images::awkward_layer();
+        let many = tar.windows(5).position(|name| name == b"many/").unwrap();
+        tar.truncate(many);
+        tar
+    };
 }

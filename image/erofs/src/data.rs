@@ -2,8 +2,8 @@ use crate::error::WriteError;
 use crate::format::HOLE;
 use crate::writer::{BlockSink, Output};
 use crate::{
-    BLOCK_BYTES, BLOCK_BYTES_U64, MAX_CHUNKS, MAX_FILE_BYTES, MAX_INLINE_TAIL_BYTES,
-    MAX_INLINE_TOTAL_BYTES,
+    BLOCK_BYTES, BLOCK_BYTES_U64, MAX_CHUNKS, MAX_CHUNKS_TOTAL, MAX_FILE_BYTES,
+    MAX_INLINE_TAIL_BYTES, MAX_INLINE_TOTAL_BYTES,
 };
 
 /// Xattrs longer than this leave no room for a tail in the inode's block, bytes.
@@ -50,12 +50,24 @@ pub(crate) enum OpenFile {
     Sparse { size: u64, written: u64, chunk: u64, bits: u8, map: Vec<u32> },
 }
 
+/// What files may still hold in memory until the metadata area is written.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    inline_bytes: usize,
+    chunks: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { inline_bytes: MAX_INLINE_TOTAL_BYTES, chunks: MAX_CHUNKS_TOTAL }
+    }
+}
+
 impl OpenFile {
-    /// `inline_left` is what remains of [`MAX_INLINE_TOTAL_BYTES`]; an inline tail takes from it.
     pub(crate) fn begin(
         shape: FileShape,
         start: u32,
-        inline_left: &mut usize,
+        budget: &mut Budget,
     ) -> Result<Self, WriteError> {
         let size = shape.size;
         if size > MAX_FILE_BYTES {
@@ -63,15 +75,19 @@ impl OpenFile {
         }
         if shape.sparse && size > 0 {
             let bits = chunk_bits(size);
-            let chunks = size.div_ceil(BLOCK_BYTES_U64 << bits) as usize;
-            return Ok(Self::Sparse { size, written: 0, chunk: 0, bits, map: vec![HOLE; chunks] });
+            let chunks = size.div_ceil(BLOCK_BYTES_U64 << bits);
+            budget.chunks = budget.chunks.checked_sub(chunks).ok_or(WriteError::TooManyChunks)?;
+            let map = vec![HOLE; chunks as usize];
+            return Ok(Self::Sparse { size, written: 0, chunk: 0, bits, map });
         }
         let tail_bytes = (size % BLOCK_BYTES_U64) as usize;
-        let inline = tail_bytes <= MAX_INLINE_TAIL_BYTES.min(*inline_left)
+        let inline = tail_bytes <= MAX_INLINE_TAIL_BYTES.min(budget.inline_bytes)
             && shape.xattr_bytes <= MAX_XATTR_BESIDE_TAIL_BYTES;
         let tail_from = if inline { size - tail_bytes as u64 } else { size };
         let tail = Vec::with_capacity((size - tail_from) as usize);
-        *inline_left -= tail.capacity().min(*inline_left);
+        if inline {
+            budget.inline_bytes -= tail_bytes;
+        }
         Ok(Self::Dense { size, start, written: 0, tail_from, tail })
     }
 

@@ -1,4 +1,7 @@
-use crate::{MAX_FILE_BYTES, MAX_IMAGE_BLOCKS, MAX_INODES, MAX_NAME_BYTES, MAX_SYMLINK_BYTES};
+use crate::{
+    MAX_CHUNKS_TOTAL, MAX_FILE_BYTES, MAX_IMAGE_BLOCKS, MAX_INODES, MAX_NAME_BYTES,
+    MAX_SYMLINK_BYTES,
+};
 
 /// Why an image was not written.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,9 @@ pub enum WriteError {
         /// Length found, bytes.
         found: u64,
     },
+    /// Sparse files are too many or too large.
+    #[error("sparse files need too many chunks: expected at most {MAX_CHUNKS_TOTAL}")]
+    TooManyChunks,
     /// Bytes given for a file do not fit its announced size or come out of order: an error of the caller.
     #[error("file data does not fit: found bytes up to {found}, expected {expected}")]
     FileData {

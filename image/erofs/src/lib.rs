@@ -47,12 +47,15 @@ pub const MAX_INODES: usize = 1 << 21;
 pub const MAX_NAME_BYTES: usize = 255;
 /// Longest symlink target, bytes (Linux PATH_MAX less its NUL).
 pub const MAX_SYMLINK_BYTES: usize = 4095;
-/// Longest file, bytes (16 TiB): what a sparse file may claim.
-pub const MAX_FILE_BYTES: u64 = 1 << 44;
+/// Longest file, bytes (1 TiB): what a sparse file may claim.
+pub const MAX_FILE_BYTES: u64 = 1 << 40;
 /// Longest file tail that is stored beside its inode, bytes.
 pub const MAX_INLINE_TAIL_BYTES: usize = 2048;
 /// Most bytes of inline tails in one image: they wait in memory until the metadata area is written. Files behind the
 /// one that reaches it get whole blocks.
 pub const MAX_INLINE_TOTAL_BYTES: usize = 32 << 20;
-/// Most chunks of a sparse file; the chunk size is the smallest power of two that keeps to it.
-pub const MAX_CHUNKS: u64 = 512;
+/// Most chunks of a sparse file; the chunk size is the smallest power of two that keeps to it. Parts of a chunk are
+/// stored with zeros up to its end.
+pub const MAX_CHUNKS: u64 = 4096;
+/// Most chunks of all sparse files of one image: their maps wait in memory until the metadata area is written.
+pub const MAX_CHUNKS_TOTAL: u64 = 8 << 20;

@@ -1,13 +1,13 @@
 use std::io;
 
-use crate::data::{FileData, FileShape, OpenFile, Place};
+use crate::data::{Budget, FileData, FileShape, OpenFile, Place};
 use crate::dirent::{self, Dirent};
 use crate::error::WriteError;
 use crate::format::{self, DataLayout, RawInode, SLOT_BYTES};
 use crate::layout::{self, Layout, Placed, Target};
 use crate::superblock::Superblock;
 use crate::tree::{Kind, Node, NodeId, Tree};
-use crate::{BLOCK_BYTES, BLOCK_BYTES_U64, MAX_IMAGE_BLOCKS, MAX_INLINE_TOTAL_BYTES, xattr};
+use crate::{BLOCK_BYTES, BLOCK_BYTES_U64, MAX_IMAGE_BLOCKS, xattr};
 
 /// Blocks go to the sink in pieces of this many bytes.
 const PIECE_BYTES: usize = 1 << 20;
@@ -96,7 +96,7 @@ impl<S: BlockSink> Output<S> {
 #[derive(Debug)]
 pub struct ImageWriter<S> {
     out: Output<S>,
-    inline_left: usize,
+    budget: Budget,
     open: Option<OpenFile>,
 }
 
@@ -114,7 +114,7 @@ impl<S: BlockSink> ImageWriter<S> {
     pub fn new(sink: S) -> Self {
         let buffer = Vec::with_capacity(PIECE_BYTES);
         let out = Output { sink, buffer, flushed_bytes: 0 };
-        Self { out, inline_left: MAX_INLINE_TOTAL_BYTES, open: None }
+        Self { out, budget: Budget::default(), open: None }
     }
 
     /// Begins a regular file.
@@ -126,7 +126,7 @@ impl<S: BlockSink> ImageWriter<S> {
             return Err(WriteError::FileData { found: 0, expected: 0 });
         }
         let start = self.out.next_block()?;
-        self.open = Some(OpenFile::begin(shape, start, &mut self.inline_left)?);
+        self.open = Some(OpenFile::begin(shape, start, &mut self.budget)?);
         Ok(())
     }
 
