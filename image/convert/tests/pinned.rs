@@ -184,3 +184,13 @@ fn an_output_that_fails_is_reported() {
     let error = convert_layer(&*tar, LayerMediaType::Tar, &Sha256::of(&tar), &full).unwrap_err();
     assert!(matches!(error, ConvertError::Output(_)), "{error:?}");
 }
+
+/// The worked example of `FORMAT.md`.
+#[test]
+fn one_file_takes_six_blocks() {
+    let tar = layer("one-file");
+    let converted = root_hash(&*tar, LayerMediaType::Tar, &Sha256::of(&tar)).unwrap();
+    assert_eq!(converted.sizes.erofs_bytes, 4 * 4096);
+    assert_eq!(converted.sizes.image_bytes, 6 * 4096);
+    assert_eq!(converted.sizes.inodes, 2);
+}

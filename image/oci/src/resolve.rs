@@ -250,3 +250,105 @@ impl ResolvedImage {
         Ok(Self { target_digest, manifest_digest, config_digest, config, layers })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn descriptor(media_type: &str, platform: Option<&str>) -> Value {
+        let mut value =
+            json!({"mediaType": media_type, "digest": Sha256::of("x").to_oci(), "size": 1});
+        if let Some((os, architecture)) = platform.and_then(|text| text.split_once('/')) {
+            value["platform"] = json!({"os": os, "architecture": architecture});
+        }
+        value
+    }
+
+    fn manifest() -> Value {
+        json!({
+            "schemaVersion": 2,
+            "config": descriptor("application/vnd.oci.image.config.v1+json", None),
+            "layers": [descriptor("application/vnd.oci.image.layer.v1.tar+gzip", None)],
+        })
+    }
+
+    fn config() -> Value {
+        let diff_ids = [Sha256::of("y").to_oci()];
+        json!({
+            "os": "linux",
+            "architecture": "amd64",
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        })
+    }
+
+    fn image(manifest: &Value, config: &Value) -> Result<ResolvedImage, ImageError> {
+        let manifest = parse_manifest(manifest.to_string().as_bytes())?;
+        let config = parse_config(config.to_string().as_bytes(), Platform::LinuxAmd64)?;
+        ResolvedImage::new(Sha256::of("t"), Sha256::of("m"), &manifest, config)
+    }
+
+    fn with(mut value: Value, pointer: &str, new: Value) -> Value {
+        match pointer.rsplit_once('/') {
+            Some((parent, key)) => value.pointer_mut(parent).unwrap()[key] = new,
+            None => unreachable!(),
+        }
+        value
+    }
+
+    #[test]
+    fn layers_pair_up_with_diff_ids() {
+        let found = image(&manifest(), &config()).unwrap();
+        assert_eq!(found.layers[0].diff_id, Sha256::of("y"));
+        assert_eq!(found.layers[0].media_type, LayerMediaType::TarGzip);
+        let none = with(config(), "/rootfs/diff_ids", json!([]));
+        let error = image(&manifest(), &none);
+        assert!(matches!(error, Err(ImageError::Layers { layers: 1, diff_ids: 0 })));
+        let sha512 = format!("sha512:{}", "0".repeat(128));
+        let error = image(&manifest(), &with(config(), "/rootfs/diff_ids", json!([sha512])));
+        assert!(matches!(error, Err(ImageError::Digest(_))));
+        let foreign = json!([descriptor("application/vnd.oci.image.layer.v1.tar+encrypted", None)]);
+        let error = image(&with(manifest(), "/layers", foreign), &config());
+        assert!(matches!(error, Err(ImageError::Layer(_))));
+    }
+
+    #[test]
+    fn documents_are_what_they_say() {
+        let field = |manifest: &Value, config: &Value| {
+            assert!(matches!(image(manifest, config), Err(ImageError::Field { .. })), "{manifest}");
+        };
+        field(&with(manifest(), "/schemaVersion", json!(1)), &config());
+        let index = json!("application/vnd.oci.image.index.v1+json");
+        field(&with(manifest(), "/mediaType", index), &config());
+        let artifact = descriptor("application/vnd.example+json", None);
+        field(&with(manifest(), "/config", artifact), &config());
+        field(&manifest(), &with(config(), "/architecture", json!("arm64")));
+        field(&manifest(), &with(config(), "/os", json!("windows")));
+        field(&manifest(), &with(config(), "/rootfs/type", json!("other")));
+    }
+
+    #[test]
+    fn attack_a_document_that_is_two_things_is_refused() {
+        let both = with(manifest(), "/manifests", json!([])).to_string();
+        assert!(matches!(parse_manifest(both.as_bytes()), Err(ImageError::Ambiguous)));
+        assert!(matches!(parse_index(both.as_bytes()), Err(ImageError::Ambiguous)));
+        assert!(matches!(is_index(both.as_bytes()), Err(ImageError::Ambiguous)));
+    }
+
+    #[test]
+    fn one_manifest_of_an_index_is_for_the_platform() {
+        let manifest = "application/vnd.oci.image.manifest.v1+json";
+        let select = |platforms: &[Option<&str>]| {
+            let manifests: Vec<_> = platforms.iter().map(|p| descriptor(manifest, *p)).collect();
+            let text = json!({"schemaVersion": 2, "manifests": manifests}).to_string();
+            select_manifest(&parse_index(text.as_bytes()).unwrap(), Platform::LinuxAmd64).map(drop)
+        };
+        let (amd64, arm64, unknown) =
+            (Some("linux/amd64"), Some("linux/arm64"), Some("unknown/unknown"));
+        assert!(select(&[arm64, amd64, unknown]).is_ok());
+        assert!(select(&[None]).is_ok());
+        assert!(matches!(select(&[arm64, unknown]), Err(ImageError::NoPlatform)));
+        assert!(matches!(select(&[None, None]), Err(ImageError::NoPlatform)));
+        assert!(matches!(select(&[amd64, amd64]), Err(ImageError::SeveralPlatforms)));
+    }
+}
