@@ -1,0 +1,128 @@
+//! `policy_data`: what the rules know about the pod.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Name of the sandbox container in the policy: no Kubernetes name has brackets.
+pub(crate) const SANDBOX: &str = "(sandbox)";
+
+/// The document behind the rules.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PolicyData {
+    /// What all container requests but the sandbox's have in common.
+    pub(crate) common: Value,
+    /// The sandbox container, then the others in the order of their creation.
+    pub(crate) containers: Vec<ContainerData>,
+    /// Base names of the files that the host copies in.
+    pub(crate) files: Vec<String>,
+    /// Whether the host may read the containers' output.
+    pub(crate) logs: bool,
+    /// What the pod's name must match.
+    pub(crate) name_pattern: String,
+    /// CreateSandbox.
+    pub(crate) sandbox: SandboxData,
+}
+
+/// One container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ContainerData {
+    pub(crate) name: String,
+    pub(crate) role: String,
+    /// Whether it may be created again after it was removed.
+    pub(crate) restart: bool,
+    pub(crate) stdin: bool,
+    pub(crate) exec_commands: Vec<Vec<String>>,
+    /// Bounds of the OOM score where the node's memory decides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) oom_score_adj: Option<[i64; 2]>,
+    pub(crate) read: Vec<Read>,
+    /// The request without what is in `common`.
+    pub(crate) request: Value,
+}
+
+/// CreateSandbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SandboxData {
+    pub(crate) dns_from_host: bool,
+    pub(crate) read: Vec<Read>,
+    pub(crate) request: Value,
+}
+
+/// Where the value of a placeholder stands in the incoming request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Read {
+    /// The placeholder.
+    pub(crate) p: String,
+    /// The kind that bounds it (`bounded` in the rules).
+    pub(crate) kind: String,
+    /// The list, map or field that holds the text.
+    pub(crate) of: String,
+    /// Index or key in it.
+    pub(crate) at: Value,
+    /// Characters before the value.
+    pub(crate) skip: usize,
+    /// Characters behind the value.
+    pub(crate) tail: usize,
+}
+
+impl PolicyData {
+    /// The whole request of a container, placeholders in place.
+    pub(crate) fn request(&self, container: &ContainerData) -> Value {
+        match container.name.as_str() {
+            SANDBOX => container.request.clone(),
+            _ => merged(&self.common, &container.request),
+        }
+    }
+}
+
+/// `object.union` of Rego: objects are merged, of anything else the second counts.
+pub(crate) fn merged(base: &Value, over: &Value) -> Value {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            let mut out = base.clone();
+            for (key, value) in over {
+                let value = match base.get(key) {
+                    Some(old) => merged(old, value),
+                    None => value.clone(),
+                };
+                out.insert(key.clone(), value);
+            }
+            Value::Object(out)
+        }
+        (_, over) => over.clone(),
+    }
+}
+
+/// The part that both have.
+pub(crate) fn common(left: &Value, right: &Value) -> Option<Value> {
+    match (left, right) {
+        (Value::Object(left), Value::Object(right)) => {
+            let both = left
+                .iter()
+                .filter_map(|(key, value)| Some((key.clone(), common(value, right.get(key)?)?)));
+            Some(Value::Object(both.collect()))
+        }
+        (left, right) => (left == right).then(|| left.clone()),
+    }
+}
+
+/// What is left of `whole` when `part`, made by [`common`], is taken out.
+pub(crate) fn without(whole: &Value, part: &Value) -> Option<Value> {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => {
+            let rest: serde_json::Map<_, _> = whole
+                .iter()
+                .filter_map(|(key, value)| match part.get(key) {
+                    Some(part) => Some((key.clone(), without(value, part)?)),
+                    None => Some((key.clone(), value.clone())),
+                })
+                .collect();
+            (!rest.is_empty()).then_some(Value::Object(rest))
+        }
+        _ => None,
+    }
+}

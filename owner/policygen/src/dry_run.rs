@@ -1,0 +1,147 @@
+//! Every request of a pod's life, decided by the same function as in the guest.
+
+use std::collections::BTreeMap;
+
+use ah_agent_api::Request;
+use ah_agent_api::agent::{
+    DestroySandboxRequest, GetOOMEventRequest, GuestDetailsRequest, ReadStreamRequest,
+    RemoveContainerRequest, SignalProcessRequest, StartContainerRequest, StatsContainerRequest,
+    TtyWinResizeRequest, WaitProcessRequest, WriteStreamRequest,
+};
+use ah_digest::Sha256;
+use ah_permit::{Policy, State, decide};
+use ah_pod::{HostValues, Logs, Pod, RequestError, Role, requests};
+
+use crate::generate::{GenerateError, in_order};
+
+/// Values of a host that does not exist, for dry runs.
+pub fn stand_in_host(pod: &Pod) -> HostValues {
+    let sandbox_id = Sha256::of("dry run").to_string();
+    let uid = "00000000-0000-4000-8000-000000000000";
+    let mut host = HostValues::for_user_network(pod, &sandbox_id, uid, "node");
+    let layers = pod.containers.iter().flat_map(|container| &container.image.layers);
+    for (number, layer) in layers.enumerate() {
+        let path = format!("{:02x}/{:02x}", number / 32 % 256, number % 32);
+        host.pci_paths.entry(layer.verity.root_hash).or_insert(path);
+    }
+    host
+}
+
+/// The requests that an honest host makes for a pod, from the sandbox's creation to its end.
+///
+/// # Errors
+/// [`RequestError`] when the pod contradicts itself or `host` lacks a value.
+pub fn honest_requests(pod: &Pod, host: &HostValues) -> Result<Vec<Request>, RequestError> {
+    let mut all = vec![
+        Request::GetGuestDetails(GuestDetailsRequest::default()),
+        Request::CreateSandbox(requests::create_sandbox(pod, host)),
+        Request::GetOOMEvent(GetOOMEventRequest::default()),
+        Request::UpdateInterface(requests::interface("52:54:00:12:34:56")),
+        Request::UpdateRoutes(requests::routes()),
+    ];
+    all.extend(requests::copy_files(pod, host)?.into_iter().map(Request::CopyFile));
+    let sandbox = requests::create_sandbox_container(pod, host)?;
+    let sandbox_id = sandbox.container_id.clone();
+    all.push(Request::CreateContainer(sandbox));
+    all.push(start(&sandbox_id));
+    let mut ids = BTreeMap::new();
+    for (index, container) in in_order(pod) {
+        let create = requests::create_container(pod, index, host)?;
+        let id = create.container_id.clone();
+        all.push(Request::CreateContainer(create));
+        all.push(start(&id));
+        all.extend(life(pod, index, &id, host)?);
+        if container.role == Role::Init {
+            all.push(remove(&id));
+        } else {
+            ids.insert(index, id);
+        }
+    }
+    for id in ids.into_values().chain([sandbox_id]) {
+        let container_id = id.clone();
+        let exec_id = id.clone();
+        let signal =
+            SignalProcessRequest { container_id, exec_id, signal: 15, ..Default::default() };
+        all.extend([Request::SignalProcess(signal), remove(&id)]);
+    }
+    all.push(Request::DestroySandbox(DestroySandboxRequest::default()));
+    Ok(all)
+}
+
+fn start(id: &str) -> Request {
+    Request::StartContainer(StartContainerRequest { container_id: id.into(), ..Default::default() })
+}
+
+fn remove(id: &str) -> Request {
+    Request::RemoveContainer(RemoveContainerRequest {
+        container_id: id.into(),
+        ..Default::default()
+    })
+}
+
+/// What happens while a container runs.
+fn life(
+    pod: &Pod,
+    index: usize,
+    id: &str,
+    host: &HostValues,
+) -> Result<Vec<Request>, RequestError> {
+    let (container_id, exec_id) = (id.to_owned(), id.to_owned());
+    let mut all = vec![Request::StatsContainer(StatsContainerRequest {
+        container_id: container_id.clone(),
+        ..Default::default()
+    })];
+    let Some(container) = pod.containers.get(index) else { return Ok(all) };
+    if pod.logs == Logs::Readable {
+        let read = ReadStreamRequest {
+            container_id: container_id.clone(),
+            exec_id: exec_id.clone(),
+            len: 32 << 10,
+            ..Default::default()
+        };
+        all.extend([Request::ReadStdout(read.clone()), Request::ReadStderr(read)]);
+    }
+    if container.stdin {
+        let write = WriteStreamRequest {
+            container_id: container_id.clone(),
+            exec_id: exec_id.clone(),
+            ..Default::default()
+        };
+        all.push(Request::WriteStdin(write));
+    }
+    if container.tty {
+        let resize = TtyWinResizeRequest {
+            container_id: container_id.clone(),
+            exec_id: exec_id.clone(),
+            row: 24,
+            column: 80,
+            ..Default::default()
+        };
+        all.push(Request::TtyWinResize(resize));
+    }
+    for (number, args) in container.execs.iter().enumerate() {
+        let exec = requests::exec_process(pod, index, args, &format!("exec-{number}"), host)?;
+        all.push(Request::ExecProcess(exec));
+    }
+    all.push(Request::WaitProcess(WaitProcessRequest {
+        container_id,
+        exec_id,
+        ..Default::default()
+    }));
+    Ok(all)
+}
+
+/// Decides every request in order.
+pub(crate) fn run(policy: &str, pod: &Pod) -> Result<(), GenerateError> {
+    let policy = Policy::compile(policy)?;
+    let mut state = State::new();
+    for (step, request) in honest_requests(pod, &stand_in_host(pod))?.into_iter().enumerate() {
+        let method = request.method();
+        let (_, changes) = decide(&policy, &state, request)
+            .map_err(|denial| GenerateError::DryRun { step, method, denial: Box::new(denial) })?
+            .into_parts();
+        // One decision at a time, so no other commit comes in between.
+        let _ = state.commit(changes);
+    }
+    Ok(())
+}

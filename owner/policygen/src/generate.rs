@@ -1,0 +1,226 @@
+//! A pod becomes a policy.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ah_agent_api::PolicyRequest;
+use ah_agent_api::agent::CreateContainerRequest;
+use ah_permit::{Denial, PolicyError};
+use ah_pod::{
+    Container, DnsPolicy, HostValues, Logs, Pod, PodName, RequestError, RestartPolicy, Role,
+    placeholder, requests, resources,
+};
+use ah_policy::{DocumentError, GuestSettings, InitData, KeyService, SETTINGS_KEY, ServiceAddress};
+use serde_json::Value;
+
+use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData};
+use crate::{dry_run, template, write};
+
+/// The rules, the same for every pod.
+const RULES: &str = include_str!("rules.rego");
+
+/// What the owner decides beside the pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Where the guest finds the key service.
+    pub key_service: Option<ServiceAddress>,
+}
+
+/// A policy, and the document that carries it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generated {
+    /// The Rego text.
+    pub policy: String,
+    /// The initdata document.
+    pub initdata: InitData,
+}
+
+/// Why there is no policy for a pod.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// The pod's requests cannot be built.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A request has no policy input. An own bug.
+    #[error("request has no policy input: {0}")]
+    Input(#[from] ah_agent_api::InputError),
+    /// The policy data has no JSON form. An own bug.
+    #[error("policy data cannot be written: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A value of the host stands only beside others of unknown length.
+    #[error(
+        "value {placeholder} of the host cannot be told from its surroundings: give it an environment variable of its own"
+    )]
+    NoPlace {
+        /// The placeholder.
+        placeholder: String,
+    },
+    /// Two containers have one name.
+    #[error("container name {name:?} occurs twice")]
+    NameTwice {
+        /// The name.
+        name: String,
+    },
+    /// The policy text does not compile, as when a value is longer than a line may be.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The document cannot be made.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The policy denies a request that the pod's life needs. An own bug.
+    #[error("dry run: {method} at step {step}: {denial}")]
+    DryRun {
+        /// Number of the request, from 0.
+        step: usize,
+        /// Its method.
+        method: &'static str,
+        /// The denial.
+        denial: Box<Denial>,
+    },
+}
+
+/// Makes the policy for a pod, and checks it by a dry run of every request of the pod's life.
+///
+/// # Errors
+/// [`GenerateError`].
+pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError> {
+    requests::check(pod)?;
+    let data = policy_data(pod)?;
+    let policy =
+        format!("{}\npolicy_data := {}\n", rules(), write::json(&serde_json::to_value(data)?));
+    dry_run::run(&policy, pod)?;
+    let settings =
+        GuestSettings { key_service: options.key_service.map(|address| KeyService { address }) };
+    let mut extra = BTreeMap::new();
+    if settings != GuestSettings::default() {
+        extra.insert(SETTINGS_KEY.to_owned(), settings.to_toml());
+    }
+    let initdata = InitData::build(&policy, &extra)?;
+    Ok(Generated { policy, initdata })
+}
+
+/// The rules as they are, without the comments: people read them in the project, the guest does not.
+fn rules() -> String {
+    let lines = RULES.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+fn policy_data(pod: &Pod) -> Result<PolicyData, GenerateError> {
+    let host = HostValues::placeholders(pod);
+    let mut wholes = vec![input(&requests::create_sandbox_container(pod, &host)?)?];
+    let mut containers = vec![container_data(None, pod)];
+    let mut names = BTreeSet::new();
+    for (index, container) in in_order(pod) {
+        if !names.insert(container.name.as_str()) {
+            return Err(GenerateError::NameTwice { name: container.name.clone() });
+        }
+        wholes.push(input(&requests::create_container(pod, index, &host)?)?);
+        containers.push(container_data(Some(container), pod));
+    }
+    let none = || Value::Object(serde_json::Map::new());
+    let mut workloads = wholes.iter().skip(1);
+    let first = workloads.next().cloned();
+    let common = workloads.fold(first, |common, whole| data::common(&common?, whole));
+    let common = common.unwrap_or_else(none);
+    for (container, whole) in containers.iter_mut().zip(&wholes) {
+        container.read = template::reads(whole)?;
+        container.request = match container.name.as_str() {
+            SANDBOX => whole.clone(),
+            _ => data::without(whole, &common).unwrap_or_else(none),
+        };
+    }
+    Ok(PolicyData {
+        common,
+        containers,
+        files: file_names(pod, &host)?,
+        logs: pod.logs == Logs::Readable,
+        name_pattern: name_pattern(pod),
+        sandbox: sandbox_data(pod, &host)?,
+    })
+}
+
+/// Containers in the order in which an honest kubelet creates them.
+pub(crate) fn in_order(pod: &Pod) -> impl Iterator<Item = (usize, &Container)> {
+    let with = |main: bool| {
+        let all = pod.containers.iter().enumerate();
+        all.filter(move |(_, container)| (container.role == Role::Main) == main)
+    };
+    with(false).chain(with(true))
+}
+
+fn input(request: &CreateContainerRequest) -> Result<Value, GenerateError> {
+    let mut input = request.to_input()?;
+    template::number(&mut input);
+    Ok(input)
+}
+
+fn container_data(container: Option<&Container>, pod: &Pod) -> ContainerData {
+    let Some(container) = container else {
+        return ContainerData {
+            name: SANDBOX.to_owned(),
+            role: "sandbox".to_owned(),
+            restart: false,
+            stdin: false,
+            exec_commands: Vec::new(),
+            oom_score_adj: None,
+            read: Vec::new(),
+            request: Value::Null,
+        };
+    };
+    let bounds = resources::oom_score_adj_bounds(pod, container);
+    let role = match container.role {
+        Role::Init => "init",
+        Role::Sidecar => "sidecar",
+        Role::Main => "main",
+    };
+    ContainerData {
+        name: container.name.clone(),
+        role: role.to_owned(),
+        restart: pod.restart_policy != RestartPolicy::Never || container.role == Role::Sidecar,
+        stdin: container.stdin,
+        exec_commands: container.execs.clone(),
+        oom_score_adj: (bounds.start() != bounds.end()).then(|| [*bounds.start(), *bounds.end()]),
+        read: Vec::new(),
+        request: Value::Null,
+    }
+}
+
+fn sandbox_data(pod: &Pod, host: &HostValues) -> Result<SandboxData, GenerateError> {
+    let dns_from_host = pod.dns.policy == DnsPolicy::FromHost;
+    let mut request = requests::create_sandbox(pod, host);
+    if dns_from_host {
+        request.dns.clear();
+    }
+    let request = request.to_input()?;
+    Ok(SandboxData { dns_from_host, read: template::reads(&request)?, request })
+}
+
+/// Base names of the copied files: what follows the file id in their paths.
+fn file_names(pod: &Pod, host: &HostValues) -> Result<Vec<String>, GenerateError> {
+    let marker = format!("-{}-", placeholder::FILE_ID);
+    let mut names = BTreeSet::new();
+    for file in requests::copy_files(pod, host)? {
+        if let Some((_, name)) = file.path.split_once(&marker) {
+            names.insert(name.to_owned());
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
+fn name_pattern(pod: &Pod) -> String {
+    match &pod.name {
+        PodName::Fixed(name) => format!("^{}$", escaped(name)),
+        PodName::Generated { prefix } => format!("^{}[a-z0-9-]*[a-z0-9]$", escaped(prefix)),
+    }
+}
+
+/// A text as a pattern that matches nothing but itself.
+fn escaped(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || !c.is_ascii();
+    text.chars().fold(String::new(), |mut out, c| {
+        if !plain(c) {
+            out.push('\\');
+        }
+        out.push(c);
+        out
+    })
+}

@@ -1,0 +1,641 @@
+# A request is allowed when it equals the one that an honest containerd and Kata runtime send for this pod.
+#
+# policy_data, behind these rules, holds each such request whole. Where only the host knows a value the request has a
+# placeholder, $(name), and "read" says where in the incoming request the value stands and of which kind it must be.
+# A rule reads the values, puts them into the placeholders, and compares the whole: a field that no rule mentions is
+# compared too. What is not allowed here is denied.
+package agent_policy
+
+import future.keywords.every
+import future.keywords.if
+import future.keywords.in
+
+default AllowRequestsFailingPolicy := false
+
+default AddARPNeighborsRequest := false
+default AddSwapPathRequest := false
+default AddSwapRequest := false
+default CloseStdinRequest := false
+default CopyFileRequest := false
+default CreateContainerRequest := false
+default CreateSandboxRequest := false
+default ExecProcessRequest := false
+default GetDiagnosticDataRequest := false
+default GetIPTablesRequest := false
+default GetMetricsRequest := false
+default ListInterfacesRequest := false
+default ListRoutesRequest := false
+default MemAgentCompactConfig := false
+default MemAgentMemcgConfig := false
+default MemHotplugByProbeRequest := false
+default OnlineCPUMemRequest := false
+default PauseContainerRequest := false
+default ReadStreamRequest := false
+default RemoveContainerRequest := false
+default RemoveStaleVirtiofsShareMountsRequest := false
+default ReseedRandomDevRequest := false
+default ResizeVolumeRequest := false
+default ResumeContainerRequest := false
+default SetGuestDateTimeRequest := false
+default SetIPTablesRequest := false
+default SetPolicyRequest := false
+default SignalProcessRequest := false
+default StartContainerRequest := false
+default StatsContainerRequest := false
+default TtyWinResizeRequest := false
+default UpdateContainerRequest := false
+default UpdateEphemeralMountsRequest := false
+default UpdateInterfaceRequest := false
+default UpdateRoutesRequest := false
+default VolumeStatsRequest := false
+default WaitProcessRequest := false
+default WriteStreamRequest := false
+
+# Tell nothing about the containers' memory or files.
+default GetOOMEventRequest := true
+default GuestDetailsRequest := true
+
+# --- values that the host chooses
+
+# The same everywhere in the pod: the first request that has one fixes it.
+pod_facts := {"$(sandbox-id)", "$(sandbox-name)", "$(sandbox-namespace)", "$(pod-uid)", "$(node-name)", "$(pod-ip)",
+	"$(host-ip)"}
+
+hexadecimal := "0123456789abcdef"
+
+is_id(v) if {
+	count(v) == 64
+	trim(v, hexadecimal) == ""
+}
+
+bounded("id", v) if is_id(v)
+
+bounded("file", v) if {
+	count(v) == 16
+	trim(v, hexadecimal) == ""
+}
+
+bounded("pci", v) if {
+	count(v) >= 2
+	count(v) <= 64
+	trim(v, "0123456789abcdef./") == ""
+	not contains(v, "..")
+	not contains(v, "//")
+	not startswith(v, "/")
+}
+
+bounded("cgroups", v) if {
+	count(v) <= 512
+	trim(v, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._:/-") == ""
+	not contains(v, "..")
+	endswith(v, input.container_id)
+}
+
+bounded("uid", v) if regex.match(`^[0-9a-z-]{1,64}$`, v)
+
+bounded("label", v) if regex.match(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`, v)
+
+bounded("subdomain", v) if regex.match(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`, v)
+
+bounded("address", v) if is_address(v)
+
+bounded("name", v) if {
+	count(v) <= 63
+	regex.match(policy_data.name_pattern, v)
+}
+
+is_address(v) if {
+	regex.match(`^(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(\.(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])){3}$`, v)
+	not startswith(v, "0.")
+}
+
+is_address(v) if {
+	contains(v, ":")
+	regex.match(`^[0-9a-f:]{2,39}$`, v)
+}
+
+is_remote_address(v) if {
+	is_address(v)
+	not startswith(v, "127.")
+	not v in {"::", "::1"}
+}
+
+text(r) := input[r.of] if r.of in {"container_id", "sandbox_id", "hostname"}
+
+text(r) := input.OCI.Process.Env[r.at] if r.of == "Env"
+
+text(r) := input.OCI.Annotations[r.at] if r.of == "Annotations"
+
+text(r) := input.OCI.Mounts[r.at].source if r.of == "Mounts"
+
+text(r) := input.storages[r.at].source if r.of == "storages"
+
+text(r) := input.OCI.Linux.CgroupsPath if r.of == "CgroupsPath"
+
+value(r) := data.pstate.facts[r.p]
+
+value(r) := v if {
+	not data.pstate.facts[r.p]
+	t := text(r)
+	v := substring(t, r.skip, (count(t) - r.skip) - r.tail)
+	bounded(r.kind, v)
+}
+
+values(reads) := {r.p: v |
+	some r in reads
+	v := value(r)
+}
+
+complete(reads, found) if {
+	every r in reads {
+		found[r.p]
+	}
+}
+
+filled(request, found) := json.unmarshal(strings.replace_n(found, json.marshal(request)))
+
+# --- sandbox
+
+op(path, v) := {"op": "add", "path": concat("/", array.concat(["", "pstate"], path)), "value": v}
+
+CreateSandboxRequest := {"allowed": true, "ops": ops} if {
+	not data.pstate.sandbox
+	found := values(policy_data.sandbox.read)
+	complete(policy_data.sandbox.read, found)
+	input == sandbox_request(found)
+	ops := [
+		op(["sandbox"], input),
+		op(["facts"], {p: v | some p in pod_facts; v := found[p]}),
+		op(["containers"], {}),
+		op(["names"], {}),
+		op(["gone"], {}),
+	]
+}
+
+CreateSandboxRequest := {"allowed": true, "repeat": true} if data.pstate.sandbox == input
+
+sandbox_request(found) := object.union(filled(policy_data.sandbox.request, found), {"dns": dns})
+
+dns := policy_data.sandbox.request.dns if not dns_from_host
+
+dns := input.dns if dns_from_host
+
+dns_from_host if {
+	policy_data.sandbox.dns_from_host
+	count(input.dns) <= 32
+	every line in input.dns {
+		is_resolver_line(line)
+	}
+}
+
+is_resolver_line(line) if {
+	startswith(line, "nameserver ")
+	is_address(substring(line, 11, -1))
+}
+
+is_resolver_line(line) if {
+	count(line) <= 4096
+	regex.match(`^search( [A-Za-z0-9_.-]+)+$`, line)
+}
+
+is_resolver_line(line) if {
+	count(line) <= 1024
+	regex.match(`^options( [a-z0-9-]+(:[0-9]+)?)+$`, line)
+}
+
+DestroySandboxRequest := {"allowed": true, "ops": [op(["destroyed"], true)]}
+
+# --- containers
+
+container_name := object.get(input.OCI.Annotations, "io.kubernetes.cri.container-name", "(sandbox)")
+
+declared(name) := c if {
+	some c in policy_data.containers
+	c.name == name
+}
+
+container_request(c, found) := with_oom_score(c, filled(template(c), found))
+
+# The sandbox container's request stands whole; what the others have in common is written once.
+template(c) := c.request if c.role == "sandbox"
+
+template(c) := object.union(policy_data.common, c.request) if c.role != "sandbox"
+
+with_oom_score(c, request) := request if not in_oom_bounds(c)
+
+with_oom_score(c, request) := changed if {
+	in_oom_bounds(c)
+	changed := object.union(request, {"OCI": {"Process": {"OOMScoreAdj": input.OCI.Process.OOMScoreAdj}}})
+}
+
+in_oom_bounds(c) if {
+	c.oom_score_adj[0] <= input.OCI.Process.OOMScoreAdj
+	input.OCI.Process.OOMScoreAdj <= c.oom_score_adj[1]
+}
+
+is_new(id) if {
+	is_id(id)
+	not data.pstate.containers[id]
+	not data.pstate.gone[id]
+}
+
+created_before(c) if {
+	c.role != "init"
+	data.pstate.names[c.name]
+}
+
+created_before(c) if data.pstate.names[c.name].started
+
+# Every container declared before this one was created, every init container among them was started.
+missing_before(i) := [c.name |
+	c := policy_data.containers[j]
+	j < i
+	not created_before(c)
+]
+
+is_free(i) if not data.pstate.names[policy_data.containers[i].name]
+
+is_free(i) if {
+	c := policy_data.containers[i]
+	c.restart
+	data.pstate.gone[data.pstate.names[c.name].id]
+	is_last_init(i)
+}
+
+is_last_init(i) if policy_data.containers[i].role != "init"
+
+is_last_init(i) if count([j | c := policy_data.containers[j]; j > i; data.pstate.names[c.name]]) == 0
+
+CreateContainerRequest := {"allowed": true, "ops": ops} if {
+	data.pstate.sandbox
+	not data.pstate.destroyed
+	is_new(input.container_id)
+	c := policy_data.containers[i]
+	c.name == container_name
+	is_free(i)
+	count(missing_before(i)) == 0
+	found := values(c.read)
+	complete(c.read, found)
+	input == container_request(c, found)
+	facts := object.union(data.pstate.facts, {p: v | some p in pod_facts; v := found[p]})
+	ops := [
+		op(["facts"], facts),
+		op(["containers", input.container_id], {"name": c.name, "started": false, "execs": {}, "request": input}),
+		op(["names", c.name], {"id": input.container_id, "started": false}),
+	]
+}
+
+CreateContainerRequest := {"allowed": true, "repeat": true} if {
+	not data.pstate.destroyed
+	data.pstate.containers[input.container_id].request == input
+}
+
+StartContainerRequest := {"allowed": true, "ops": ops} if {
+	c := data.pstate.containers[input.container_id]
+	not c.started
+	ops := [op(["containers", input.container_id, "started"], true), op(["names", c.name, "started"], true)]
+}
+
+StartContainerRequest := {"allowed": true, "repeat": true} if data.pstate.containers[input.container_id].started
+
+RemoveContainerRequest := {"allowed": true, "ops": ops} if {
+	c := data.pstate.containers[input.container_id]
+	ops := [
+		{"op": "remove", "path": concat("/", ["/pstate/containers", input.container_id])},
+		op(["gone", input.container_id], c.name),
+	]
+}
+
+# --- processes
+
+is_process if {
+	data.pstate.containers[input.container_id]
+	input.exec_id in {"", input.container_id}
+}
+
+is_process if data.pstate.containers[input.container_id].execs[input.exec_id]
+
+exec_request(c) := {
+	"container_id": input.container_id,
+	"exec_id": input.exec_id,
+	"process": object.union(c.request.OCI.Process, {"Args": input.process.Args, "Terminal": false}),
+	"stderr_port": 0,
+	"stdin_port": 0,
+	"stdout_port": 0,
+	"string_user": null,
+}
+
+exec_commands(c) := declared(c.name).exec_commands
+
+is_new_exec(c) if {
+	regex.match(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`, input.exec_id)
+	input.exec_id != input.container_id
+	not c.execs[input.exec_id]
+}
+
+ExecProcessRequest := {"allowed": true, "ops": [op(["containers", input.container_id, "execs", input.exec_id], true)]} if {
+	c := data.pstate.containers[input.container_id]
+	c.started
+	is_new_exec(c)
+	input.process.Args in exec_commands(c)
+	input == exec_request(c)
+}
+
+SignalProcessRequest if {
+	is_process
+	input.signal <= 64
+}
+
+WaitProcessRequest if is_process
+
+StatsContainerRequest if data.pstate.containers[input.container_id]
+
+TtyWinResizeRequest if {
+	is_process
+	data.pstate.containers[input.container_id].request.OCI.Process.Terminal
+}
+
+ReadStreamRequest if {
+	policy_data.logs
+	is_process
+}
+
+is_stdin if {
+	is_process
+	declared(data.pstate.containers[input.container_id].name).stdin
+}
+
+WriteStreamRequest if is_stdin
+
+CloseStdinRequest if is_stdin
+
+# --- files
+
+shared_dir := "/run/kata-containers/shared/containers/"
+
+# <shared_dir><container id>-<16 hex>-<name>: the id is at 39, the 16 digits at 104, the name at 121.
+CopyFileRequest if {
+	data.pstate.sandbox
+	input.file_type == "Regular"
+	id := substring(input.path, 39, 64)
+	is_new(id)
+	file := substring(input.path, 104, 16)
+	bounded("file", file)
+	name := substring(input.path, 121, -1)
+	name in policy_data.files
+	input.path == concat("", [shared_dir, id, "-", file, "-", name])
+	is_file_mode(input.file_mode)
+	is_dir_mode(input.dir_mode)
+	input.uid == 0
+	input.gid == 0
+	input.symlink_target == null
+	input.file_size >= 0
+	input.file_size <= 1048576
+	input.offset >= 0
+	input.offset <= input.file_size
+}
+
+# Of 0o7777 no more than rw-rw-rw-: nothing that could be executed.
+is_file_mode(mode) if bits.and(mode, 3657) == 0
+
+# Of 0o7777 no more than rwxr-xr-x.
+is_dir_mode(mode) if bits.and(mode, 3602) == 0
+
+# --- network
+
+is_device(name) if regex.match(`^eth[0-9]{1,3}$`, name)
+
+is_device_path(v) if v == ""
+
+is_device_path(v) if bounded("pci", v)
+
+is_prefix(v) if regex.match(`^(12[0-8]|1[01][0-9]|[1-9]?[0-9])$`, v)
+
+UpdateInterfaceRequest if {
+	i := input.interface
+	is_device(i.device)
+	is_device(i.name)
+	every address in i.IPAddresses {
+		address.family in {0, 1}
+		is_remote_address(address.address)
+		is_prefix(address.mask)
+	}
+	count(i.IPAddresses) <= 16
+	i.mtu >= 576
+	i.mtu <= 65535
+	regex.match(`^([0-9a-f]{2}:){5}[0-9a-f]{2}$`, lower(i.hwAddr))
+	i.hwAddr != "00:00:00:00:00:00"
+	is_device_path(i.devicePath)
+	i.type_ in {"", "veth", "device"}
+	i.raw_flags in {0, 128}
+}
+
+is_network(v) if v in {"", "default", "0.0.0.0/0", "::/0"}
+
+is_network(v) if is_remote_address(v)
+
+is_network(v) if {
+	[address, prefix] := split(v, "/")
+	is_remote_address(address)
+	is_prefix(prefix)
+}
+
+is_optional_address(v) if v == ""
+
+is_optional_address(v) if is_remote_address(v)
+
+UpdateRoutesRequest if {
+	count(input.routes.Routes) <= 64
+	every r in input.routes.Routes {
+		is_device(r.device)
+		is_network(r.dest)
+		is_optional_address(r.gateway)
+		is_optional_address(r.source)
+		r.family in {0, 1}
+		r.scope in {0, 200, 253}
+		r.flags in {0, 4}
+		r.mtu <= 65535
+	}
+}
+
+AddARPNeighborsRequest if {
+	count(input.neighbors.ARPNeighbors) <= 64
+	every n in input.neighbors.ARPNeighbors {
+		is_device(n.device)
+		is_remote_address(n.toIPAddress.address)
+		n.toIPAddress.family in {0, 1}
+		n.toIPAddress.mask == ""
+		regex.match(`^([0-9a-f]{2}:){5}[0-9a-f]{2}$`, lower(n.lladdr))
+		n.state in {2, 128}
+		n.flags in {0, 8, 128, 136}
+	}
+}
+
+# --- why not: evaluated after a denial, decides nothing
+
+explain_CreateSandboxRequest := array.concat(
+	[{"text": "the sandbox is created already"} | data.pstate.sandbox],
+	[r |
+		not data.pstate.sandbox
+		found := values(policy_data.sandbox.read)
+		request := sandbox_request(found)
+		some r in array.concat([{"request": request}], [u | request == input; some u in unread(policy_data.sandbox.read, found)])
+	],
+)
+
+candidates := [c | c := declared(container_name)]
+
+field(r) := concat("", ["/", r.of]) if r.of in {"container_id", "sandbox_id", "hostname"}
+
+field(r) := "/OCI/Linux/CgroupsPath" if r.of == "CgroupsPath"
+
+field(r) := sprintf("/OCI/Process/Env/%v", [r.at]) if r.of == "Env"
+
+field(r) := sprintf("/OCI/Annotations/%v", [r.at]) if r.of == "Annotations"
+
+field(r) := sprintf("/OCI/Mounts/%v/source", [r.at]) if r.of == "Mounts"
+
+field(r) := sprintf("/storages/%v/source", [r.at]) if r.of == "storages"
+
+# A host that sends the placeholder itself: the texts are equal, and there is no value.
+unread(reads, found) := [r |
+	some read in reads
+	not found[read.p]
+	r := {"field": field(read), "found": text(read), "expected": concat("", ["a value of the kind ", read.kind])}
+]
+
+explain_CreateContainerRequest := array.concat([r | some r in create_reasons], [{"container": c.name, "request": r} |
+	some c in nearest
+	r := container_request(c, values(c.read))
+])
+
+nearest := candidates if count(candidates) > 0
+
+nearest := policy_data.containers if count(candidates) == 0
+
+create_reasons[r] {
+	not data.pstate.sandbox
+	r := {"text": "there is no sandbox yet"}
+}
+
+create_reasons[r] {
+	data.pstate.destroyed
+	r := {"text": "the sandbox is destroyed"}
+}
+
+create_reasons[r] {
+	count(candidates) == 0
+	r := {
+		"field": "/OCI/Annotations/io.kubernetes.cri.container-name",
+		"found": container_name,
+		"expected": [c.name | some c in policy_data.containers],
+		"text": "no container of this name is declared",
+	}
+}
+
+create_reasons[r] {
+	some c in candidates
+	found := values(c.read)
+	container_request(c, found) == input
+	some r in unread(c.read, found)
+}
+
+create_reasons[r] {
+	not is_new(input.container_id)
+	r := {
+		"field": "/container_id",
+		"found": input.container_id,
+		"expected": "64 hexadecimal digits, not used before",
+	}
+}
+
+create_reasons[r] {
+	policy_data.containers[i].name == container_name
+	not is_free(i)
+	r := {"container": container_name, "text": "the container was created already"}
+}
+
+create_reasons[r] {
+	policy_data.containers[i].name == container_name
+	missing := missing_before(i)
+	count(missing) > 0
+	r := {
+		"container": container_name,
+		"text": concat("", ["created before its turn: ", concat(", ", missing), " comes first"]),
+	}
+}
+
+explain_ExecProcessRequest := array.concat([r | some r in exec_reasons], [{"container": c.name, "request": exec_request(c)} |
+	c := data.pstate.containers[input.container_id]
+	input.process.Args in exec_commands(c)
+])
+
+exec_reasons[r] {
+	c := data.pstate.containers[input.container_id]
+	not input.process.Args in exec_commands(c)
+	r := {
+		"container": c.name,
+		"field": "/process/Args",
+		"found": input.process.Args,
+		"expected": exec_commands(c),
+		"text": "the owner allows only these commands",
+	}
+}
+
+exec_reasons[r] {
+	c := data.pstate.containers[input.container_id]
+	not c.started
+	r := {"container": c.name, "text": "the container is not started"}
+}
+
+exec_reasons[r] {
+	c := data.pstate.containers[input.container_id]
+	not is_new_exec(c)
+	r := {"container": c.name, "field": "/exec_id", "found": input.exec_id, "expected": "a plain id, not used before"}
+}
+
+exec_reasons[r] {
+	some r in unknown_container
+}
+
+unknown_container := [{"field": "/container_id", "found": input.container_id, "expected": "a created container"} |
+	not data.pstate.containers[input.container_id]
+]
+
+unknown_process := [{"field": "/exec_id", "found": input.exec_id, "expected": "a process of the container"} |
+	data.pstate.containers[input.container_id]
+	not is_process
+]
+
+explain_StartContainerRequest := unknown_container
+
+explain_RemoveContainerRequest := unknown_container
+
+explain_StatsContainerRequest := unknown_container
+
+explain_SignalProcessRequest := array.concat(unknown_container, unknown_process)
+
+explain_WaitProcessRequest := array.concat(unknown_container, unknown_process)
+
+explain_ReadStreamRequest := array.concat(
+	[{"text": "the owner does not let the host read the containers' output"} | not policy_data.logs],
+	array.concat(unknown_container, unknown_process),
+)
+
+explain_WriteStreamRequest := array.concat(unknown_container, no_stdin)
+
+explain_CloseStdinRequest := array.concat(unknown_container, no_stdin)
+
+no_stdin := [{"container": c.name, "text": "the container declares no stdin"} |
+	c := data.pstate.containers[input.container_id]
+	not declared(c.name).stdin
+]
+
+explain_CopyFileRequest := [{
+	"field": "/path",
+	"found": input.path,
+	"expected": concat("", [shared_dir, "<id of a container not yet created>-<16 hex>-<", concat("|", policy_data.files), ">"]),
+	"text": "only these files, regular, not executable, owned by root, up to 1 MiB",
+}]
+
+explain_SetPolicyRequest := [{"text": "the policy is the one whose digest is in HOST_DATA"}]
