@@ -142,6 +142,51 @@ mod tests {
         }
     }
 
+    /// A report of version 3 with the fields that count here.
+    fn snp_report(host_data: u8, report_data: u8) -> RawReport {
+        let mut report = vec![0; ah_evidence::SNP_REPORT_BYTES];
+        report[0] = 3;
+        report[0x0a] = 2;
+        report[0x34] = 1;
+        report[0x50..0x90].fill(report_data);
+        report[0xc0..0xe0].fill(host_data);
+        (report[0x188], report[0x189]) = (0x19, 1);
+        RawReport { report, auxblob: Vec::new() }
+    }
+
+    #[test]
+    fn host_data_is_read_from_a_report_over_the_nonce() {
+        let expect = Bound::HostData(Sha256::new([5; 32]));
+        for tee in [Tee::Software, Tee::Snp] {
+            assert_eq!(bound(tee, &snp_report(5, 9), &[9; 64]).unwrap(), expect);
+        }
+        assert!(matches!(
+            bound(Tee::Tdx, &snp_report(5, 9), &[9; 64]),
+            Err(InitError::TdxQuote(_))
+        ));
+        assert!(matches!(
+            bound(Tee::AzureVtpm, &snp_report(5, 9), &[9; 64]),
+            Err(InitError::Report(_))
+        ));
+    }
+
+    #[test]
+    fn attack_report_of_another_boot_replayed_to_init() {
+        let mut nonce = [9; 64];
+        nonce[63] = 8;
+        let result = bound(Tee::Snp, &snp_report(5, 9), &nonce);
+        assert!(matches!(result, Err(InitError::Refused(Refusal::Replayed))));
+    }
+
+    #[test]
+    fn attack_report_with_trailing_bytes_given_to_init() {
+        let mut report = snp_report(5, 9);
+        report.report.push(0);
+        assert!(matches!(bound(Tee::Snp, &report, &[9; 64]), Err(InitError::SnpReport(_))));
+        report.report.truncate(1183);
+        assert!(matches!(bound(Tee::Snp, &report, &[9; 64]), Err(InitError::SnpReport(_))));
+    }
+
     #[test]
     fn the_bound_initdata_is_accepted() {
         let snp = document(Algorithm::Sha256, POLICY);

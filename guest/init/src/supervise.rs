@@ -98,3 +98,34 @@ fn ending(status: WaitStatus) -> Ending {
         (None, signal) => Ending::Signal(signal.unwrap_or_default()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binding::{self, Bound};
+    use ah_digest::Sha256;
+    use ah_policy::InitData;
+    use std::collections::BTreeMap;
+
+    fn check(bound: &Bound, initdata: Option<&InitData>, expect: &str) {
+        let command_line = "anchorhold.tee=software anchorhold.log=info".parse().unwrap();
+        let policy = binding::check(bound, initdata).unwrap();
+        assert_eq!(arguments(&command_line, &policy).join(" "), expect);
+    }
+
+    #[test]
+    fn the_agent_is_told_where_its_policy_comes_from() {
+        let document = InitData::build("package agent_policy", &BTreeMap::new()).unwrap();
+        check(
+            &Bound::HostData(document.host_data_snp().unwrap()),
+            Some(&document),
+            "serve --tee software --log info --initdata /run/anchorhold/initdata.toml",
+        );
+        let digest = Sha256::of("package agent_policy");
+        check(
+            &Bound::HostData(digest),
+            None,
+            &format!("serve --tee software --log info --host-data {digest}"),
+        );
+    }
+}
