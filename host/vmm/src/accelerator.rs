@@ -1,7 +1,8 @@
 //! Who executes the guest's instructions, found out by letting a guest execute some.
 //!
-//! A device node proves nothing: /dev/kvm may open and QEMU abort all the same. So a guest of a dozen bytes
-//! is run, and only its own sign of life counts.
+//! A device node proves nothing: /dev/kvm may open and QEMU abort all the same. So a guest is run on the very
+//! machine and CPU that pods get; it enters long mode with paging, as a kernel does, and only its own sign of
+//! life counts.
 
 use std::{
     fmt, fs,
@@ -14,17 +15,43 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::{process::Command, time::timeout};
 
-use crate::VmError;
+use crate::{VmError, qemu};
 
 /// Time for the probe: 60 ms where KVM works.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 const ROM_BYTES: usize = 64 * 1024;
 /// x86 starts 16 bytes below the end of the ROM (Intel SDM volume 3, 10.1.4).
 const RESET_VECTOR: usize = ROM_BYTES - 16;
-/// mov al, 0x2a; out 0xf4, al; hlt; jmp $-1
-const PROGRAM: [u8; 7] = [0xb0, 0x2a, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd];
+/// jmp [`PROGRAM_OFFSET`], relative to the next instruction, modulo 64 KiB
+const JUMP: [u8; 3] = [0xe9, 0x0d, 0xf0];
+const PROGRAM_OFFSET: usize = 0xf000;
+/// Real mode to long mode with the ROM's last 2 MiB mapped where they are; then CPUID and the sign of life.
+#[rustfmt::skip]
+const PROGRAM: [u8; 134] = [
+    0xfa,                                                 // cli
+    0x31, 0xc0, 0x8e, 0xd8,                               // ds := 0
+    0x66, 0xc7, 0x06, 0x00, 0x10, 0x03, 0x20, 0, 0,       // level 4 table at 1000h: [0] := 2000h
+    0x66, 0xc7, 0x06, 0x18, 0x20, 0x03, 0x30, 0, 0,       // level 3 table at 2000h: [3] := 3000h
+    0x66, 0xc7, 0x06, 0xf8, 0x3f, 0x83, 0x00, 0xe0, 0xff, // level 2 table at 3000h: [511] := FFE00000h, 2 MiB
+    0x2e, 0x66, 0x0f, 0x01, 0x16, 0x80, 0xf0,             // lgdt cs:[F080h]
+    0x0f, 0x20, 0xe0, 0x66, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0, // cr4.PAE
+    0x66, 0xb8, 0x00, 0x10, 0, 0, 0x0f, 0x22, 0xd8,       // cr3 := 1000h
+    0x66, 0xb9, 0x80, 0, 0, 0xc0, 0x0f, 0x32,             // rdmsr EFER
+    0x66, 0x0d, 0, 1, 0, 0, 0x0f, 0x30,                   // EFER.LME
+    0x0f, 0x20, 0xc0, 0x66, 0x0d, 1, 0, 0, 0x80, 0x0f, 0x22, 0xc0, // cr0.PE, cr0.PG
+    0x66, 0xea, 0x5e, 0xf0, 0xff, 0xff, 0x08, 0,          // jmp 8:FFFFF05Eh
+    0xb8, 1, 0, 0, 0, 0x0f, 0xa2,                         // cpuid 1
+    0xb0, 0x2a, 0xe6, 0xf4,                               // out f4h, 2ah
+    0xf4, 0xeb, 0xfd,                                     // hlt, for ever
+    0x0f, 0x1f, 0x40, 0,
+    0, 0, 0, 0, 0, 0, 0, 0,                               // descriptor 0
+    0xff, 0xff, 0, 0, 0, 0x9b, 0xaf, 0,                   // descriptor 8: 64-bit code
+    0x0f, 0, 0x70, 0xf0, 0xff, 0xff,                      // limit and base of the two
+];
 /// isa-debug-exit ends QEMU with twice the value that was written, plus one.
 const SIGN_OF_LIFE: i32 = 0x2a * 2 + 1;
+/// Counted up when the probe asks for more.
+const PROBE_VERSION: u32 = 2;
 const CACHE_FILE: &str = "accelerator.json";
 
 /// Who executes the guest's instructions.
@@ -50,6 +77,7 @@ impl fmt::Display for Accelerator {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cached {
+    probe: u32,
     boot_id: String,
     qemu: PathBuf,
     size_bytes: u64,
@@ -66,6 +94,7 @@ pub async fn choose(qemu: &Path, cache_dir: &Path) -> Result<Accelerator, VmErro
     let question = |accelerator| -> Option<Cached> {
         let metadata = fs::metadata(qemu).ok()?;
         Some(Cached {
+            probe: PROBE_VERSION,
             boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned(),
             qemu: qemu.to_path_buf(),
             size_bytes: metadata.len(),
@@ -105,12 +134,8 @@ async fn runs(qemu: &Path, accelerator: Accelerator, dir: &Path) -> Result<bool,
     let rom = dir.join(format!("probe-{}-{accelerator}.rom", std::process::id()));
     fs::write(&rom, probe_rom()).map_err(VmError::io(format!("writing {}", rom.display())))?;
     let probe = Command::new(qemu)
-        .args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"])
-        .args(["-machine", "q35", "-m", "16M"])
-        .args(["-accel", &accelerator.to_string()])
+        .args(qemu::probe_arguments(accelerator, &rom))
         .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1"])
-        .arg("-bios")
-        .arg(&rom)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -133,9 +158,8 @@ async fn runs(qemu: &Path, accelerator: Accelerator, dir: &Path) -> Result<bool,
 
 fn probe_rom() -> Vec<u8> {
     let mut rom = vec![0xf4; ROM_BYTES];
-    let end = RESET_VECTOR.saturating_add(PROGRAM.len());
-    if let Some(place) = rom.get_mut(RESET_VECTOR..end) {
-        place.copy_from_slice(&PROGRAM);
+    for (offset, code) in [(PROGRAM_OFFSET, &PROGRAM[..]), (RESET_VECTOR, &JUMP[..])] {
+        rom.iter_mut().skip(offset).zip(code).for_each(|(place, byte)| *place = *byte);
     }
     rom
 }
@@ -151,6 +175,16 @@ mod tests {
         let qemu = Tools::find(&[]).unwrap().qemu;
         assert!(runs(&qemu, Accelerator::Tcg, dir.path()).await.unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// Machines differ; but a QEMU that aborts must not count as one that runs.
+    #[tokio::test]
+    async fn an_answer_about_kvm_comes_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let qemu = Tools::find(&[]).unwrap().qemu;
+        let kvm = runs(&qemu, Accelerator::Kvm, dir.path()).await.unwrap();
+        eprintln!("kvm runs guests here: {kvm}");
+        assert!(!kvm || Path::new("/dev/kvm").exists());
     }
 
     /// A QEMU that ends well without having run the guest proves nothing.

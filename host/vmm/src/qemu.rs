@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    Accelerator, Network, PciPath, VmSpec,
+    Accelerator, Network, PciPath, TeeLaunch, VmSpec, VsockBackend,
     pci::{self, NET_SLOT, VSOCK_SLOT},
 };
 
@@ -64,6 +64,30 @@ pub(crate) fn arguments(spec: &VmSpec, sockets: &Sockets, vsock: &VsockDevice) -
         args.json("-blockdev", blockdev(&node, &disk.path, disk.read_only));
         args.json("-device", disk_device(spec, &node, &disk.serial, place));
     }
+    args.0
+}
+
+/// Arguments of a guest that only runs `firmware`, on the machine and CPU that every guest gets: a CPU model that
+/// the accelerator cannot make is part of what a probe must find out.
+pub(crate) fn probe_arguments(accelerator: Accelerator, firmware: &Path) -> Vec<OsString> {
+    let spec = VmSpec {
+        kernel: None,
+        initrd: None,
+        firmware: firmware.to_path_buf(),
+        cmdline: String::new(),
+        vcpus: 2,
+        memory_mib: 64,
+        disks: Vec::new(),
+        network: Network::None,
+        vsock: VsockBackend::None,
+        tee: TeeLaunch::None,
+        accelerator,
+    };
+    let mut args = Arguments::default();
+    args.flags(&["-no-user-config", "-nodefaults", "-no-reboot"]);
+    args.option("-display", "none");
+    machine(&mut args, &spec);
+    boot(&mut args, &spec);
     args.0
 }
 
@@ -195,7 +219,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::{Disk, HostForward, Protocol, SnpLaunch, TeeLaunch, spec::tests::spec};
+    use crate::{Disk, HostForward, Protocol, SnpLaunch, spec::tests::spec};
 
     fn arguments_of(change: impl FnOnce(&mut VmSpec)) -> Vec<String> {
         let mut spec = spec();
