@@ -10,7 +10,7 @@
 //!
 //! One exchange per connection.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use ah_evidence::{MAX_AUXBLOB_BYTES, SNP_REPORT_BYTES, SOFTWARE_REPORT_PORT};
@@ -18,8 +18,10 @@ use vsock::{VMADDR_CID_HOST, VsockStream};
 
 use crate::{REPORT_DATA_BYTES, RawReport, ReportError, ReportSource, Tee};
 
-/// Longest wait for each piece of the answer; signing takes the host milliseconds.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for each piece of the answer. Signing takes the host milliseconds, but a guest that is emulated on a busy host counts its own seconds too fast.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a connection is tried that was not answered in time; the kernel waits 2 s of guest time for each (net/vmw_vsock, VSOCK_DEFAULT_CONNECT_TIMEOUT).
+const CONNECT_TRIES: usize = 10;
 
 /// Asks the host's software report service.
 #[derive(Debug)]
@@ -32,6 +34,20 @@ impl Software {
     pub(crate) const fn new() -> Self {
         Self { cid: VMADDR_CID_HOST, port: SOFTWARE_REPORT_PORT }
     }
+
+    /// Connects; only a connection that nobody answered is tried again, a refusal is final.
+    fn connect(&self) -> io::Result<VsockStream> {
+        let connect = || VsockStream::connect_with_cid_port(self.cid, self.port);
+        let unanswered = |result: &io::Result<VsockStream>| matches!(result, Err(error) if error.kind() == io::ErrorKind::TimedOut);
+        let mut result = connect();
+        for _ in 1..CONNECT_TRIES {
+            if !unanswered(&result) {
+                break;
+            }
+            result = connect();
+        }
+        result
+    }
 }
 
 impl ReportSource for Software {
@@ -41,8 +57,8 @@ impl ReportSource for Software {
 
     fn report(&self, report_data: &[u8; REPORT_DATA_BYTES]) -> Result<RawReport, ReportError> {
         let service = format!("software report service at vsock {}:{}", self.cid, self.port);
-        let mut stream = VsockStream::connect_with_cid_port(self.cid, self.port)
-            .map_err(ReportError::io(format!("connect to {service}")))?;
+        let mut stream =
+            self.connect().map_err(ReportError::io(format!("connect to {service}")))?;
         stream
             .set_read_timeout(Some(TIMEOUT))
             .and_then(|()| stream.set_write_timeout(Some(TIMEOUT)))
@@ -94,18 +110,18 @@ mod tests {
     }
 
     impl Read for Peer {
-        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             self.answer.read(buffer)
         }
     }
 
     impl Write for Peer {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.received.extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
