@@ -73,7 +73,7 @@ pub enum ReleaseError {
     Wrap(#[from] WrapError),
     /// A container asked for a report over a statement that only this client makes.
     #[error(
-        "runtime data is a key-release statement, which the release socket makes itself: ask for /v1/keys/<id>"
+        "runtime data is a statement of the key-release protocol, which the release socket makes itself: ask for /v1/keys/<id>"
     )]
     Reserved,
 }
@@ -146,9 +146,9 @@ impl ReleaseClient {
     /// [`ReleaseError::Reserved`] for runtime data that would be a key-release statement: with a report over that, a container
     /// could have a key wrapped to a key pair of its own. [`ReleaseError::Report`] when the TEE gives no report.
     pub fn evidence(&self, runtime_data: Vec<u8>) -> Result<Evidence, ReleaseError> {
-        match RuntimeData::parse(&runtime_data) {
-            Ok(_) => Err(ReleaseError::Reserved),
-            Err(_) => self.attest(runtime_data),
+        match RuntimeData::is_reserved(&runtime_data) {
+            true => Err(ReleaseError::Reserved),
+            false => self.attest(runtime_data),
         }
     }
 

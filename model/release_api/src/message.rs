@@ -134,6 +134,12 @@ impl Refusal {
         Self { by, reason: shortened(reason, MAX_REASON_CHARS), unmet: Vec::new() }
     }
 
+    /// The same refusal within those bounds: whoever carries the bytes may have written it.
+    fn bounded(self) -> Self {
+        let unmet = self.unmet.iter().take(MAX_UNMET).map(UnmetClaim::bounded).collect();
+        Self { unmet, ..Self::new(self.by, &self.reason) }
+    }
+
     /// The refusal of a release policy.
     pub fn unmet(by: RefusedBy, reason: &str, failed: &[ConditionResult]) -> Self {
         let unmet = failed.iter().take(MAX_UNMET).map(UnmetClaim::from).collect();
@@ -141,13 +147,20 @@ impl Refusal {
     }
 }
 
+impl UnmetClaim {
+    fn bounded(&self) -> Self {
+        Self {
+            claim: shortened(&self.claim, MAX_VALUE_CHARS),
+            found: self.found.as_ref().map(short_value),
+            expected: short_value(&self.expected),
+        }
+    }
+}
+
 impl From<&ConditionResult> for UnmetClaim {
     fn from(result: &ConditionResult) -> Self {
-        Self {
-            claim: shortened(&result.claim, MAX_VALUE_CHARS),
-            found: result.found.as_ref().map(short_value),
-            expected: short_value(&result.expected),
-        }
+        let ConditionResult { claim, found, expected } = result.clone();
+        Self { claim, found, expected }.bounded()
     }
 }
 
@@ -229,12 +242,16 @@ impl Response {
         write(self)
     }
 
-    /// Reads an answer: no unknown member, nothing after it.
+    /// Reads an answer: no unknown member, nothing after it. The texts of a refusal are cut and freed of control characters, since
+    /// they end in logs and on terminals.
     ///
     /// # Errors
     /// [`MessageError`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, MessageError> {
-        read(bytes)
+        Ok(match read(bytes)? {
+            Self::Refused(refusal) => Self::Refused(refusal.bounded()),
+            other => other,
+        })
     }
 }
 

@@ -73,3 +73,16 @@ fn a_refusal_is_bounded_and_readable() {
         "refused by the key's release policy: 1 claim is not met; vmpl: found 1, expected 0"
     );
 }
+
+/// The host writes the refusal itself.
+#[test]
+fn attack_refusal_that_would_write_to_a_terminal() {
+    let text = r#"{"protocol":"anchorhold-key-release/1","message":{"refused":{"by":"nonce","reason":"a\u001b[2Jb","unmet":[{"claim":"c\u0007","found":"\u001bf","expected":1}]}}}"#;
+    let Response::Refused(refusal) = Response::from_json(text.as_bytes()).unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        refusal.to_string(),
+        "refused by the key service's nonce check: a[2Jb; c: found f, expected 1"
+    );
+}

@@ -7,6 +7,9 @@ use crate::{KeyId, Nonce, PROTOCOL, PublicKey};
 /// Longest runtime data, bytes: every field has a bound well below this.
 const MAX_BYTES: usize = 1024;
 
+/// What every version of [`PROTOCOL`] begins with.
+const RESERVED: &[u8] = b"anchorhold-key-release/";
+
 /// The statement that a guest makes through its report: "for this challenge, I ask for this key, wrapped to this public key".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeData {
@@ -51,6 +54,12 @@ struct Wire<'a> {
 }
 
 impl RuntimeData {
+    /// Whether `bytes` could be a statement of this protocol in any version: then nobody but the release client may have a report over them.
+    /// Every statement holds the protocol's name as it is, for the canonical form escapes none of its characters.
+    pub fn is_reserved(bytes: &[u8]) -> bool {
+        bytes.windows(RESERVED.len()).any(|window| window == RESERVED)
+    }
+
     /// The one byte form: JSON, fields in the order protocol, nonce, key_id, public_key, no spaces.
     pub fn to_bytes(&self) -> Vec<u8> {
         let wire = Wire {
@@ -95,6 +104,14 @@ mod tests {
         r#"{"protocol":"anchorhold-key-release/1","nonce":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=","#,
         r#""key_id":"demo/message","public_key":"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="}"#
     );
+
+    #[test]
+    fn every_version_of_a_statement_is_reserved() {
+        assert!(PROTOCOL.as_bytes().starts_with(RESERVED));
+        assert!(RuntimeData::is_reserved(&data().to_bytes()));
+        assert!(RuntimeData::is_reserved(TEXT.replace("release/1", "release/2").as_bytes()));
+        assert!(!RuntimeData::is_reserved(b"{}") && !RuntimeData::is_reserved(b""));
+    }
 
     #[test]
     fn one_statement_has_one_byte_form() {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use ah_evidence::{SnpReport, Tee};
 use ah_release_api::policy::{Claims, ConditionResult, HARDWARE_TEE, SOFTWARE_TEE, claim};
-use ah_verifier::{Chip, Verified};
+use ah_verifier::{Chip, RevocationStatus, Verified};
 
 /// All claims that a release policy may name.
 pub(crate) fn of_report(report: &Verified<SnpReport>) -> Claims {
@@ -15,6 +15,11 @@ pub(crate) fn of_report(report: &Verified<SnpReport>) -> Claims {
     };
     claims.insert(claim::TEE, tee);
     claims.insert(claim::ATTESTATION_TYPE, "sevsnpvm");
+    let revocation = match report.revocation() {
+        RevocationStatus::NotRevoked => "not revoked",
+        RevocationStatus::NotChecked { .. } => "not checked",
+    };
+    claims.insert(claim::REVOCATION, revocation);
     claims.insert(claim::LAUNCH_MEASUREMENT, report.measurement.to_string());
     claims.insert(claim::HOST_DATA, report.host_data.to_string());
     claims.insert(claim::REPORT_DATA, report.report_data.to_string());

@@ -79,7 +79,8 @@ impl Kek {
     }
 
     fn new(key: &[u8]) -> Result<Self, KekError> {
-        let digest = Sha256::of([b"anchorhold kek id".as_slice(), key].concat());
+        let labelled = Zeroizing::new([b"anchorhold kek id".as_slice(), key].concat());
+        let digest = Sha256::of(labelled.as_slice());
         let mut id = [0; 8];
         id.copy_from_slice(&digest.as_bytes()[..8]);
         let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| KekError::Seal)?;

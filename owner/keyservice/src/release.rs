@@ -16,6 +16,11 @@ use crate::log::{LogEntry, LoggedCondition};
 use crate::service::KeyService;
 use crate::vault::StoredKey;
 
+/// Most causes of one error that the log keeps.
+const MAX_CAUSES: usize = 16;
+/// Longest text of one cause in the log, characters.
+const MAX_CAUSE_CHARS: usize = 1000;
+
 /// A no, in two texts: what the peer is told and what the log says.
 pub(crate) struct Refused {
     pub(crate) told: Refusal,
@@ -40,8 +45,12 @@ impl Refused {
     }
 }
 
+/// Errors quote what the peer sent, so their texts are cut: a line of the log stays a line.
 fn causes(error: &dyn std::error::Error) -> Vec<String> {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
+    std::iter::successors(Some(error), |error| error.source())
+        .take(MAX_CAUSES)
+        .map(|error| error.to_string().chars().take(MAX_CAUSE_CHARS).collect())
+        .collect()
 }
 
 impl KeyService {

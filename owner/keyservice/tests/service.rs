@@ -123,3 +123,14 @@ fn connections_on_threads_are_served() {
     drop(guest);
     thread.join().unwrap();
 }
+
+#[tokio::test]
+async fn attack_log_line_as_long_as_a_message() {
+    let world = World::new().await;
+    let field = "x".repeat(200_000);
+    let message =
+        format!(r#"{{"protocol":"anchorhold-key-release/1","message":{{"{field}":{{}}}}}}"#);
+    world.service.handle(message.as_bytes()).await;
+    let last = world.log_text().lines().last().unwrap().len();
+    assert!(last < 3000, "{last}");
+}

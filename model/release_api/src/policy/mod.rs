@@ -27,6 +27,8 @@ pub const LOCAL_AUTHORITY: &str = "https://anchorhold.dev/verifier";
 pub mod claim {
     /// `"sevsnpvm"`, or [`super::SOFTWARE_TEE`]: which root the evidence leads to. Ours.
     pub const TEE: &str = "x-anchorhold-tee";
+    /// `"not revoked"` by a fresh list of AMD's, or `"not checked"` where the evidence came without one. Ours.
+    pub const REVOCATION: &str = "x-anchorhold-revocation";
     /// Kind of evidence: `"sevsnpvm"`.
     pub const ATTESTATION_TYPE: &str = "x-ms-attestation-type";
     /// Launch measurement, 96 hex digits.
