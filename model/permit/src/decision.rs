@@ -3,8 +3,7 @@
 use std::ops::Deref;
 
 use ah_agent_api::PolicyRequest;
-use serde::Deserialize;
-use serde_json::Value;
+use regorus::Value;
 
 use crate::denial::Denial;
 use crate::engine::Policy;
@@ -50,15 +49,34 @@ impl<R> Deref for Permit<R> {
     }
 }
 
-/// What a rule returns when it is not a plain boolean.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What a rule returns.
 struct Outcome {
     allowed: bool,
-    #[serde(default)]
     ops: Option<Value>,
-    #[serde(default)]
     repeat: bool,
+}
+
+impl Outcome {
+    /// A boolean, or an object of `allowed` and perhaps `ops` and `repeat`, of nothing else.
+    fn read(value: &Value) -> Result<Self, &'static str> {
+        if let Value::Bool(allowed) = value {
+            return Ok(Self { allowed: *allowed, ops: None, repeat: false });
+        }
+        let members = value.as_object().map_err(|_| "neither a boolean nor an object")?;
+        let (mut allowed, mut ops, mut repeat) = (None, None, false);
+        for (key, value) in members.iter() {
+            let name = key.as_string().map_err(|_| "a key that is no text")?;
+            match (name.as_ref(), value) {
+                ("allowed", Value::Bool(value)) => allowed = Some(*value),
+                ("repeat", Value::Bool(value)) => repeat = *value,
+                ("ops", Value::Null) => {}
+                ("ops", value) => ops = Some(value.clone()),
+                _ => return Err("an unknown key, or a value of another type"),
+            }
+        }
+        let allowed = allowed.ok_or("no \"allowed\"")?;
+        Ok(Self { allowed, ops, repeat })
+    }
 }
 
 /// Decides a request: evaluates the rule named like its message with the request as input and the state as data.
@@ -74,6 +92,13 @@ pub fn decide<R: PolicyRequest>(
     let input = request
         .to_input()
         .map_err(|err| Denial::because(rule, format!("the request has no policy input: {err}")))?;
+    // A value that the engine cannot hold becomes its undefined one; no rule gets to see that.
+    let input = match Value::from(input) {
+        Value::Undefined => {
+            return Err(Denial::because(rule, "the policy input is malformed".to_owned()));
+        }
+        input => input,
+    };
     let (changes, repeat) = decide_input(policy, state, rule, &input)?;
     Ok(Permit { request, changes, repeat })
 }
@@ -91,14 +116,9 @@ fn decide_input(
         Some(value) => value,
         None => return Err(Denial::explained(policy, state, rule, input, &evaluated.prints)),
     };
-    let outcome = match value {
-        Value::Bool(allowed) => Outcome { allowed, ops: None, repeat: false },
-        // serde would read a list as a struct's fields in their order, so `[true]` must not get that far.
-        value @ Value::Object(_) => {
-            Outcome::deserialize(value).map_err(|err| malformed(rule, &err))?
-        }
-        _ => return Err(malformed(rule, &"neither a boolean nor an object")),
-    };
+    let outcome = Outcome::read(&value).map_err(|detail| {
+        Denial::because(rule, format!("the rule's result is malformed: {detail}"))
+    })?;
     if !outcome.allowed {
         return Err(Denial::explained(policy, state, rule, input, &evaluated.prints));
     }
@@ -110,8 +130,4 @@ fn decide_input(
         return Err(Denial::because(rule, "the rule's result repeats and changes".to_owned()));
     }
     Ok((changes, outcome.repeat))
-}
-
-fn malformed(rule: &str, detail: &dyn std::fmt::Display) -> Denial {
-    Denial::because(rule, format!("the rule's result is malformed: {detail}"))
 }

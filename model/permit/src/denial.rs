@@ -76,15 +76,18 @@ impl Denial {
         policy: &Policy,
         state: &State,
         rule: &str,
-        input: &Value,
+        input: &regorus::Value,
         prints: &[String],
     ) -> Self {
         let explained = policy
             .evaluate(&format!("{EXPLAIN_PREFIX}{rule}"), state, input)
             .ok()
             .and_then(|evaluated| evaluated.value)
+            .and_then(|value| serde_json::to_value(value).ok())
             .and_then(|value| serde_json::from_value::<Vec<Explanation>>(value).ok())
-            .map(|explanations| reasons(explanations, input))
+            .map(|explanations| {
+                reasons(explanations, &serde_json::to_value(input).unwrap_or_default())
+            })
             .unwrap_or_default();
         if !explained.is_empty() {
             return Self { rule: rule.to_owned(), reasons: explained };

@@ -70,7 +70,7 @@ pub struct Policy {
 /// handed over only when it is another one than at the last decision.
 struct Cached {
     engine: Engine,
-    state: Option<Arc<serde_json::Value>>,
+    state: Option<Arc<Value>>,
 }
 
 impl std::fmt::Debug for Policy {
@@ -82,7 +82,7 @@ impl std::fmt::Debug for Policy {
 /// What a rule says.
 pub(crate) struct Evaluated {
     /// `None` when the rule is undefined or missing.
-    pub(crate) value: Option<serde_json::Value>,
+    pub(crate) value: Option<Value>,
     /// What the rule printed.
     pub(crate) prints: Vec<String>,
 }
@@ -112,12 +112,12 @@ impl Policy {
     }
 
     fn refuse_bypass(&self) -> Result<(), PolicyError> {
-        let input = serde_json::Value::Object(serde_json::Map::new());
+        let input = Value::new_object();
         let evaluated = self
             .evaluate(BYPASS, &State::new(), &input)
             .map_err(|detail| PolicyError::Rego { detail })?;
         match evaluated.value {
-            None | Some(serde_json::Value::Bool(false)) => Ok(()),
+            None | Some(Value::Bool(false)) => Ok(()),
             Some(found) => Err(PolicyError::Bypass { found: found.to_string() }),
         }
     }
@@ -127,7 +127,7 @@ impl Policy {
         &self,
         rule: &str,
         state: &State,
-        input: &serde_json::Value,
+        input: &Value,
     ) -> Result<Evaluated, String> {
         if !self.declared.contains(rule) {
             return Ok(Evaluated { value: None, prints: Vec::new() });
@@ -136,12 +136,12 @@ impl Policy {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         cached.load(state)?;
         let Cached { engine, .. } = &mut *cached;
-        engine.set_input(Value::from(input.clone()));
+        engine.set_input(input.clone());
         let value = engine.eval_rule(format!("data.{PACKAGE}.{rule}"));
         let prints = engine.take_prints().unwrap_or_default();
         let value = match value.map_err(text)? {
             Value::Undefined => None,
-            value => Some(serde_json::to_value(&value).map_err(|err| err.to_string())?),
+            value => Some(value),
         };
         Ok(Evaluated { value, prints })
     }
@@ -151,8 +151,9 @@ impl Policy {
     /// # Errors
     /// The engine's text when the rule fails.
     pub fn data(&self) -> Result<Option<serde_json::Value>, String> {
-        let input = serde_json::Value::Object(serde_json::Map::new());
-        self.evaluate(DATA, &State::new(), &input).map(|evaluated| evaluated.value)
+        let input = Value::new_object();
+        let value = self.evaluate(DATA, &State::new(), &input)?.value;
+        value.map(|value| serde_json::to_value(value).map_err(text)).transpose()
     }
 }
 
@@ -164,7 +165,7 @@ impl Cached {
         }
         self.state = None;
         self.engine.clear_data();
-        self.engine.add_data(Value::from((**document).clone())).map_err(text)?;
+        self.engine.add_data((**document).clone()).map_err(text)?;
         self.state = Some(Arc::clone(document));
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use regorus::Value;
 
 /// Most bytes that all changes of a sandbox's life may add. Each container id and exec id is remembered, so that it
 /// cannot come twice; a host that keeps making them runs into this and not into the guest's memory.
@@ -41,7 +41,11 @@ impl Default for State {
 impl State {
     /// The state of a policy that was just set.
     pub fn new() -> Self {
-        Self { document: Arc::new(json!({ "pstate": {} })), spent_bytes: 0 }
+        let mut document = Value::new_object();
+        if let Ok(members) = document.as_object_mut() {
+            members.insert(Value::from("pstate"), Value::new_object());
+        }
+        Self { document: Arc::new(document), spent_bytes: 0 }
     }
 
     /// Takes the changes of a permit over. The caller holds one lock from the decision to here for every request
