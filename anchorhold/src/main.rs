@@ -1,4 +1,12 @@
-//! The command people type: thin, holds no logic of its own.
+//! The `anchorhold` command.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    // The supervisor that cleans up after a killed launcher is this same program, started by ah-vmm.
+    ah_vmm::supervisor::run_if_asked();
+    anchorhold::main(anchorhold::cli::Cli::parse())
+}

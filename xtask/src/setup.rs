@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ah_guest_image::GuestBuild;
 use anyhow::{Context, Result, bail};
 
 use crate::cmd::{Done, cargo, on_path, output, root, run_quiet, step, target};
@@ -135,22 +136,39 @@ fn install(package: &str, version: &str, more: &[&str]) -> Result<Done> {
 
 fn guest_binaries() -> Result<()> {
     step("guest binaries", || {
-        build_guest(&root(), &target().join("guest"))?;
-        Ok(Done::Did("anchorhold-init and anchorhold-agent, static".into()))
+        build_guest(&root(), &target().join("guest"), &["ah-init", "ah-agent", WORKLOAD])?;
+        Ok(Done::Did("anchorhold-init, anchorhold-agent and the demo's workload, static".into()))
     })
 }
 
-/// Builds the guest's static binaries of the checkout `source` into the cargo target folder `to`.
-pub(crate) fn build_guest(source: &Path, to: &Path) -> Result<PathBuf> {
-    let target = "x86_64-unknown-linux-gnu";
-    let mut command = cargo(&["build", "--quiet", "--locked", "--profile", "guest"]);
-    command.args(["--target", target, "--package", "ah-init", "--package", "ah-agent"]);
-    command.current_dir(source);
-    command.env("CARGO_TARGET_DIR", to).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    command.env("LIBSECCOMP_LINK_TYPE", "static");
-    command.env("LIBSECCOMP_LIB_PATH", "/usr/lib/x86_64-linux-gnu");
-    run_quiet(&mut command)?;
-    Ok(to.join(target).join("guest"))
+/// The demo's workload: built like the guest's programs, but never part of the guest image.
+const WORKLOAD: &str = "ah-example-sealed-message";
+
+/// Where the guest's static programs of this checkout are.
+pub(crate) fn guest_build() -> GuestBuild {
+    ah_guest_image::guest_build(&root(), &target().join("guest"), &cargo_home())
+}
+
+/// Builds static programs of the checkout `source` into the cargo target folder `to`.
+pub(crate) fn build_guest(source: &Path, to: &Path, packages: &[&str]) -> Result<()> {
+    let build = ah_guest_image::guest_build(source, to, &cargo_home());
+    let mut command = cargo(&[]);
+    let mut args = build.args.clone();
+    for package in packages {
+        if !args.iter().any(|arg| arg == package) {
+            args.extend(["-p".to_owned(), (*package).to_owned()]);
+        }
+    }
+    command.args(args).arg("--quiet").current_dir(source);
+    command.envs(build.env).env_remove("RUSTFLAGS").env_remove("CARGO_BUILD_RUSTFLAGS");
+    run_quiet(&mut command)
+}
+
+fn cargo_home() -> PathBuf {
+    std::env::var_os("CARGO_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
+        PathBuf::from,
+    )
 }
 
 /// Builds the `anchorhold` command.
@@ -163,13 +181,13 @@ pub(crate) fn command_line() -> Result<()> {
 
 fn guest_image() -> Result<()> {
     step("guest image", || {
-        let binaries = target().join("guest/x86_64-unknown-linux-gnu/guest");
+        let GuestBuild { init, agent, .. } = guest_build();
         let mut command = Command::new(anchorhold());
         command.args(["guest", "build", "--json"]);
-        command.arg("--init").arg(binaries.join("anchorhold-init"));
-        command.arg("--agent").arg(binaries.join("anchorhold-agent"));
+        command.arg("--init").arg(init);
+        command.arg("--agent").arg(agent);
         command.arg("--out").arg(guest_dir());
-        command.arg("--cache").arg(target().join("kernel-cache"));
+        command.arg("--kernel-cache").arg(target().join("kernel-cache"));
         let text = output(&mut command)?;
         fs::write(target().join("guest-image.json"), &text)?;
         Ok(Done::Did(guest_dir().display().to_string()))

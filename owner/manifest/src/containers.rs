@@ -128,7 +128,7 @@ fn mounts(container: &api::Container, path: &str) -> Result<Vec<VolumeMount>, Ma
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let path = format!("{path}.volumeMounts[{index}].mountPath");
         require(&path, &mount.mount_path, "an absolute path below /, without .. and :", |path| {
-            is_plain_path(path) && !path.contains(':') && path.trim_matches('/') != ""
+            is_plain_path(path) && !path.contains(':') && !path.trim_matches('/').is_empty()
         })?;
         if mounts.iter().any(|other| other.path == mount.mount_path) {
             return Err(value(&path, &mount.mount_path, "a path that no other mount has"));

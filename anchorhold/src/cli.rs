@@ -1,0 +1,274 @@
+//! The words people type.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs containers in virtual machines whose memory the host cannot read.
+#[derive(Debug, Parser)]
+#[command(name = "anchorhold", version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// Where keys, the guest image and the software TEE's root are kept [default: the user's data folder]
+    #[arg(long, global = true, env = "ANCHORHOLD_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where converted layers are cached [default: the user's cache folder]
+    #[arg(long, global = true, env = "ANCHORHOLD_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Say more on standard error (repeat for more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  anchorhold run -f pod.yaml --images ./images --tee software
+  anchorhold policy generate -f pod.yaml --images ./images -o out.yaml
+  anchorhold policy show -f out.yaml
+  anchorhold key import demo/message --for out.yaml --generate
+  anchorhold verify evidence.json --policy out.yaml";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a pod in a confidential VM on this machine, no cluster needed
+    Run(Run),
+    /// Generate, show and explain policies
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Build and measure the guest image
+    #[command(subcommand)]
+    Guest(Guest),
+    /// Keys in the local key service
+    #[command(subcommand)]
+    Key(Key),
+    /// Say what a report proves, claim by claim
+    Verify(Verify),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where a pod and its images come from.
+#[derive(Debug, Clone, Args)]
+pub struct Source {
+    /// Kubernetes YAML with one Pod or Deployment; `-` reads standard input
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub file: PathBuf,
+    /// Its images.
+    #[command(flatten)]
+    pub images: Images,
+}
+
+/// Where images come from.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Images {
+    /// OCI layout folder or oci-archive that is asked before a registry (repeatable)
+    #[arg(long, value_name = "DIR|ARCHIVE")]
+    pub images: Vec<PathBuf>,
+    /// Registry that is spoken to in plain HTTP (repeatable)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub plain_http: Vec<String>,
+}
+
+/// What plays or is the CPU's security processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tee {
+    /// Real hardware if it is there, else stop and say so
+    Auto,
+    /// AMD SEV-SNP
+    Snp,
+    /// Intel TDX
+    Tdx,
+    /// The same run without confidentiality: a process of the host signs the reports
+    Software,
+}
+
+/// `anchorhold run`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Example:
+  anchorhold run -f examples/sealed-message/pod.yaml --images target/demo/images --tee software --danger-accept-software-tee
+
+The exit code is the pod's.")]
+pub struct Run {
+    /// The pod.
+    #[command(flatten)]
+    pub source: Source,
+    /// The trusted execution environment
+    #[arg(long, value_enum, default_value_t = Tee::Auto)]
+    pub tee: Tee,
+    /// Let the embedded key service accept the software TEE's root: keys are released to a VM that the host can read
+    #[arg(long)]
+    pub danger_accept_software_tee: bool,
+    /// The guest image [default: DATA/guest]
+    #[arg(long, env = "ANCHORHOLD_GUEST", value_name = "DIR")]
+    pub guest: Option<PathBuf>,
+    /// Print one JSON object a line on standard error for each stage, and at the end
+    #[arg(long)]
+    pub json: bool,
+    /// Print how long each stage took
+    #[arg(long)]
+    pub stages: bool,
+}
+
+/// `anchorhold policy …`
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Pin every image tag to its digest and add the policy annotation
+    Generate(Generate),
+    /// The policy in people's words: who may run what
+    Show {
+        /// Kubernetes YAML with a policy annotation
+        #[arg(short = 'f', long = "file", value_name = "FILE")]
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Which rule and field denied a request, found and expected
+    Explain {
+        /// Kubernetes YAML with a policy annotation
+        #[arg(short = 'f', long = "file", value_name = "FILE")]
+        file: PathBuf,
+        /// The request as JSON: {"kind": "CreateContainerRequest", "request": {...}}
+        #[arg(long, value_name = "FILE")]
+        request: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `anchorhold policy generate`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  anchorhold policy generate -f pod.yaml --images ./images -o out.yaml && kubectl apply -f out.yaml")]
+pub struct Generate {
+    /// The pod.
+    #[command(flatten)]
+    pub source: Source,
+    /// Where the YAML goes [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print digests and sizes as JSON on standard output (needs -o)
+    #[arg(long, requires = "output")]
+    pub json: bool,
+}
+
+/// `anchorhold guest …`
+#[derive(Debug, Subcommand)]
+pub enum Guest {
+    /// Build the guest image from a Debian kernel and the guest's static binaries
+    Build(GuestBuild),
+    /// Print the launch measurement that a report of this guest image carries
+    Measure {
+        /// The guest image [default: DATA/guest]
+        #[arg(long, env = "ANCHORHOLD_GUEST", value_name = "DIR")]
+        guest: Option<PathBuf>,
+        /// Virtual CPUs of the VM
+        #[arg(long, default_value_t = 1)]
+        vcpus: u32,
+        /// The trusted execution environment
+        #[arg(long, value_enum, default_value_t = Tee::Software)]
+        tee: Tee,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `anchorhold guest build`
+#[derive(Debug, Args)]
+pub struct GuestBuild {
+    /// The static anchorhold-init
+    #[arg(long, value_name = "FILE")]
+    pub init: PathBuf,
+    /// The static anchorhold-agent
+    #[arg(long, value_name = "FILE")]
+    pub agent: PathBuf,
+    /// `debian`, or a kernel image file with its modules built in
+    #[arg(long, default_value = "debian", value_name = "debian|FILE")]
+    pub kernel: String,
+    /// Where the image goes [default: DATA/guest]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Where downloaded kernel packages are kept [default: CACHE/kernel]
+    #[arg(long, value_name = "DIR")]
+    pub kernel_cache: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `anchorhold key …`
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Import a key under a release policy derived from a pod
+    Import(KeyImport),
+    /// List the keys: names, kinds, what a release needs; never their bytes
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `anchorhold key import`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("secret").required(true), after_help = "Example:
+  anchorhold key import demo/message --for out.yaml --generate")]
+pub struct KeyImport {
+    /// The key's name, for example demo/message
+    pub name: String,
+    /// Read the key's bytes from this file (`-`: standard input)
+    #[arg(long, value_name = "FILE", group = "secret")]
+    pub from: Option<PathBuf>,
+    /// Make 32 random bytes
+    #[arg(long, group = "secret")]
+    pub generate: bool,
+    /// Release to the pod of this YAML only (it must carry its policy annotation)
+    #[arg(long = "for", value_name = "FILE")]
+    pub pod: PathBuf,
+    /// The guest image that the pod must run in [default: DATA/guest]
+    #[arg(long, env = "ANCHORHOLD_GUEST", value_name = "DIR")]
+    pub guest: Option<PathBuf>,
+    /// The trusted execution environment that the pod must run in
+    #[arg(long, value_enum, default_value_t = Tee::Snp)]
+    pub tee: Tee,
+    /// Release to the software TEE too: to a VM that the host can read
+    #[arg(long)]
+    pub danger_accept_software_tee: bool,
+    /// Replace a key of the same name
+    #[arg(long)]
+    pub replace: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `anchorhold verify`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  anchorhold verify evidence.json --policy out.yaml --guest ./guest")]
+pub struct Verify {
+    /// Evidence document (JSON); `-` reads standard input
+    pub evidence: PathBuf,
+    /// The YAML whose policy the report must carry in HOST_DATA
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// The guest image whose launch measurement the report must carry
+    #[arg(long, env = "ANCHORHOLD_GUEST", value_name = "DIR")]
+    pub guest: Option<PathBuf>,
+    /// Certificates (PEM or DER) if the evidence has none: VCEK or VLEK, ASK, ARK (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub certificate: Vec<PathBuf>,
+    /// Accept this root of a software TEE (DER): its reports prove nothing about hardware
+    #[arg(long, value_name = "FILE")]
+    pub danger_software_root: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}

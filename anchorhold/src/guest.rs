@@ -1,0 +1,121 @@
+//! `anchorhold guest build` and `guest measure`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ah_digest::Sha384;
+use ah_guest_image::{BuildOptions, GuestImage, KernelChoice, Machine};
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::cli::{self, Tee};
+use crate::dirs::Dirs;
+use crate::ui::{Stage, failure};
+
+/// The vCPU model whose save area is measured: EPYC, the model that QEMU is asked for on SEV-SNP.
+const VCPU_SIG_EPYC: u32 = 0x0080_0f12;
+/// SEV_FEATURES of the save area: SEV-SNP active and nothing else.
+const SEV_FEATURES_SNP: u64 = 1;
+
+/// Builds the guest image.
+pub(crate) fn build(dirs: &Dirs, options: &cli::GuestBuild) -> Result<()> {
+    let kernel = match options.kernel.as_str() {
+        "debian" => KernelChoice::Debian,
+        file => KernelChoice::File(file.into()),
+    };
+    let stage = Stage::begin("guest image");
+    let image = ah_guest_image::build(&BuildOptions {
+        init: options.init.clone(),
+        agent: options.agent.clone(),
+        out: options.out.clone().unwrap_or_else(|| dirs.guest()),
+        cache: options.kernel_cache.clone().unwrap_or_else(|| dirs.kernel()),
+        kernel,
+    })?;
+    stage.end(image.folder.display());
+    if options.json {
+        println!("{}", serde_json::to_string(&image.manifest)?);
+    }
+    Ok(())
+}
+
+/// Prints the launch measurement.
+pub(crate) fn measure(
+    dirs: &Dirs,
+    guest: Option<&Path>,
+    vcpus: u32,
+    tee: Tee,
+    as_json: bool,
+) -> Result<()> {
+    let image = load(dirs, guest)?;
+    let tee = tee_of(tee)?;
+    let measurement = measurement(&image, vcpus, tee)?;
+    if as_json {
+        let tee = serde_json::to_value(tee)?;
+        println!("{}", json!({ "measurement": measurement, "vcpus": vcpus, "tee": tee }));
+    } else {
+        println!("{measurement}");
+    }
+    Ok(())
+}
+
+/// Reads the guest image and checks it against its manifest.
+pub fn load(dirs: &Dirs, guest: Option<&Path>) -> Result<GuestImage> {
+    let folder = guest.map_or_else(|| dirs.guest(), Path::to_path_buf);
+    if !folder.join("manifest.json").is_file() {
+        return Err(failure(
+            format!("there is no guest image in {}", folder.display()),
+            "`anchorhold guest build` makes one, `cargo xtask setup` does so from a checkout; --guest names another folder",
+        ));
+    }
+    GuestImage::load(&folder).with_context(|| format!("guest image {}", folder.display()))
+}
+
+/// The launch measurement that a report of this image carries on a machine with the firmware of this one.
+pub fn measurement(image: &GuestImage, vcpus: u32, tee: ah_evidence::Tee) -> Result<Sha384> {
+    let firmware = firmware()?;
+    let bytes = fs::read(&firmware).with_context(|| format!("reading {}", firmware.display()))?;
+    let machine = Machine {
+        firmware: &bytes,
+        vcpus,
+        vcpu_sig: VCPU_SIG_EPYC,
+        sev_features: SEV_FEATURES_SNP,
+    };
+    Ok(ah_guest_image::measure(image, &machine, tee)?)
+}
+
+/// What the software TEE measures: the very bytes that QEMU is given.
+pub fn launch_inputs<'a>(
+    firmware: &'a [u8],
+    kernel: &'a [u8],
+    initrd: &'a [u8],
+    cmdline: &'a str,
+    vcpus: u32,
+) -> ah_launch::LaunchInputs<'a> {
+    ah_launch::LaunchInputs {
+        firmware,
+        kernel,
+        initrd,
+        cmdline,
+        vcpus,
+        vcpu_sig: VCPU_SIG_EPYC,
+        sev_features: SEV_FEATURES_SNP,
+    }
+}
+
+/// The firmware that QEMU is given.
+pub fn firmware() -> Result<PathBuf> {
+    Ok(ah_vmm::firmware::find()?)
+}
+
+/// The TEE by name; `auto` is for `run` only, where there is a machine to look at.
+pub(crate) fn tee_of(tee: Tee) -> Result<ah_evidence::Tee> {
+    match tee {
+        Tee::Software => Ok(ah_evidence::Tee::Software),
+        Tee::Snp => Ok(ah_evidence::Tee::Snp),
+        Tee::Tdx => Ok(ah_evidence::Tee::Tdx),
+        Tee::Auto => Err(failure(
+            "the tee must be named here",
+            "--tee snp, or --tee software for a run without confidentiality",
+        )),
+    }
+}

@@ -1,0 +1,192 @@
+//! `anchorhold key import` and `key list`, and the key service that `run` embeds.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use ah_keyservice::{KeyService, OnExisting, Options};
+use ah_policy::PolicyDocument;
+use ah_release_api::policy::{PodFacts, TeeKind};
+use ah_release_api::{KeyId, KeyKind, MAX_SECRET_BYTES, ReleasePolicy, Secret};
+use ah_software_tee::SoftwareTee;
+use ah_verifier::TrustedRoots;
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::cli::{KeyImport, Tee};
+use crate::dirs::Dirs;
+use crate::guest;
+use crate::ui::{self, failure};
+
+/// Bytes of a key that is made here.
+const GENERATED_BYTES: usize = 32;
+
+/// Whose reports the embedded key service believes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accept {
+    /// AMD's roots only.
+    Hardware,
+    /// The root of this user's software TEE too: asked for by an option with `danger` in its name.
+    DangerSoftwareTee,
+}
+
+impl Accept {
+    /// What the option said.
+    pub fn from_option(danger_accept_software_tee: bool) -> Self {
+        if danger_accept_software_tee { Self::DangerSoftwareTee } else { Self::Hardware }
+    }
+}
+
+/// Opens the local key service.
+pub async fn open(
+    dirs: &Dirs,
+    accept: Accept,
+    observe: Option<ah_keyservice::Observer>,
+) -> Result<KeyService> {
+    let roots = match accept {
+        Accept::Hardware => TrustedRoots::amd(),
+        Accept::DangerSoftwareTee => {
+            let tee = SoftwareTee::open(dirs.software_tee())?;
+            TrustedRoots::amd().danger_with_software_root(tee.root_der())?
+        }
+    };
+    let mut options = Options::new(roots);
+    options.observer = observe;
+    let dir = dirs.keys();
+    if let Some(parent) = dir.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    }
+    KeyService::open(&dir, options)
+        .await
+        .with_context(|| format!("key service in {}", dir.display()))
+}
+
+/// Imports a key under the release policy that follows from a pod.
+pub(crate) async fn import(dirs: &Dirs, options: &KeyImport) -> Result<()> {
+    let id: KeyId = options.name.parse()?;
+    let policy = release_policy(dirs, options)?;
+    let secret = secret(options)?;
+    let on_existing = if options.replace { OnExisting::Replace } else { OnExisting::Refuse };
+    let service = open(dirs, Accept::Hardware, None).await?;
+    let info = service.import(&id, KeyKind::Oct, &secret, policy, on_existing).await?;
+    service.close().await;
+    if options.json {
+        let policy: serde_json::Value = serde_json::from_str(&info.policy.to_json())?;
+        println!(
+            "{}",
+            json!({ "name": info.id.as_str(), "bytes": secret.as_bytes().len(), "release_policy": policy })
+        );
+    } else {
+        println!("imported {} ({} bytes)", info.id.as_str(), secret.as_bytes().len());
+        println!("{}", info.policy.to_json_pretty());
+    }
+    Ok(())
+}
+
+/// Lists the keys.
+pub(crate) async fn list(dirs: &Dirs, as_json: bool) -> Result<()> {
+    let service = open(dirs, Accept::Hardware, None).await?;
+    let mut damaged = None;
+    for entry in service.list().await? {
+        match entry {
+            Ok(info) if as_json => {
+                let policy: serde_json::Value = serde_json::from_str(&info.policy.to_json())?;
+                let created = info.created.duration_since(std::time::UNIX_EPOCH)?.as_secs();
+                println!(
+                    "{}",
+                    json!({ "name": info.id.as_str(), "created_unix_s": created, "release_policy": policy })
+                );
+            }
+            Ok(info) => {
+                println!("{}\n{}", info.id.as_str(), indented(&info.policy.to_json_pretty()))
+            }
+            Err(error) => damaged = Some(error),
+        }
+    }
+    service.close().await;
+    damaged.map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn release_policy(dirs: &Dirs, options: &KeyImport) -> Result<ReleasePolicy> {
+    let tee = match options.tee {
+        Tee::Snp => ah_evidence::Tee::Snp,
+        Tee::Software if options.danger_accept_software_tee => ah_evidence::Tee::Software,
+        Tee::Software => {
+            return Err(failure(
+                "a key for the software TEE would be released to a VM that the host can read",
+                "--danger-accept-software-tee says that you want that",
+            ));
+        }
+        Tee::Tdx | Tee::Auto => {
+            return Err(failure(
+                format!("keys cannot be released to tee {:?} in this version", options.tee),
+                "--tee snp, or --tee software --danger-accept-software-tee for a trial",
+            ));
+        }
+    };
+    let document = policy_of(&options.pod)?;
+    let image = guest::load(dirs, options.guest.as_deref())?;
+    let facts = PodFacts {
+        tee: if tee == ah_evidence::Tee::Software { TeeKind::Software } else { TeeKind::SevSnp },
+        launch_measurements: vec![guest::measurement(&image, crate::run::VCPUS, tee)?],
+        host_data: document.host_data_snp()?,
+    };
+    if tee == ah_evidence::Tee::Software {
+        eprintln!("{}: this key will be released to a VM that the host can read", ui::SOFTWARE_TEE);
+    }
+    Ok(ReleasePolicy::for_pod(&facts)?)
+}
+
+/// The policy that a YAML file carries in its annotation.
+pub(crate) fn policy_of(file: &Path) -> Result<PolicyDocument> {
+    let text = read_text(file)?;
+    let manifest = ah_manifest::read_file(file, &text).map_err(crate::manifest_error)?;
+    let pod = crate::prepare::the_pod(&manifest)?;
+    PolicyDocument::from_annotations(pod.annotations()).map_err(|error| {
+        failure(
+            format!("{}: {error}", file.display()),
+            format!(
+                "`anchorhold policy generate -f {} -o out.yaml` adds the annotation",
+                file.display()
+            ),
+        )
+    })
+}
+
+/// Reads a text file; `-` is standard input.
+pub(crate) fn read_text(file: &Path) -> Result<String> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("reading standard input")?;
+        return Ok(text);
+    }
+    fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
+}
+
+fn secret(options: &KeyImport) -> Result<Secret> {
+    let bytes = match &options.from {
+        None => {
+            let mut bytes = vec![0; GENERATED_BYTES];
+            getrandom::fill(&mut bytes)
+                .map_err(|error| anyhow::anyhow!("no randomness for a new key: {error}"))?;
+            bytes
+        }
+        Some(file) => {
+            let mut source: Box<dyn std::io::Read> = if file == Path::new("-") {
+                Box::new(std::io::stdin())
+            } else {
+                Box::new(
+                    fs::File::open(file).with_context(|| format!("reading {}", file.display()))?,
+                )
+            };
+            let mut bytes = Vec::new();
+            source.by_ref().take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+            bytes
+        }
+    };
+    Ok(Secret::new(bytes)?)
+}

@@ -1,0 +1,281 @@
+//! `anchorhold run`: kubelet, containerd, shim, key service and (with `--tee software`) the CPU on one machine.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ah_evidence::{GuestPolicy, HostData, SOFTWARE_REPORT_PORT};
+use ah_guest_image::GuestImage;
+use ah_keyservice::{KeyService, LogEntry, Verdict};
+use ah_sandbox::{
+    Events, GuestFiles, NetworkMode, Outcome, SandboxConfig, SandboxError, Stage, Stop, Stream,
+    VsockService,
+};
+use ah_software_tee::SoftwareTee;
+use ah_vmm::{TeeLaunch, Tools};
+use anyhow::{Context, Result};
+use serde_json::json;
+use tokio::runtime::Handle;
+
+use crate::cli::{Run, Tee};
+use crate::dirs::Dirs;
+use crate::keys::{self, Accept};
+use crate::prepare::Prepared;
+use crate::ui::{self, failure};
+use crate::{guest, prepare};
+
+/// Virtual CPUs of a pod's VM; part of the launch measurement. Sizing by the pod's limits comes with the Kubernetes node.
+pub const VCPUS: u32 = 1;
+/// What kernel, agent and page tables need beside the containers.
+const GUEST_OWN_MIB: u64 = 192;
+/// Memory for containers without a limit.
+const DEFAULT_MIB: u64 = 256;
+/// Longest time from the VM's start to the agent's first answer: slow machines emulate.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
+/// A run that is about to start: what the host hands to the VM, all of it the host's to change.
+pub struct Launch {
+    /// VM, disks, requests.
+    pub sandbox: SandboxConfig,
+    /// HOST_DATA of the report.
+    pub host_data: HostData,
+    /// POLICY of the report.
+    pub guest_policy: GuestPolicy,
+    /// The software TEE's folder and the key service, served to the guest.
+    services: Services,
+}
+
+struct Services {
+    software_tee: SoftwareTee,
+    keys: Arc<KeyService>,
+}
+
+/// `anchorhold run`
+pub(crate) async fn run(dirs: &Dirs, options: &Run) -> Result<ExitCode> {
+    let start = Instant::now();
+    check_tee(options.tee)?;
+    eprintln!("{}", ui::SOFTWARE_TEE);
+    let image = guest::load(dirs, options.guest.as_deref())?;
+    let prepared = prepare::prepare(dirs, &options.source).await?;
+    let talk = Arc::new(Talk::new(options, start));
+    let accept = Accept::from_option(options.danger_accept_software_tee);
+    let launch = Launch::new(dirs, &image, prepared, accept, talk.clone().observer()).await?;
+    let outcome = launch.start(talk, stop_on_signals()?).await;
+    match outcome {
+        Ok(outcome) => Ok(exit_code(&outcome)),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// Real hardware is for machines that have it; nothing falls back to software on its own.
+fn check_tee(tee: Tee) -> Result<()> {
+    let hint = "--tee software runs the same without confidentiality";
+    match tee {
+        Tee::Software => Ok(()),
+        Tee::Auto => Err(failure(
+            "this machine has no TEE that this version of `anchorhold run` can launch: found no SEV-SNP or TDX host",
+            hint,
+        )),
+        Tee::Snp | Tee::Tdx => Err(failure(
+            format!(
+                "this machine cannot launch tee {tee:?}: its QEMU and kernel offer no such guest"
+            ),
+            hint,
+        )),
+    }
+}
+
+impl Launch {
+    /// Puts together what an honest host would start.
+    pub async fn new(
+        dirs: &Dirs,
+        image: &GuestImage,
+        prepared: Prepared,
+        accept: Accept,
+        observe: Option<ah_keyservice::Observer>,
+    ) -> Result<Self> {
+        let tools = Tools::find(&[])?;
+        let cache = dirs.layers();
+        let accelerator = ah_vmm::accelerator::choose(&tools.qemu, &cache).await?;
+        let software_tee = SoftwareTee::open(dirs.software_tee())?;
+        let keys = Arc::new(keys::open(dirs, accept, observe).await?);
+        let host_data = prepared.document.host_data_snp()?;
+        let sandbox = SandboxConfig {
+            memory_mib: memory_mib(&prepared.pod)?,
+            pod: prepared.pod,
+            initdata_disk: Some(prepared.initdata.to_disk()),
+            guest: GuestFiles {
+                kernel: image.kernel.clone(),
+                initrd: image.initrd.clone(),
+                cmdline: image.command_line(ah_evidence::Tee::Software)?,
+                firmware: guest::firmware()?,
+            },
+            layers: prepared.layers,
+            services: Vec::new(),
+            tools,
+            accelerator,
+            tee: TeeLaunch::None,
+            vcpus: VCPUS,
+            network: NetworkMode::User,
+            boot_limit: BOOT_LIMIT,
+            tamper: None,
+        };
+        let services = Services { software_tee, keys };
+        Ok(Self { sandbox, host_data, guest_policy: GuestPolicy::STRICT, services })
+    }
+
+    /// Measures the very files that QEMU will be given, starts the VM and runs the pod to its end.
+    ///
+    /// # Errors
+    /// [`SandboxError`], split by blame.
+    pub async fn start(self, events: Arc<dyn Events>, stop: Stop) -> Result<Outcome, SandboxError> {
+        let config =
+            self.serve().map_err(|error| SandboxError::Config { detail: format!("{error:#}") })?;
+        ah_sandbox::run(config, events, stop).await
+    }
+
+    fn serve(self) -> Result<SandboxConfig> {
+        let Self { mut sandbox, host_data, guest_policy, services } = self;
+        let read = |path| {
+            fs::read(path).with_context(|| format!("reading {}", std::path::Path::display(path)))
+        };
+        let files = &sandbox.guest;
+        let (firmware, kernel, initrd) =
+            (read(&files.firmware)?, read(&files.kernel)?, read(&files.initrd)?);
+        let inputs =
+            guest::launch_inputs(&firmware, &kernel, &initrd, &files.cmdline, sandbox.vcpus);
+        let reports = services.software_tee.launch(&inputs, host_data, guest_policy)?;
+        sandbox.services.push(VsockService::new(SOFTWARE_REPORT_PORT, move |stream| {
+            if let Err(error) = reports.serve(stream) {
+                tracing::debug!(%error, "software report service");
+            }
+        }));
+        let handler = services.keys.blocking_handler(Handle::current());
+        sandbox.services.push(VsockService::new(ah_agent_api::ports::KEY_RELEASE, handler));
+        Ok(sandbox)
+    }
+}
+
+/// The VM's memory: the containers' limits, or a default where one has none, and the guest's own need.
+fn memory_mib(pod: &ah_pod::Pod) -> Result<u32> {
+    let limits: u64 = pod
+        .containers
+        .iter()
+        .map(|container| match container.resources.memory_limit_bytes {
+            Some(bytes) => bytes.div_ceil(1 << 20),
+            None => DEFAULT_MIB,
+        })
+        .sum();
+    u32::try_from(limits + GUEST_OWN_MIB).context("memory limits of the pod are beyond any machine")
+}
+
+/// Ctrl-C and SIGTERM: once for the containers' own way, twice for at once.
+fn stop_on_signals() -> Result<Stop> {
+    let (handle, stop) = Stop::new();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            eprintln!("stopping (again: at once)");
+            handle.end();
+        }
+    });
+    Ok(stop)
+}
+
+fn exit_code(outcome: &Outcome) -> ExitCode {
+    ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(u8::MAX))
+}
+
+/// Names the refusing part first; the library's text says why.
+pub fn refused(error: SandboxError) -> anyhow::Error {
+    anyhow::Error::new(error)
+}
+
+/// What is printed while a pod runs.
+struct Talk {
+    stages: bool,
+    json: bool,
+    start: Instant,
+    base: Instant,
+    out: Mutex<()>,
+}
+
+impl Talk {
+    fn new(options: &Run, start: Instant) -> Self {
+        let (stages, json) = (options.stages, options.json);
+        Self { stages, json, start, base: Instant::now(), out: Mutex::new(()) }
+    }
+
+    fn observer(self: Arc<Self>) -> Option<ah_keyservice::Observer> {
+        Some(Arc::new(move |entry: &LogEntry| self.decision(entry)))
+    }
+
+    fn decision(&self, entry: &LogEntry) {
+        let key = entry.key_id.as_ref().map(|id| id.as_str()).unwrap_or("-");
+        let tee = entry.tee.as_deref().unwrap_or("unknown");
+        let verdict = match entry.decision {
+            Verdict::Released => "released",
+            Verdict::Refused => "refused",
+            Verdict::Done => return,
+        };
+        let reasons = entry.reasons.join("; ");
+        let _one = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.json {
+            eprintln!(
+                "{}",
+                json!({ "key_service": verdict, "key": key, "tee": tee, "reasons": entry.reasons })
+            );
+        } else if reasons.is_empty() {
+            eprintln!("key service: {verdict} {key} (tee: {tee})");
+        } else {
+            eprintln!("key service: {verdict} {key} (tee: {tee}): {reasons}");
+        }
+    }
+}
+
+impl Events for Talk {
+    fn output(&self, container: &str, stream: Stream, line: &[u8]) {
+        let _one = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = format!("[{container}] ").into_bytes();
+        text.extend_from_slice(line);
+        text.push(b'\n');
+        // A closed pipe on our side must not end the pod.
+        let _ = match stream {
+            Stream::Stdout => std::io::stdout().write_all(&text),
+            Stream::Stderr => std::io::stderr().write_all(&text),
+        };
+    }
+
+    fn stage(&self, stage: &Stage) {
+        let seconds = stage.at.as_secs_f64();
+        let total = (self.base - self.start + stage.at).as_secs_f64();
+        let subject = stage.subject.as_deref();
+        let _one = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.json {
+            let name = stage.name.to_string();
+            eprintln!(
+                "{}",
+                json!({ "stage": name, "subject": subject, "vm_s": seconds, "total_s": total })
+            );
+        } else if self.stages {
+            let subject = subject.map(|subject| format!(" ({subject})")).unwrap_or_default();
+            eprintln!("{total:>8.3} s  {}{subject}", stage.name);
+        }
+    }
+
+    fn ended(&self, container: &str, exit_code: i32) {
+        if exit_code != 0 && !self.json {
+            eprintln!("container {container} ended with exit code {exit_code}");
+        }
+    }
+
+    fn out_of_memory(&self, container: &str) {
+        eprintln!("container {container} ran out of memory");
+    }
+}

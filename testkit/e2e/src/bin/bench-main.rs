@@ -1,0 +1,256 @@
+//! The figures of `cargo xtask bench main` that need the whole system: start-up, policy decision, report verification.
+//!
+//! Prints one row a figure; with `--json` one object a line: name, value, unit, reference, ratio, goal, met.
+#![forbid(unsafe_code)]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use ah_agent_api::Request;
+use ah_evidence::{GuestPolicy, HostData};
+use ah_permit::{Policy, State, decide};
+use ah_software_tee::SoftwareTee;
+use ah_testkit_e2e::Scene;
+use ah_testkit_images::busybox;
+use ah_verifier::{Revocation, TrustedRoots};
+use ah_vmm::{RunDir, Vm};
+use anchorhold::guest;
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use serde_json::{Value, json};
+
+/// Runs of the pod, and of the bare boot, taken in turns.
+const ROUNDS: usize = 7;
+const DECISIONS: usize = 200;
+const CONTAINERS: usize = 10;
+const VERIFY_FOR: Duration = Duration::from_secs(3);
+const LINE: &str = "first line of output";
+
+#[derive(Parser)]
+struct Options {
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// The static program that powers off at once
+    #[arg(long)]
+    bench_init: PathBuf,
+}
+
+fn main() -> Result<()> {
+    ah_vmm::supervisor::run_if_asked();
+    let options = Options::parse();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(start_up(&options))?;
+    runtime.block_on(decision(&options))?;
+    verification(&options)
+}
+
+/// One figure.
+struct Row<'a> {
+    name: &'a str,
+    value: f64,
+    unit: &'a str,
+    reference: Option<f64>,
+    goal: Option<(&'a str, bool)>,
+}
+
+fn print(options: &Options, row: &Row<'_>) {
+    let ratio = row.reference.map(|reference| row.value / reference);
+    if options.json {
+        let (goal, met) = row.goal.unzip();
+        println!(
+            "{}",
+            json!({ "name": row.name, "value": row.value, "unit": row.unit, "reference": row.reference, "ratio": ratio, "goal": goal, "met": met })
+        );
+        return;
+    }
+    let against = match (row.reference, ratio) {
+        (Some(reference), Some(ratio)) => format!("reference {reference:.3}, ratio {ratio:.2}"),
+        _ => String::new(),
+    };
+    let goal = match row.goal {
+        Some((goal, true)) => format!("goal {goal}: met"),
+        Some((goal, false)) => format!("goal {goal}: NOT met"),
+        None => String::new(),
+    };
+    println!("{:52} {:>10.3} {:5} {against:32} {goal}", row.name, row.value, row.unit);
+}
+
+/// `anchorhold run`, everything cached, to the first line; and the bare boot of the same kernel by the same QEMU command.
+async fn start_up(options: &Options) -> Result<()> {
+    let scene = Scene::shell(&format!("echo {LINE}"))?;
+    scene.prepared().await?;
+    let mut to_first_line = Vec::new();
+    let mut bare = Vec::new();
+    let mut stages: Vec<(String, Vec<f64>)> = Vec::new();
+    run_pod(&scene, &mut Vec::new())?;
+    for _ in 0..ROUNDS {
+        bare.push(bare_boot(&scene, &options.bench_init).await?);
+        to_first_line.push(run_pod(&scene, &mut stages)?);
+    }
+    let (run, bare) = (median(&mut to_first_line), median(&mut bare));
+    let over = run - bare;
+    for (name, times) in &mut stages {
+        let name = format!("start-up, {name}");
+        print(
+            options,
+            &Row { name: &name, value: median(times), unit: "s", reference: None, goal: None },
+        );
+    }
+    print(
+        options,
+        &Row {
+            name: "run to first output, all cached",
+            value: run,
+            unit: "s",
+            reference: Some(bare),
+            goal: None,
+        },
+    );
+    print(
+        options,
+        &Row {
+            name: "the same less the bare boot",
+            value: over,
+            unit: "s",
+            reference: None,
+            goal: Some(("at most 1.0 s", over <= 1.0)),
+        },
+    );
+    Ok(())
+}
+
+/// Time from the start of the process to its first line on standard output, seconds.
+fn run_pod(scene: &Scene, stages: &mut Vec<(String, Vec<f64>)>) -> Result<f64> {
+    let start = Instant::now();
+    let mut child = Command::new(beside("anchorhold")?)
+        .args(scene.run_arguments())
+        .arg("--json")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("stdout")?).read_line(&mut line)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let errors = std::io::read_to_string(child.stderr.take().context("stderr")?)?;
+    ensure!(child.wait()?.success() && line.contains(LINE), "the pod failed: {line}{errors}");
+    for stage in errors.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let (Some(name), Some(at)) = (stage["stage"].as_str(), stage["total_s"].as_f64()) else {
+            continue;
+        };
+        match stages.iter_mut().find(|(known, _)| known == name) {
+            Some((_, times)) => times.push(at),
+            None => stages.push((name.into(), vec![at])),
+        }
+    }
+    Ok(seconds)
+}
+
+/// The pod's own QEMU command, its initrd exchanged for one that powers off.
+async fn bare_boot(scene: &Scene, bench_init: &Path) -> Result<f64> {
+    let initrd = scene.folder().join("reference.initrd");
+    std::fs::write(&initrd, ah_guest_image::reference_initrd(bench_init)?)?;
+    let launch = scene.launch(scene.prepared().await?).await?;
+    let tools = launch.sandbox.tools.clone();
+    let mut configured = ah_sandbox::Configured::new(launch.sandbox, std::sync::Arc::new(()))?;
+    let mut spec = configured.spec_mut().clone();
+    spec.initrd = Some(initrd);
+    let start = Instant::now();
+    let vm = Vm::start(&spec, &tools, RunDir::create()?).await?;
+    let exit = vm.wait().await;
+    let seconds = start.elapsed().as_secs_f64();
+    if exit != ah_vmm::VmExit::PoweredOff {
+        bail!("the bare boot ended with {exit:?}: {}", vm.console().text());
+    }
+    Ok(seconds)
+}
+
+/// One CreateContainer decision on a pod with ten containers.
+async fn decision(options: &Options) -> Result<()> {
+    let container = |number: usize| {
+        format!(
+            "    - {{ name: c{number}, image: \"localhost/busybox:1\", command: [sleep, \"{number}\"], env: [{{ name: N, value: \"{number}\" }}] }}\n"
+        )
+    };
+    let yaml = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{ name: ten }}\nspec:\n  containers:\n{}",
+        (0..CONTAINERS).map(container).collect::<String>()
+    );
+    let scene = Scene::new(&yaml, |images| {
+        images.add("localhost/busybox:1", &busybox()?)?;
+        Ok(())
+    })?;
+    let prepared = scene.prepared().await?;
+    let policy = Policy::compile(prepared.document.policy())?;
+    let host = ah_policygen::stand_in_host(&prepared.pod);
+    let mut state = State::new();
+    let mut times = Vec::new();
+    for request in ah_policygen::honest_requests(&prepared.pod, &host)? {
+        if matches!(request, Request::CreateContainer(_)) {
+            for _ in 0..DECISIONS {
+                let again = request.clone();
+                let start = Instant::now();
+                decide(&policy, &state, again)?;
+                times.push(start.elapsed().as_secs_f64() * 1e3);
+            }
+        }
+        let (_, changes) = decide(&policy, &state, request)?.into_parts();
+        state.commit(changes)?;
+    }
+    let value = median(&mut times);
+    print(
+        options,
+        &Row {
+            name: "CreateContainer decision, pod of 10 containers, median",
+            value,
+            unit: "ms",
+            reference: None,
+            goal: Some(("under 1 ms", value < 1.0)),
+        },
+    );
+    Ok(())
+}
+
+/// Chain and signature of one report, again and again on one core.
+fn verification(options: &Options) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let tee = SoftwareTee::open(folder.path().join("tee"))?;
+    let firmware = std::fs::read(guest::firmware()?)?;
+    let inputs = guest::launch_inputs(&firmware, b"kernel", b"initrd", "cmdline", 1);
+    let guest = tee.launch(&inputs, HostData::of(b"initdata"), GuestPolicy::STRICT)?;
+    let made = guest.report(&[7; 64])?;
+    let raw = made.report.clone();
+    let revocation = Revocation::NotChecked { reason: "a benchmark".into() };
+    let collateral = ah_collateral::from_cert_table(&made.auxblob, revocation)?;
+    let roots = TrustedRoots::amd().danger_with_software_root(tee.root_der())?;
+    let (start, now) = (Instant::now(), SystemTime::now());
+    let mut count = 0u32;
+    while start.elapsed() < VERIFY_FOR {
+        ah_verifier::verify(&raw, &collateral, now, &roots)?;
+        count += 1;
+    }
+    let value = f64::from(count) / start.elapsed().as_secs_f64();
+    print(
+        options,
+        &Row {
+            name: "report verification, chain and signature, one core",
+            value,
+            unit: "1/s",
+            reference: None,
+            goal: Some(("at least 500/s", value >= 500.0)),
+        },
+    );
+    Ok(())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn beside(name: &str) -> Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(name))
+}
