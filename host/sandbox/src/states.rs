@@ -4,8 +4,9 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use ah_agent_client::{AgentClient, Limit};
 use ah_pod::{HostValues, Pod, requests};
-use ah_vmm::{GUEST_MAC, RunDir, Vm, VmSpec};
+use ah_vmm::{GUEST_MAC, RunDir, Vm, VmError, VmSpec};
 use futures_util::future::try_join_all;
+use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
     Events, NetworkMode, SandboxConfig, SandboxError,
@@ -18,6 +19,7 @@ use crate::{
 
 /// vsock port of the agent.
 const AGENT_PORT: u32 = ah_agent_api::ports::AGENT;
+const SOFTWARE_REPORT_PORT: u32 = ah_agent_api::ports::SOFTWARE_REPORT;
 /// Time for the first answer on an open connection.
 const CHECK_LIMIT: Limit = Limit::Within(Duration::from_secs(10));
 
@@ -62,7 +64,7 @@ impl Configured {
         let vm = Vm::start(&spec, &config.tools, run_dir).await?;
         timeline.reached(StageName::VmStarted, None);
         let services = Services::start(&vm, &config.services, &timeline)?;
-        let stream = vm.connect_within(AGENT_PORT, config.boot_limit).await;
+        let stream = reach_agent(&vm, &services, &config).await;
         let vm = Machine::Vm(Box::new(vm));
         let stream = match stream {
             Ok(stream) => stream,
@@ -78,6 +80,28 @@ impl Configured {
         link.timeline.reached(StageName::AgentReady, None);
         Ok(Booted { link, pod: config.pod, host, network: config.network })
     }
+}
+
+/// Where init asks for a software report before it starts the agent, that is waited for first: attempts to reach a
+/// guest whose driver is just starting can leave the user-mode vsock device deaf for good (see `Vm::connect`).
+async fn reach_agent(
+    vm: &Vm,
+    services: &Services,
+    config: &SandboxConfig,
+) -> Result<UnixStream, VmError> {
+    let limit = config.boot_limit;
+    let reached = async {
+        if config.services.iter().any(|service| service.port == SOFTWARE_REPORT_PORT) {
+            tokio::select! {
+                () = services.first_contact() => {}
+                _ = vm.wait() => return Err(VmError::Ended),
+            }
+        }
+        vm.connect_within(AGENT_PORT, limit).await
+    };
+    timeout(limit, reached)
+        .await
+        .unwrap_or(Err(VmError::Timeout { what: "the guest's first contact", limit }))
 }
 
 /// The VM runs and the agent answers.

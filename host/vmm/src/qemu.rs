@@ -24,6 +24,10 @@ const SECCOMP: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 /// Hardware address of the guest's network card (QEMU's own range, 52:54:00).
 pub const GUEST_MAC: &str = "52:54:00:12:34:56";
 
+const VSOCK_ID: &str = "vsock0";
+/// Where QEMU's object model has the virtio half of that device.
+pub(crate) const VSOCK_QOM_PATH: &str = "/machine/peripheral/vsock0/virtio-backend";
+
 /// How the vsock device is backed, decided before the arguments are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum VsockDevice {
@@ -153,7 +157,7 @@ fn vsock_device(args: &mut Arguments, spec: &VmSpec, vsock: &VsockDevice) {
         VsockDevice::None => return,
         VsockDevice::User(socket) => {
             chardev(args, "vsock", socket);
-            json!({"driver": "vhost-user-vsock-pci", "chardev": "vsock"})
+            json!({"driver": "vhost-user-vsock-pci", "id": VSOCK_ID, "chardev": "vsock"})
         }
         VsockDevice::Kernel(cid) => json!({"driver": "vhost-vsock-pci", "guest-cid": cid}),
     };

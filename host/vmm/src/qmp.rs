@@ -33,6 +33,7 @@ pub(crate) struct Monitor {
     writer: OwnedWriteHalf,
     answers: mpsc::Receiver<Value>,
     shutdown: watch::Receiver<Option<Shutdown>>,
+    last_id: u64,
 }
 
 impl Monitor {
@@ -42,16 +43,32 @@ impl Monitor {
         let (answer_sender, answers) = mpsc::channel(4);
         let (shutdown_sender, shutdown) = watch::channel(None);
         tokio::spawn(read(BufReader::new(reader), answer_sender, shutdown_sender));
-        let mut monitor = Self { writer, answers, shutdown };
+        let mut monitor = Self { writer, answers, shutdown, last_id: 0 };
         monitor.command("qmp_capabilities").await?;
         Ok(monitor)
     }
 
+    /// Whether a vhost device's driver has started. A QEMU without the command (it came with 7.2, and its name
+    /// says that it may go) cannot tell: then it counts as started.
+    pub(crate) async fn vsock_driver_is_up(&mut self, path: &str) -> bool {
+        match self.run("x-query-virtio-status", json!({"path": path})).await {
+            Ok(status) => status["vhost-started"].as_bool().unwrap_or(true),
+            Err(_) => true,
+        }
+    }
+
     /// Runs a command without arguments.
     pub(crate) async fn command(&mut self, command: &'static str) -> Result<Value, VmError> {
-        let line = format!("{}\n", json!({"execute": command}));
+        self.run(command, json!({})).await
+    }
+
+    async fn run(&mut self, command: &'static str, arguments: Value) -> Result<Value, VmError> {
+        // An answer to a command whose asker gave up may still come: the number tells them apart.
+        self.last_id = self.last_id.wrapping_add(1);
+        let line = json!({"execute": command, "arguments": arguments, "id": self.last_id});
+        let line = format!("{line}\n");
         self.writer.write_all(line.as_bytes()).await.map_err(|_| VmError::Ended)?;
-        let answer = timeout(ANSWER_LIMIT, self.answers.recv())
+        let answer = timeout(ANSWER_LIMIT, self.answer())
             .await
             .map_err(|_| VmError::Timeout {
                 what: "an answer of qemu's monitor",
@@ -61,6 +78,15 @@ impl Monitor {
         match answer.get("return") {
             Some(value) => Ok(value.clone()),
             None => Err(VmError::Monitor { command, found: answer.to_string() }),
+        }
+    }
+
+    async fn answer(&mut self) -> Option<Value> {
+        loop {
+            let answer = self.answers.recv().await?;
+            if answer["id"] == self.last_id {
+                return Some(answer);
+            }
         }
     }
 
@@ -111,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn greeting_answer_and_event() {
         let monitor = qemu(concat!(
-            "{\"QMP\":{\"version\":{}}}\n{\"return\":{}}\n",
+            "{\"QMP\":{\"version\":{}}}\n{\"return\":{},\"id\":1}\n",
             "{\"event\":\"SHUTDOWN\",\"data\":{\"guest\":true,\"reason\":\"guest-shutdown\"}}\n",
         ))
         .await
@@ -123,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_error_is_told_with_its_command() {
-        let error = qemu("{\"error\":{\"class\":\"GenericError\"}}\n").await.unwrap_err();
+        let error = qemu("{\"error\":{\"class\":\"GenericError\"},\"id\":1}\n").await.unwrap_err();
         assert!(matches!(error, VmError::Monitor { command: "qmp_capabilities", .. }));
     }
 }

@@ -9,13 +9,14 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::watch,
+    sync::{Mutex, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -38,6 +39,8 @@ const VSOCK_BRIDGE: &str = "vhost-device-vsock";
 const VSOCK_SOCKET: &str = "v";
 /// Between attempts to reach a port that nobody listens on yet.
 const CONNECT_PAUSE: Duration = Duration::from_millis(5);
+/// For the vsock device to take in what QEMU sent.
+const DEVICE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a VM ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +66,8 @@ pub struct Vm {
     control: StdUnixStream,
     supervisor: Child,
     endpoint: Endpoint,
-    monitor: Option<Monitor>,
+    monitor: Mutex<Option<Monitor>>,
+    driver_up: AtomicBool,
     exit: watch::Receiver<Option<VmExit>>,
     console: ConsoleTail,
     log: ConsoleTail,
@@ -92,7 +96,8 @@ impl Vm {
             control,
             supervisor,
             endpoint: endpoint(&device, &run_dir),
-            monitor: None,
+            monitor: Mutex::new(None),
+            driver_up: AtomicBool::new(false),
             exit,
             console: ConsoleTail::default(),
             log: ConsoleTail::default(),
@@ -145,7 +150,7 @@ impl Vm {
             Err(error) => return Err(error),
         };
         let shutdown = monitor.shutdown();
-        self.monitor = Some(monitor);
+        *self.monitor.get_mut() = Some(monitor);
         tokio::spawn(async move {
             let end = first_end.await.unwrap_or_default();
             exit.send_replace(Some(vm_exit(end, shutdown).await));
@@ -181,10 +186,18 @@ impl Vm {
 
     /// One attempt to reach a listener in the guest.
     ///
+    /// vhost-device-vsock 0.3 loses its worker when an attempt arrives between the guest driver's memory map
+    /// and its queues, a window of about a millisecond in the driver's start. A caller that knows a sign of
+    /// life (a connection from the guest) waits for it; the others are held back here until QEMU says that the
+    /// driver is up.
+    ///
     /// # Errors
     /// [`VmError::Refused`] when nobody listens, [`VmError::Ended`] when the VM ends meanwhile.
     pub async fn connect(&self, port: u32) -> Result<UnixStream, VmError> {
         let mut exit = self.exit.clone();
+        if !self.driver_is_up().await {
+            return Err(VmError::Refused { port });
+        }
         tokio::select! {
             connected = self.endpoint.connect(port) => match connected {
                 Err(_) if self.exit.borrow().is_some() => Err(VmError::Ended),
@@ -192,6 +205,22 @@ impl Vm {
             },
             _ = exit.wait_for(Option::is_some) => Err(VmError::Ended),
         }
+    }
+
+    /// Whether the guest's vsock driver has started, as far as QEMU can tell; asked until it has.
+    async fn driver_is_up(&self) -> bool {
+        if !matches!(self.endpoint, Endpoint::User(_)) || self.driver_up.load(Ordering::Relaxed) {
+            return true;
+        }
+        let mut monitor = self.monitor.lock().await;
+        let Some(monitor) = monitor.as_mut() else { return true };
+        let up = monitor.vsock_driver_is_up(qemu::VSOCK_QOM_PATH).await;
+        if up {
+            // QEMU has sent the queues on their way to the device, which is another process.
+            tokio::time::sleep(DEVICE_PAUSE).await;
+            self.driver_up.store(true, Ordering::Relaxed);
+        }
+        up
     }
 
     /// Reaches a listener that may still have to start.
@@ -248,7 +277,7 @@ impl Vm {
     /// Returns when no process, socket or file of the VM is left.
     pub async fn shutdown(mut self, grace: Duration) -> VmExit {
         if timeout(grace, self.wait()).await.is_err() {
-            if let Some(monitor) = &mut self.monitor {
+            if let Some(monitor) = self.monitor.get_mut() {
                 // Refused or not, the next step ends it.
                 let _ = monitor.command("quit").await;
             }
