@@ -1,0 +1,252 @@
+//! The gate: bytes in, a decision, an effect, a commit. One path for every request.
+//!
+//! One lock is held from the decision to the commit, so that no second request is decided against a state that the first is about
+//! to change. Requests that wait for a process hold it for their decision only; they change nothing.
+
+use std::sync::Arc;
+
+use ah_agent_api::agent::{
+    GuestDetailsResponse, Interfaces, OOMEvent, ReadStreamResponse, Routes, SetPolicyRequest,
+    StatsContainerResponse, WaitProcessResponse, WriteStreamResponse,
+};
+use ah_agent_api::types::Interface;
+use ah_agent_api::{AGENT_SERVICE, Empty, Request, method};
+use ah_digest::Sha256;
+use ah_permit::{Denial, Permit, Policy, State, decide};
+use ah_policy::AksPolicy;
+use tokio::sync::Mutex;
+
+use crate::console::{Level, tell};
+use crate::effects::Effects;
+use crate::failure::Failure;
+
+/// Where the policy stands.
+pub enum Rules {
+    /// None yet: it comes by SetPolicy before anything else, and its SHA-256 must be this value (AKS form).
+    Awaited {
+        /// HOST_DATA of the report that init read.
+        host_data: Sha256,
+    },
+    /// Fixed for the guest's life.
+    Fixed {
+        /// The rules.
+        policy: Box<Policy>,
+        /// What they remember.
+        state: State,
+    },
+}
+
+impl Rules {
+    /// A policy that init has compared with HOST_DATA.
+    pub fn fixed(policy: Policy) -> Self {
+        Self::Fixed { policy: Box::new(policy), state: State::new() }
+    }
+
+    fn stand(&mut self) -> Result<(&Policy, &mut State), Failure> {
+        match self {
+            Self::Fixed { policy, state } => Ok((policy, state)),
+            Self::Awaited { .. } => Err(Failure::NotNow {
+                text: "no policy is set yet: SetPolicy must be the first request".into(),
+            }),
+        }
+    }
+}
+
+/// What turns a method's bytes into its response's bytes.
+pub struct Gate<E> {
+    rules: Arc<Mutex<Rules>>,
+    effects: Arc<E>,
+}
+
+impl<E> Clone for Gate<E> {
+    fn clone(&self) -> Self {
+        Self { rules: self.rules.clone(), effects: self.effects.clone() }
+    }
+}
+
+/// A response's message, from what an effect gives.
+trait Response {
+    /// Its bytes.
+    fn bytes(&self) -> Result<Vec<u8>, Failure>;
+    /// The response to a request that was carried out before, where it says nothing.
+    fn again() -> Option<Self>
+    where
+        Self: Sized;
+}
+
+impl Response for () {
+    fn bytes(&self) -> Result<Vec<u8>, Failure> {
+        serialize(&Empty::new())
+    }
+
+    fn again() -> Option<Self> {
+        Some(())
+    }
+}
+
+macro_rules! messages {
+    ($($message:ty),* $(,)?) => { $(
+        impl Response for $message {
+            fn bytes(&self) -> Result<Vec<u8>, Failure> {
+                serialize(self)
+            }
+
+            fn again() -> Option<Self> {
+                None
+            }
+        }
+    )* };
+}
+
+messages!(
+    Interface,
+    Interfaces,
+    Routes,
+    GuestDetailsResponse,
+    OOMEvent,
+    ReadStreamResponse,
+    StatsContainerResponse,
+    WaitProcessResponse,
+    WriteStreamResponse,
+);
+
+fn serialize(message: &impl protobuf::Message) -> Result<Vec<u8>, Failure> {
+    message.write_to_bytes().map_err(|e| Failure::effect("encode the response", &e))
+}
+
+/// Decides, carries out and commits under the lock.
+macro_rules! locked {
+    ($gate:ident, $request:ident, $effect:ident) => {{
+        let mut rules = $gate.rules.lock().await;
+        let (policy, state) = rules.stand()?;
+        let permit = decide(policy, state, $request).map_err(denied)?;
+        let response = match repeated(&permit) {
+            Some(response) => response,
+            None => $gate.effects.$effect(&permit).await?,
+        };
+        let (_, changes) = permit.into_parts();
+        state.commit(changes).map_err(|e| Failure::effect("commit", &e))?;
+        response.bytes()
+    }};
+}
+
+/// Decides under the lock, carries out without it.
+macro_rules! waiting {
+    ($gate:ident, $request:ident, $effect:ident) => {{
+        let permit = {
+            let mut rules = $gate.rules.lock().await;
+            let (policy, state) = rules.stand()?;
+            decide(policy, state, $request).map_err(denied)?
+        };
+        if !permit.changes().is_empty() {
+            return Err(Failure::refused(concat!(
+                "the policy's rule for ",
+                stringify!($effect),
+                " changes its state, which a waiting request cannot"
+            )));
+        }
+        $gate.effects.$effect(&permit).await?.bytes()
+    }};
+}
+
+impl<E: Effects> Gate<E> {
+    /// A gate in front of `effects`.
+    pub fn new(rules: Rules, effects: Arc<E>) -> Self {
+        Self { rules: Arc::new(Mutex::new(rules)), effects }
+    }
+
+    /// Answers one request of the agent service.
+    ///
+    /// The work goes on when the caller loses interest: a host that hangs up in the middle of an effect must not leave it half done and
+    /// the state uncommitted.
+    ///
+    /// # Errors
+    /// [`Failure`]; the state is then as before.
+    pub async fn call(&self, method: &str, payload: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let gate = self.clone();
+        let name: String = method.chars().take(80).collect();
+        let method = name.clone();
+        let task = tokio::spawn(async move { gate.answer(&method, &payload).await });
+        let result = match task.await {
+            Ok(result) => result,
+            Err(e) => Err(Failure::effect("task", &e)),
+        };
+        match &result {
+            Ok(_) => tell(Level::Debug, &format!("{name}: done")),
+            Err(Failure::EndOfStream) => {}
+            Err(e @ Failure::Effect { .. }) => tell(Level::Error, &format!("{name}: {e}")),
+            Err(e) => tell(Level::Info, &format!("{name}: {e}")),
+        }
+        result
+    }
+
+    async fn answer(&self, name: &str, payload: &[u8]) -> Result<Vec<u8>, Failure> {
+        let unsupported = || Failure::NotSupported { method: name.to_owned() };
+        if method(AGENT_SERVICE, name).is_none() {
+            return Err(unsupported());
+        }
+        let request = Request::decode(name, payload)
+            .map_err(|source| Failure::Malformed { method: name.to_owned(), source })?;
+        match request {
+            Request::CreateSandbox(r) => locked!(self, r, create_sandbox),
+            Request::DestroySandbox(r) => locked!(self, r, destroy_sandbox),
+            Request::CreateContainer(r) => locked!(self, r, create_container),
+            Request::StartContainer(r) => locked!(self, r, start_container),
+            Request::RemoveContainer(r) => locked!(self, r, remove_container),
+            Request::ExecProcess(r) => locked!(self, r, exec_process),
+            Request::SignalProcess(r) => locked!(self, r, signal_process),
+            Request::StatsContainer(r) => locked!(self, r, stats_container),
+            Request::TtyWinResize(r) => locked!(self, r, tty_win_resize),
+            Request::CopyFile(r) => locked!(self, r, copy_file),
+            Request::UpdateInterface(r) => locked!(self, r, update_interface),
+            Request::UpdateRoutes(r) => locked!(self, r, update_routes),
+            Request::ListInterfaces(r) => locked!(self, r, list_interfaces),
+            Request::ListRoutes(r) => locked!(self, r, list_routes),
+            Request::AddARPNeighbors(r) => locked!(self, r, add_arp_neighbors),
+            Request::GetGuestDetails(r) => locked!(self, r, guest_details),
+            Request::CloseStdin(r) => waiting!(self, r, close_stdin),
+            Request::WaitProcess(r) => waiting!(self, r, wait_process),
+            Request::WriteStdin(r) => waiting!(self, r, write_stdin),
+            Request::ReadStdout(r) => waiting!(self, r, read_stdout),
+            Request::ReadStderr(r) => waiting!(self, r, read_stderr),
+            Request::GetOOMEvent(r) => waiting!(self, r, oom_event),
+            Request::SetPolicy(r) => self.set_policy(&r).await,
+            _ => Err(unsupported()),
+        }
+    }
+
+    /// Takes the policy that HOST_DATA names, once, before anything else. No rule decides it: the hardware did when it signed
+    /// HOST_DATA into the report.
+    async fn set_policy(&self, request: &SetPolicyRequest) -> Result<Vec<u8>, Failure> {
+        let mut rules = self.rules.lock().await;
+        let host_data = match &*rules {
+            Rules::Awaited { host_data } => *host_data,
+            Rules::Fixed { .. } => {
+                return Err(Failure::refused(
+                    "SetPolicy: the policy is set already and stays for the guest's life",
+                ));
+            }
+        };
+        let document = AksPolicy::new(&request.policy)
+            .map_err(|e| Failure::refused(format!("SetPolicy: {e}")))?;
+        let found = document.host_data_snp();
+        if found != host_data {
+            return Err(Failure::refused(format!(
+                "SetPolicy: the policy's SHA-256 is {found}, HOST_DATA is {host_data}"
+            )));
+        }
+        let policy = Policy::compile(document.policy())
+            .map_err(|e| Failure::refused(format!("SetPolicy: {e}")))?;
+        *rules = Rules::fixed(policy);
+        ().bytes()
+    }
+}
+
+fn denied(denial: Denial) -> Failure {
+    Failure::Denied { text: denial.to_string() }
+}
+
+/// The answer to a retry of a request that was carried out: as the first time, without a second effect.
+fn repeated<R, T: Response>(permit: &Permit<R>) -> Option<T> {
+    if permit.is_repeat() { T::again() } else { None }
+}

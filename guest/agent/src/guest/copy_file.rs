@@ -1,0 +1,172 @@
+//! Files that the host copies in: hosts, hostname, resolv.conf and the like, below one folder and nowhere else.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path};
+
+use ah_agent_api::FileType;
+use ah_agent_api::agent::CopyFileRequest;
+use rustix::fs::{
+    CWD, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, mkdirat, openat2, renameat, unlinkat,
+};
+use rustix::io::{Errno, pwrite};
+
+use crate::failure::Failure;
+
+/// Largest copied file, bytes. Kubernetes' own limit on a ConfigMap or Secret is 1 MiB.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+/// Most folders below the shared one.
+const MAX_DEPTH: usize = 32;
+
+/// Writes the request's bytes. A file appears under its name when its last byte is there.
+pub(super) fn copy_file(request: &CopyFileRequest, base: &Path) -> Result<(), Failure> {
+    let names = names_below(&request.path, base)?;
+    let (last, parents) = names
+        .split_last()
+        .ok_or_else(|| Failure::refused("path: found the shared folder itself"))?;
+    let failed = |e: Errno| Failure::effect("copy a file", &std::io::Error::from(e));
+    let root = open_folder(CWD, base.as_os_str().as_encoded_bytes(), ResolveFlags::NO_SYMLINKS)
+        .map_err(failed)?;
+    let folder = make_parents(root, parents, request.dir_mode).map_err(failed)?;
+    let owner = owner(request)?;
+    match FileType::of(request) {
+        FileType::Directory => make_folder(&folder, last, request.file_mode, owner).map_err(failed),
+        FileType::Regular => write_part(&folder, last, request, owner),
+        FileType::Symlink | FileType::Unknown => Err(Failure::refused(format!(
+            "file_mode: found {:o}, expected a regular file or a folder",
+            request.file_mode
+        ))),
+    }
+}
+
+/// The path's components below the shared folder.
+fn names_below<'a>(path: &'a str, base: &Path) -> Result<Vec<&'a str>, Failure> {
+    let refused = || {
+        Failure::refused(format!(
+            "path: found {path:?}, expected a path below {base:?} without . or .."
+        ))
+    };
+    if path.contains("//") || path.ends_with('/') || path.contains('\0') {
+        return Err(refused());
+    }
+    // Path drops "." components in silence.
+    if path.split('/').any(|c| c == ".") {
+        return Err(refused());
+    }
+    let rest = Path::new(path).strip_prefix(base).map_err(|_| refused())?;
+    let names: Option<Vec<&str>> = rest
+        .components()
+        .map(|c| match c {
+            Component::Normal(name) => name.to_str(),
+            _ => None,
+        })
+        .collect();
+    match names {
+        Some(names) if names.len() <= MAX_DEPTH => Ok(names),
+        _ => Err(refused()),
+    }
+}
+
+fn owner(request: &CopyFileRequest) -> Result<(Uid, Gid), Failure> {
+    let id = |field, found: i32| {
+        u32::try_from(found)
+            .map_err(|_| Failure::refused(format!("{field}: found {found}, expected at least 0")))
+    };
+    Ok((Uid::from_raw(id("uid", request.uid)?), Gid::from_raw(id("gid", request.gid)?)))
+}
+
+fn open_folder(at: impl AsFd, name: &[u8], resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
+    openat2(at, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+fn beneath() -> ResolveFlags {
+    ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS
+}
+
+fn make_parents(root: OwnedFd, parents: &[&str], mode: u32) -> Result<OwnedFd, Errno> {
+    let mode = if mode == 0 { 0o755 } else { mode & 0o7777 };
+    let mut current = root;
+    for name in parents {
+        match mkdirat(&current, *name, Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e),
+        }
+        current = open_folder(&current, name.as_bytes(), beneath())?;
+    }
+    Ok(current)
+}
+
+fn make_folder(at: &OwnedFd, name: &str, mode: u32, (uid, gid): (Uid, Gid)) -> Result<(), Errno> {
+    match mkdirat(at, name, Mode::from_raw_mode(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = openat2(at, name, flags, Mode::empty(), beneath())?;
+    fchown(&folder, Some(uid), Some(gid))?;
+    fchmod(&folder, Mode::from_raw_mode(mode & 0o7777))
+}
+
+fn write_part(
+    at: &OwnedFd,
+    name: &str,
+    request: &CopyFileRequest,
+    (uid, gid): (Uid, Gid),
+) -> Result<(), Failure> {
+    let (offset, size, end) = extent(request)?;
+    let failed = |e: Errno| Failure::effect("copy a file", &std::io::Error::from(e));
+    // No name of a request can be this one: the kernel's limit on a name is 255 bytes and the suffix is added to all.
+    let part = format!("{name}.part");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let flags = if offset == 0 { flags | OFlags::TRUNC } else { flags };
+    let file =
+        openat2(at, part.as_str(), flags, Mode::from_raw_mode(0o600), beneath()).map_err(failed)?;
+    write_all(file.as_fd(), &request.data, offset).map_err(failed)?;
+    if end < size {
+        return Ok(());
+    }
+    let finish = || {
+        fchown(&file, Some(uid), Some(gid))?;
+        fchmod(&file, Mode::from_raw_mode(request.file_mode & 0o7777))?;
+        renameat(at, part.as_str(), at, name)
+    };
+    finish().map_err(|e| {
+        let _ = unlinkat(at, part.as_str(), rustix::fs::AtFlags::empty());
+        failed(e)
+    })
+}
+
+fn extent(request: &CopyFileRequest) -> Result<(u64, u64, u64), Failure> {
+    let number = |field, found: i64| {
+        u64::try_from(found)
+            .map_err(|_| Failure::refused(format!("{field}: found {found}, expected at least 0")))
+    };
+    let offset = number("offset", request.offset)?;
+    let size = number("file_size", request.file_size)?;
+    let length = u64::try_from(request.data.len()).unwrap_or(u64::MAX);
+    let end = offset.saturating_add(length);
+    if size > MAX_FILE_BYTES || end > size {
+        return Err(Failure::refused(format!(
+            "file_size: found {size} bytes with data up to {end}, expected at most {MAX_FILE_BYTES} and no data behind the end"
+        )));
+    }
+    Ok((offset, size, end))
+}
+
+fn write_all(file: BorrowedFd<'_>, mut data: &[u8], mut offset: u64) -> Result<(), Errno> {
+    while !data.is_empty() {
+        match pwrite(file, data, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(n) => {
+                data = data.get(n..).unwrap_or_default();
+                offset = offset.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
+            }
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "copy_file_tests.rs"]
+mod tests;

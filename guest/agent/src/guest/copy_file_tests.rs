@@ -1,0 +1,122 @@
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use super::*;
+
+fn request(path: &Path, data: &[u8]) -> CopyFileRequest {
+    CopyFileRequest {
+        path: path.display().to_string(),
+        file_size: i64::try_from(data.len()).unwrap(),
+        file_mode: 0o100_640,
+        dir_mode: 0o755,
+        data: data.to_vec(),
+        ..Default::default()
+    }
+}
+
+fn own(mut request: CopyFileRequest) -> CopyFileRequest {
+    request.uid = i32::try_from(rustix::process::geteuid().as_raw()).unwrap();
+    request.gid = i32::try_from(rustix::process::getegid().as_raw()).unwrap();
+    request
+}
+
+#[test]
+fn file_is_written_whole_and_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c1-0011223344556677-hosts");
+    copy_file(&own(request(&path, b"127.0.0.1 localhost\n")), folder.path()).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"127.0.0.1 localhost\n");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+
+    let deep = folder.path().join("a/b/parts");
+    let mut first = own(request(&deep, b"one "));
+    first.file_size = 7;
+    copy_file(&first, folder.path()).unwrap();
+    assert!(!deep.exists(), "a half-written file is not there yet");
+    let mut second = own(request(&deep, b"two"));
+    second.file_size = 7;
+    second.offset = 4;
+    copy_file(&second, folder.path()).unwrap();
+    assert_eq!(std::fs::read(&deep).unwrap(), b"one two");
+}
+
+#[test]
+fn folder_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("volume");
+    let mut made = own(request(&path, b""));
+    made.file_mode = 0o040_750;
+    copy_file(&made, folder.path()).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o750);
+}
+
+#[test]
+fn attack_copy_file_out_of_the_shared_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("shared");
+    std::fs::create_dir(&base).unwrap();
+    copy_file(&own(request(&base.join("x"), b"fine")), &base).unwrap();
+    let outside = folder.path().join("outside");
+    let text = base.display().to_string();
+    for path in [
+        outside.display().to_string(),
+        format!("{text}/../outside"),
+        format!("{text}/a/../../outside"),
+        format!("{text}/./x"),
+        format!("{text}//x"),
+        format!("{text}/x/"),
+        format!("{text}x/y"),
+        text.clone(),
+        "outside".to_owned(),
+        String::new(),
+    ] {
+        let found = copy_file(&own(request(Path::new(&path), b"evil")), &base);
+        assert!(matches!(found, Err(Failure::Denied { .. })), "{path}: {found:?}");
+    }
+    assert!(!outside.exists());
+}
+
+#[test]
+fn attack_copy_file_through_a_symbolic_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("shared");
+    let outside = folder.path().join("outside");
+    std::fs::create_dir(&base).unwrap();
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("target"), b"kept").unwrap();
+    symlink(&outside, base.join("link")).unwrap();
+    symlink(outside.join("target"), base.join("file")).unwrap();
+    symlink(outside.join("made"), base.join("half.part")).unwrap();
+    assert!(copy_file(&own(request(&base.join("link/made"), b"evil")), &base).is_err());
+    assert!(copy_file(&own(request(&base.join("half"), b"evil")), &base).is_err());
+    // A link in the place of the file itself is replaced, not followed.
+    copy_file(&own(request(&base.join("file"), b"new")), &base).unwrap();
+    assert_eq!(std::fs::read(outside.join("target")).unwrap(), b"kept");
+    assert!(!outside.join("made").exists());
+    assert!(base.join("file").symlink_metadata().unwrap().is_file());
+}
+
+#[test]
+fn attack_copy_file_makes_a_link_or_a_device() {
+    let folder = tempfile::tempdir().unwrap();
+    for mode in [0o120_777, 0o020_666, 0o060_666, 0o010_666, 0o140_666, 0o644] {
+        let mut bad = own(request(&folder.path().join("x"), b"/etc/shadow"));
+        bad.file_mode = mode;
+        assert!(matches!(copy_file(&bad, folder.path()), Err(Failure::Denied { .. })), "{mode:o}");
+    }
+}
+
+#[test]
+fn attack_copy_file_of_another_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    let change = |size: i64, offset: i64| {
+        let mut changed = own(request(&path, b"1234"));
+        changed.file_size = size;
+        changed.offset = offset;
+        copy_file(&changed, folder.path())
+    };
+    assert!(change(4, 0).is_ok());
+    for (size, offset) in [(3, 0), (4, 1), (-1, 0), (4, -1), ((16 << 20) + 1, 0), (4, i64::MAX)] {
+        assert!(matches!(change(size, offset), Err(Failure::Denied { .. })), "{size} {offset}");
+    }
+}

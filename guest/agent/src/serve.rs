@@ -1,0 +1,113 @@
+//! The agent's life: policy in, server up, containers, end.
+
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ah_container::{Layout, Runtime};
+use ah_permit::Policy;
+use ah_policy::{GuestSettings, InitData};
+use ah_release::{ReleaseClient, ReleaseServer, SOCKET_PATH, ServiceAddress, ServiceTrust};
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
+
+use crate::cli::{Listen, Settings};
+use crate::console::{Level, set_level, tell};
+use crate::failure::chain;
+use crate::gate::{Gate, Rules};
+use crate::guest::Guest;
+use crate::server::{Running, serve};
+
+/// How long the agent waits, after DestroySandbox, for the host to read the answer and hang up.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the agent until DestroySandbox. Call it before any thread is started.
+///
+/// # Errors
+/// What kept it from starting; the guest is of no use then.
+pub fn run(settings: &Settings) -> Result<(), Error> {
+    set_level(settings.log);
+    ah_guest_sys::process::become_subreaper()?;
+    let layout = Layout::guest();
+    // First, so that it is ready when the first container comes.
+    let runtime = Runtime::spawn(&layout)?;
+    let (rules, guest_settings) = rules(settings)?;
+    let reactor = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()?;
+    reactor.block_on(live(settings, rules, &guest_settings, layout, runtime))
+}
+
+async fn live(
+    settings: &Settings,
+    rules: Rules,
+    guest_settings: &GuestSettings,
+    layout: Layout,
+    runtime: Runtime,
+) -> Result<(), Error> {
+    release_socket(settings, guest_settings)?;
+    let guest = Arc::new(Guest::new(layout, runtime)?);
+    let mut destroyed = guest.destroyed();
+    let gate = Gate::new(rules, Arc::new(guest));
+    let running = listen(&settings.listen, &gate).await?;
+    tell(Level::Info, "ready");
+    destroyed.wait_for(|done| *done).await?;
+    let _ = tokio::time::timeout(FAREWELL, running.finish()).await;
+    Ok(())
+}
+
+async fn listen(at: &Listen, gate: &Gate<Arc<Guest>>) -> Result<Running, Error> {
+    match at {
+        Listen::Vsock(port) => {
+            let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port))?;
+            Ok(serve(gate, listener.incoming()).await?)
+        }
+        Listen::Unix(path) => {
+            let listener = StdUnixListener::bind(path)?;
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            let incoming = futures_util::stream::poll_fn(move |cx| {
+                listener.poll_accept(cx).map(|found| Some(found.map(|(stream, _)| stream)))
+            });
+            Ok(serve(gate, incoming).await?)
+        }
+    }
+}
+
+/// The policy that init compared with HOST_DATA, compiled; or the digest that the policy to come must have.
+fn rules(settings: &Settings) -> Result<(Rules, GuestSettings), Error> {
+    match (&settings.initdata, settings.host_data) {
+        (Some(path), _) => {
+            let initdata = read_initdata(path)?;
+            let policy = Policy::compile(initdata.policy())?;
+            Ok((Rules::fixed(policy), initdata.guest_settings()?))
+        }
+        (None, Some(host_data)) => Ok((Rules::Awaited { host_data }, GuestSettings::default())),
+        (None, None) => Err("neither initdata nor HOST_DATA".into()),
+    }
+}
+
+fn read_initdata(path: &Path) -> Result<InitData, Error> {
+    Ok(InitData::parse(&std::fs::read(path)?)?)
+}
+
+/// Starts the socket where containers get evidence and keys, when the owner's settings name a key service.
+fn release_socket(settings: &Settings, guest: &GuestSettings) -> Result<(), Error> {
+    let Some(service) = &guest.key_service else { return Ok(()) };
+    let ah_policy::ServiceAddress::Vsock { cid, port } = service.address;
+    let source = Arc::from(ah_tee::report_source(settings.tee)?);
+    // The settings name no key of the service; what its release of a key proves to a container is said at ServiceTrust.
+    let client = ReleaseClient::new(ServiceAddress { cid, port }, ServiceTrust::AnyService, source);
+    let server = ReleaseServer::bind(Path::new(SOCKET_PATH), client)?;
+    tokio::spawn(server.serve());
+    Ok(())
+}
+
+/// The text of an error with its causes, for the console.
+pub fn text(error: &Error) -> String {
+    chain(&**error as &(dyn std::error::Error + 'static))
+}

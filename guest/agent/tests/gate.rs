@@ -1,0 +1,440 @@
+//! The gate and the server in front of effects that only keep a diary: what is decided, in which order, and what is remembered.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ah_agent::effects::Effects;
+use ah_agent::failure::Failure;
+use ah_agent::gate::{Gate, Rules};
+use ah_agent::server;
+use ah_agent_api::agent::*;
+use ah_agent_api::types::Interface;
+use ah_agent_api::{AGENT_SERVICE, HEALTH_SERVICE, METHODS};
+use ah_permit::{Permit, Policy};
+use async_trait::async_trait;
+use protobuf::Message as _;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use ttrpc::Code;
+
+/// Everything but exec; a container can be created once and is remembered; ReadStream is decided by the state.
+const RULES: &str = r#"
+package agent_policy
+import future.keywords.in
+import future.keywords.if
+
+default CreateSandboxRequest := true
+default DestroySandboxRequest := true
+default StartContainerRequest := true
+default SignalProcessRequest := true
+default WaitProcessRequest := true
+default GuestDetailsRequest := true
+default ExecProcessRequest := false
+default CreateContainerRequest := false
+
+CreateContainerRequest := {"allowed": true, "ops": ops} if {
+    not data.pstate[input.container_id]
+    ops := [{"op": "add", "path": concat("/", ["/pstate", input.container_id]), "value": true}]
+}
+
+default ReadStreamRequest := false
+ReadStreamRequest if data.pstate[input.container_id]
+"#;
+
+/// Writes down what it was asked to do; fails or waits when the id says so.
+#[derive(Default)]
+struct Diary {
+    lines: Mutex<Vec<String>>,
+    go_on: tokio::sync::Notify,
+}
+
+impl Diary {
+    fn write(&self, line: String) {
+        self.lines.lock().unwrap().push(line);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+}
+
+macro_rules! diary {
+    ($($method:ident($request:ty) -> $response:ty),* $(,)?) => {
+        #[async_trait]
+        impl Effects for Diary {
+            async fn create_container(&self, permit: &Permit<CreateContainerRequest>) -> Result<(), Failure> {
+                self.write(format!("create {}", permit.container_id));
+                match permit.container_id.as_str() {
+                    "broken" if self.lines().len() == 1 => Err(Failure::NotNow { text: "no memory".into() }),
+                    "slow" => {
+                        self.go_on.notified().await;
+                        self.write("create slow done".into());
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                }
+            }
+
+            async fn wait_process(&self, permit: &Permit<WaitProcessRequest>) -> Result<WaitProcessResponse, Failure> {
+                self.write(format!("wait {}", permit.container_id));
+                self.go_on.notified().await;
+                Ok(WaitProcessResponse { status: 143, ..Default::default() })
+            }
+
+            $(async fn $method(&self, _permit: &Permit<$request>) -> Result<$response, Failure> {
+                self.write(stringify!($method).into());
+                Ok(Default::default())
+            })*
+        }
+    };
+}
+
+diary! {
+    create_sandbox(CreateSandboxRequest) -> (),
+    destroy_sandbox(DestroySandboxRequest) -> (),
+    start_container(StartContainerRequest) -> (),
+    remove_container(RemoveContainerRequest) -> (),
+    exec_process(ExecProcessRequest) -> (),
+    signal_process(SignalProcessRequest) -> (),
+    stats_container(StatsContainerRequest) -> StatsContainerResponse,
+    close_stdin(CloseStdinRequest) -> (),
+    tty_win_resize(TtyWinResizeRequest) -> (),
+    copy_file(CopyFileRequest) -> (),
+    update_interface(UpdateInterfaceRequest) -> Interface,
+    update_routes(UpdateRoutesRequest) -> Routes,
+    list_interfaces(ListInterfacesRequest) -> Interfaces,
+    list_routes(ListRoutesRequest) -> Routes,
+    add_arp_neighbors(AddARPNeighborsRequest) -> (),
+    guest_details(GuestDetailsRequest) -> GuestDetailsResponse,
+    write_stdin(WriteStreamRequest) -> WriteStreamResponse,
+    read_stdout(ReadStreamRequest) -> ReadStreamResponse,
+    read_stderr(ReadStreamRequest) -> ReadStreamResponse,
+    oom_event(GetOOMEventRequest) -> OOMEvent,
+}
+
+fn gate(rules: Rules) -> (Gate<Diary>, Arc<Diary>) {
+    let diary = Arc::new(Diary::default());
+    (Gate::new(rules, diary.clone()), diary)
+}
+
+fn fixed() -> (Gate<Diary>, Arc<Diary>) {
+    gate(Rules::fixed(Policy::compile(RULES).unwrap()))
+}
+
+fn create(id: &str) -> Vec<u8> {
+    CreateContainerRequest { container_id: id.into(), ..Default::default() }
+        .write_to_bytes()
+        .unwrap()
+}
+
+fn read(id: &str) -> Vec<u8> {
+    ReadStreamRequest { container_id: id.into(), ..Default::default() }.write_to_bytes().unwrap()
+}
+
+#[tokio::test]
+async fn a_permitted_request_has_its_effect_and_is_remembered() {
+    let (gate, diary) = fixed();
+    assert!(matches!(gate.call("ReadStdout", read("c1")).await, Err(Failure::Denied { .. })));
+    gate.call("CreateContainer", create("c1")).await.unwrap();
+    gate.call("ReadStdout", read("c1")).await.unwrap();
+    assert_eq!(diary.lines(), ["create c1", "read_stdout"]);
+}
+
+#[tokio::test]
+async fn attack_container_twice() {
+    let (gate, diary) = fixed();
+    gate.call("CreateContainer", create("c1")).await.unwrap();
+    let again = gate.call("CreateContainer", create("c1")).await;
+    assert!(matches!(again, Err(Failure::Denied { .. })), "{again:?}");
+    assert_eq!(diary.lines(), ["create c1"], "no effect without a permit");
+}
+
+#[tokio::test]
+async fn attack_exec_of_any_command() {
+    let (gate, diary) = fixed();
+    let exec =
+        ExecProcessRequest { container_id: "c1".into(), exec_id: "e".into(), ..Default::default() };
+    let found = gate.call("ExecProcess", exec.write_to_bytes().unwrap()).await;
+    match found {
+        Err(Failure::Denied { text }) => assert!(text.contains("ExecProcessRequest"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(diary.lines().is_empty());
+}
+
+#[tokio::test]
+async fn a_failed_effect_leaves_the_state_as_it_was() {
+    let (gate, diary) = fixed();
+    assert!(matches!(
+        gate.call("CreateContainer", create("broken")).await,
+        Err(Failure::NotNow { .. })
+    ));
+    assert!(gate.call("ReadStdout", read("broken")).await.is_err(), "not remembered");
+    gate.call("CreateContainer", create("broken")).await.unwrap();
+    assert_eq!(diary.lines(), ["create broken", "create broken"]);
+}
+
+#[tokio::test]
+async fn attack_two_requests_decided_on_one_state() {
+    let (gate, diary) = fixed();
+    let first = tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.call("CreateContainer", create("slow")).await }
+    });
+    while diary.lines().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let second = tokio::spawn({
+        let gate = gate.clone();
+        async move { gate.call("CreateContainer", create("slow")).await }
+    });
+    diary.go_on.notify_one();
+    first.await.unwrap().unwrap();
+    assert!(matches!(second.await.unwrap(), Err(Failure::Denied { .. })));
+    assert_eq!(diary.lines(), ["create slow", "create slow done"]);
+}
+
+#[tokio::test]
+async fn a_host_that_hangs_up_does_not_stop_an_effect_halfway() {
+    let (gate, diary) = fixed();
+    let call = gate.call("CreateContainer", create("slow"));
+    assert!(tokio::time::timeout(Duration::from_millis(50), call).await.is_err());
+    diary.go_on.notify_one();
+    // The lock is free again only after the commit.
+    assert!(gate.call("ReadStdout", read("slow")).await.is_ok());
+    assert_eq!(diary.lines(), ["create slow", "create slow done", "read_stdout"]);
+}
+
+#[tokio::test]
+async fn waiting_for_a_process_does_not_hold_the_state() {
+    let (gate, diary) = fixed();
+    let wait = WaitProcessRequest { container_id: "c1".into(), ..Default::default() };
+    let waiting = tokio::spawn({
+        let (gate, bytes) = (gate.clone(), wait.write_to_bytes().unwrap());
+        async move { gate.call("WaitProcess", bytes).await }
+    });
+    while diary.lines().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    gate.call("CreateContainer", create("c1")).await.unwrap();
+    diary.go_on.notify_one();
+    let response = WaitProcessResponse::parse_from_bytes(&waiting.await.unwrap().unwrap()).unwrap();
+    assert_eq!(response.status, 143);
+}
+
+#[tokio::test]
+async fn every_method_is_answered() {
+    let supported = [
+        "CreateSandbox",
+        "DestroySandbox",
+        "CreateContainer",
+        "StartContainer",
+        "ExecProcess",
+        "SignalProcess",
+        "WaitProcess",
+        "RemoveContainer",
+        "StatsContainer",
+        "ReadStdout",
+        "ReadStderr",
+        "WriteStdin",
+        "CloseStdin",
+        "TtyWinResize",
+        "CopyFile",
+        "UpdateInterface",
+        "UpdateRoutes",
+        "ListInterfaces",
+        "ListRoutes",
+        "AddARPNeighbors",
+        "GetOOMEvent",
+        "GetGuestDetails",
+        "SetPolicy",
+    ];
+    for method in METHODS.iter().filter(|m| m.service == AGENT_SERVICE) {
+        let (gate, diary) = fixed();
+        diary.go_on.notify_one();
+        match gate.call(method.name, Vec::new()).await {
+            Err(Failure::NotSupported { method: named }) => {
+                assert_eq!(named, method.name);
+                assert!(!supported.contains(&method.name), "{}", method.name);
+                assert!(diary.lines().is_empty());
+            }
+            _ => assert!(supported.contains(&method.name), "{}", method.name),
+        }
+    }
+    let (gate, _) = fixed();
+    assert!(matches!(gate.call("Nonsense", Vec::new()).await, Err(Failure::NotSupported { .. })));
+}
+
+fn set_policy(text: &str) -> Vec<u8> {
+    SetPolicyRequest { policy: text.into(), ..Default::default() }.write_to_bytes().unwrap()
+}
+
+#[tokio::test]
+async fn the_policy_of_host_data_is_set_first() {
+    let host_data = ah_digest::Sha256::of(RULES);
+    let (gate, diary) = gate(Rules::Awaited { host_data });
+    let early = gate.call("CreateContainer", create("c1")).await;
+    assert!(matches!(early, Err(Failure::NotNow { .. })), "{early:?}");
+    assert!(diary.lines().is_empty());
+    gate.call("SetPolicy", set_policy(RULES)).await.unwrap();
+    gate.call("CreateContainer", create("c1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn attack_set_policy_a_second_time() {
+    let host_data = ah_digest::Sha256::of(RULES);
+    let (awaiting, _) = gate(Rules::Awaited { host_data });
+    awaiting.call("SetPolicy", set_policy(RULES)).await.unwrap();
+    for gate in [awaiting, fixed().0] {
+        let again = gate.call("SetPolicy", set_policy(RULES)).await;
+        assert!(
+            matches!(&again, Err(Failure::Denied { text }) if text.contains("already")),
+            "{again:?}"
+        );
+        assert!(gate.call("ExecProcess", Vec::new()).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn attack_policy_altered_by_one_byte_with_host_data_kept() {
+    let host_data = ah_digest::Sha256::of(RULES);
+    let (gate, _) = gate(Rules::Awaited { host_data });
+    let altered = RULES.replacen("ExecProcessRequest := false", "ExecProcessRequest := true ", 1);
+    let found = gate.call("SetPolicy", set_policy(&altered)).await;
+    assert!(
+        matches!(&found, Err(Failure::Denied { text }) if text.contains("HOST_DATA")),
+        "{found:?}"
+    );
+    gate.call("SetPolicy", set_policy(RULES)).await.unwrap();
+}
+
+#[tokio::test]
+async fn attack_agent_request_truncated() {
+    let (gate, diary) = fixed();
+    let whole = create("c1");
+    for length in 1..whole.len() {
+        let found = gate.call("CreateContainer", whole[..length].to_vec()).await;
+        assert!(matches!(found, Err(Failure::Malformed { .. })), "{length}: {found:?}");
+    }
+    let mut longer = whole.clone();
+    longer.push(0xff);
+    assert!(matches!(gate.call("CreateContainer", longer).await, Err(Failure::Malformed { .. })));
+    assert!(diary.lines().is_empty());
+    gate.call("CreateContainer", whole).await.unwrap();
+}
+
+/// A server on a socket pair, and the host's end of a connection to it.
+async fn connection() -> (UnixStream, Arc<Diary>, server::Running) {
+    let (gate, diary) = fixed();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let once = futures_util::stream::iter([Ok(theirs)]);
+    let running =
+        server::serve(&gate, futures_util::StreamExt::chain(once, futures_util::stream::pending()))
+            .await
+            .unwrap();
+    (ours, diary, running)
+}
+
+fn frame(stream: u32, service: &str, method: &str, payload: &[u8]) -> Vec<u8> {
+    let request = ttrpc::Request {
+        service: service.into(),
+        method: method.into(),
+        payload: payload.to_vec(),
+        ..Default::default()
+    };
+    let body = request.write_to_bytes().unwrap();
+    let mut bytes = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend([1, 0]);
+    bytes.extend(body);
+    bytes
+}
+
+async fn answer(socket: &mut UnixStream) -> (u32, ttrpc::Response) {
+    let read = async {
+        let mut header = [0; 10];
+        socket.read_exact(&mut header).await.unwrap();
+        let length = u32::from_be_bytes(header[..4].try_into().unwrap());
+        let stream = u32::from_be_bytes(header[4..8].try_into().unwrap());
+        let mut body = vec![0; usize::try_from(length).unwrap()];
+        socket.read_exact(&mut body).await.unwrap();
+        (stream, ttrpc::Response::parse_from_bytes(&body).unwrap())
+    };
+    tokio::time::timeout(Duration::from_secs(10), read).await.expect("an answer, not a hang")
+}
+
+#[tokio::test]
+async fn the_server_answers_in_ttrpc() {
+    let (mut socket, diary, _running) = connection().await;
+    socket.write_all(&frame(1, AGENT_SERVICE, "CreateContainer", &create("c1"))).await.unwrap();
+    let (stream, response) = answer(&mut socket).await;
+    assert_eq!((stream, response.status.code()), (1, Code::OK));
+    socket.write_all(&frame(3, AGENT_SERVICE, "ExecProcess", &[])).await.unwrap();
+    let (_, response) = answer(&mut socket).await;
+    assert_eq!(response.status.code(), Code::PERMISSION_DENIED);
+    assert!(response.status.message.contains("ExecProcessRequest"));
+    socket.write_all(&frame(5, AGENT_SERVICE, "AddSwap", &[])).await.unwrap();
+    let (_, response) = answer(&mut socket).await;
+    assert_eq!(response.status.code(), Code::UNIMPLEMENTED);
+    assert!(response.status.message.contains("AddSwap"));
+    socket.write_all(&frame(7, HEALTH_SERVICE, "Check", &[])).await.unwrap();
+    let (_, response) = answer(&mut socket).await;
+    assert_eq!(response.status.code(), Code::OK);
+    assert_eq!(response.payload, [8, 1], "status SERVING");
+    assert_eq!(diary.lines(), ["create c1"]);
+}
+
+#[tokio::test]
+async fn attack_agent_request_over_the_size_limit() {
+    let (mut socket, diary, _running) = connection().await;
+    // One byte over 4 MiB as a frame: refused without being read into memory, and the connection goes on.
+    let length: u32 = (4 << 20) + 1;
+    let mut header = length.to_be_bytes().to_vec();
+    header.extend(1_u32.to_be_bytes());
+    header.extend([1, 0]);
+    socket.write_all(&header).await.unwrap();
+    let mut left = usize::try_from(length).unwrap();
+    let block = vec![0; 1 << 16];
+    while left > 0 {
+        let n = left.min(block.len());
+        socket.write_all(&block[..n]).await.unwrap();
+        left -= n;
+    }
+    let (stream, response) = answer(&mut socket).await;
+    assert_eq!(stream, 1);
+    assert_eq!(response.status.code(), Code::INVALID_ARGUMENT);
+    assert!(diary.lines().is_empty());
+    // The largest id that still fits is read, and refused by the policy or not, but answered.
+    socket.write_all(&frame(3, AGENT_SERVICE, "CreateContainer", &create("c1"))).await.unwrap();
+    let (stream, response) = answer(&mut socket).await;
+    assert_eq!((stream, response.status.code()), (3, Code::OK));
+}
+
+#[tokio::test]
+async fn attack_frame_truncated() {
+    let whole = frame(1, AGENT_SERVICE, "CreateContainer", &create("c1"));
+    for length in [1, 9, 10, 11, whole.len() - 1] {
+        let (mut socket, diary, running) = connection().await;
+        socket.write_all(&whole[..length]).await.unwrap();
+        drop(socket);
+        let done = tokio::time::timeout(Duration::from_secs(10), running.finish()).await;
+        assert!(done.is_ok(), "the connection of a cut frame is closed");
+        assert!(diary.lines().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn attack_frame_that_is_no_request() {
+    let (mut socket, diary, _running) = connection().await;
+    let mut bytes = 5_u32.to_be_bytes().to_vec();
+    bytes.extend(1_u32.to_be_bytes());
+    bytes.extend([1, 0]);
+    bytes.extend([0xff; 5]);
+    socket.write_all(&bytes).await.unwrap();
+    let (_, response) = answer(&mut socket).await;
+    assert_eq!(response.status.code(), Code::INVALID_ARGUMENT);
+    socket.write_all(&frame(3, "grpc.Other", "CreateContainer", &create("c1"))).await.unwrap();
+    let (_, response) = answer(&mut socket).await;
+    assert_ne!(response.status.code(), Code::OK);
+    assert!(diary.lines().is_empty());
+}
