@@ -267,13 +267,17 @@ fn insert_before_first(
 fn flow(lines: &Lines) -> Option<String> {
     let mut text = String::new();
     let mut open = 0;
+    let mut just_opened = true;
     for (index, (depth, line)) in lines.iter().enumerate() {
-        if index > 0 && *depth == open {
+        if *depth != open {
+            return None;
+        }
+        if !just_opened {
             text += ", ";
         }
         text += line;
-        let deeper = lines.get(index + 1).is_some_and(|(next, _)| next > depth);
-        if deeper {
+        just_opened = lines.get(index + 1).is_some_and(|(next, _)| next > depth);
+        if just_opened {
             text += " {";
             open += 1;
         }

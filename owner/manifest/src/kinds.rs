@@ -210,35 +210,44 @@ fn dotted(path: &serde_ignored::Path<'_>) -> String {
     }
 }
 
-/// The field whose removal makes the object readable: where the type error is.
+/// The deepest field without which the object would be readable: where the type error is.
 fn type_error_path<T: DeserializeOwned>(value: &Value) -> Option<String> {
     let mut path = String::new();
     let mut pointer = String::new();
-    let reads = |value: Value| serde_json::from_value::<T>(value).is_ok();
     loop {
-        let at = value.pointer(&pointer)?;
-        let children: Vec<(String, String)> = match at {
+        let children: Vec<(String, String, String)> = match value.pointer(&pointer)? {
             Value::Object(map) => map
                 .keys()
                 .map(|key| {
-                    let escaped = key.replace('~', "~0").replace('/', "~1");
-                    (format!("{pointer}/{escaped}"), join(&path, key))
+                    (key.clone(), key.replace('~', "~0").replace('/', "~1"), join(&path, key))
                 })
                 .collect(),
             Value::Array(items) => (0..items.len())
-                .map(|index| (format!("{pointer}/{index}"), format!("{path}[{index}]")))
+                .map(|index| (index.to_string(), index.to_string(), format!("{path}[{index}]")))
                 .collect(),
             _ => return Some(path),
         };
-        let culprit = children.into_iter().find(|(child, _)| {
+        let culprit = children.into_iter().find(|(key, ..)| {
             let mut copy = value.clone();
-            let removed = copy.pointer_mut(child).map(Value::take);
-            removed.is_some_and(|removed| !removed.is_null()) && reads(copy)
+            remove(&mut copy, &pointer, key) && serde_json::from_value::<T>(copy).is_ok()
         });
-        match culprit {
-            Some(found) => (pointer, path) = found,
-            None => return Some(path),
-        }
+        let Some((_, escaped, child)) = culprit else { return Some(path) };
+        pointer = format!("{pointer}/{escaped}");
+        path = child;
+    }
+}
+
+fn remove(value: &mut Value, pointer: &str, key: &str) -> bool {
+    match value.pointer_mut(pointer) {
+        Some(Value::Object(map)) => map.remove(key).is_some(),
+        Some(Value::Array(items)) => match key.parse() {
+            Ok(index) if index < items.len() => {
+                items.remove(index);
+                true
+            }
+            _ => false,
+        },
+        _ => false,
     }
 }
 

@@ -211,6 +211,7 @@ impl<'a> Reader<'a> {
             return Err(self.error(&span, problem));
         }
         let mut range = self.range(&span);
+        range.start = self.after_anchor(range.start);
         let (kind, anchor) = match event {
             Event::Alias(id) => return self.alias(id, &span),
             Event::Scalar(text, style, anchor, tag) => {
@@ -302,6 +303,17 @@ impl<'a> Reader<'a> {
             }
         };
         Ok(NodeKind::Scalar { value, style })
+    }
+
+    /// The parser's span of an anchored value begins with the anchor.
+    fn after_anchor(&self, start: usize) -> usize {
+        let written = self.text.get(start..).unwrap_or_default();
+        if !written.starts_with('&') {
+            return start;
+        }
+        let anchor = written.find(char::is_whitespace).unwrap_or(written.len());
+        let value = written.get(anchor..).unwrap_or_default().trim_start();
+        start + written.len() - value.len()
     }
 
     /// The parser's span of a quoted scalar goes on to the next token.

@@ -1,0 +1,132 @@
+//! Names, volumes, ports, DNS: what is accepted and the nearest thing that is not.
+
+use super::*;
+
+fn check(container: &str, spec: &str, expect: Result<(), (&str, &str)>) {
+    let text = pod_yaml(container, spec);
+    match expect {
+        Ok(()) => drop(pod_of(&text).unwrap()),
+        Err((path, words)) => check_error(&text, path, words),
+    }
+}
+
+#[test]
+fn volumes_live_in_the_guest() {
+    let mount = "volumeMounts: [{name: v, mountPath: /data}]";
+    check(mount, "volumes: [{name: v, emptyDir: {medium: Memory, sizeLimit: 1Mi}}]", Ok(()));
+    check(mount, "volumes: [{name: v}]", Ok(()));
+    for (spec, path, words) in [
+        ("volumes: [{name: w}]", "spec.containers[0]", "volume \"v\""),
+        ("volumes: [{name: v, hostPath: {path: /}}]", "spec.volumes[0].hostPath", "not protected"),
+        (
+            "volumes: [{name: v, configMap: {name: c}}]",
+            "spec.volumes[0].configMap",
+            "not supported yet",
+        ),
+        (
+            "volumes: [{name: v, secret: {secretName: c}}]",
+            "spec.volumes[0].secret",
+            "not supported yet",
+        ),
+        (
+            "volumes: [{name: v, emptyDir: {medium: HugePages}}]",
+            "spec.volumes[0].emptyDir.medium",
+            "huge pages",
+        ),
+        (
+            "volumes: [{name: v, emptyDir: {sizeLimit: x}}]",
+            "spec.volumes[0].emptyDir.sizeLimit",
+            "quantity",
+        ),
+        ("volumes: [{name: v}, {name: v}]", "spec.volumes[1].name", "no other volume"),
+        ("volumes: [{name: ../x}]", "spec.volumes[0].name", "DNS label"),
+    ] {
+        check(mount, spec, Err((path, words)));
+    }
+    let volumes = "volumes: [{name: v}]";
+    for path in ["data", "/", "/a/../b", "/a:b"] {
+        let mount = format!("volumeMounts: [{{name: v, mountPath: \"{path}\"}}]");
+        check(&mount, volumes, Err(("spec.containers[0].volumeMounts[0].mountPath", "absolute")));
+    }
+    check(
+        "volumeMounts: [{name: v, mountPath: /a, subPath: b}]",
+        volumes,
+        Err(("spec.containers[0].volumeMounts[0].subPath", "not supported yet")),
+    );
+}
+
+#[test]
+fn settings_that_reach_the_node_are_refused() {
+    check(
+        "",
+        "hostNetwork: false\nhostPID: false\nnodeSelector: {a: b}\ntolerations: [{operator: Exists}]",
+        Ok(()),
+    );
+    for (spec, path) in [
+        ("hostNetwork: true", "spec.hostNetwork"),
+        ("hostPID: true", "spec.hostPID"),
+        ("hostIPC: true", "spec.hostIPC"),
+        ("hostUsers: false", "spec.hostUsers"),
+        ("automountServiceAccountToken: true", "spec.automountServiceAccountToken"),
+        ("os: {name: windows}", "spec.os.name"),
+        ("securityContext: {sysctls: [{name: a, value: b}]}", "spec.securityContext.sysctls"),
+        (
+            "securityContext: {seccompProfile: {type: Localhost, localhostProfile: x}}",
+            "spec.securityContext.seccompProfile.localhostProfile",
+        ),
+    ] {
+        check("", spec, Err((path, "refused")));
+    }
+}
+
+#[test]
+fn names_are_names() {
+    check("", "hostname: h\nsubdomain: s", Ok(()));
+    check("", "hostname: H", Err(("spec.hostname", "DNS label")));
+    let text = pod_yaml("", "").replace("name: app", "name: a/p");
+    check_error(&text, "spec.containers[0].name", "DNS label");
+    let text = pod_yaml("", "initContainers: [{name: app, image: i}]");
+    check_error(&text, "spec.containers[0].name", "no other container");
+    let text = pod_yaml("", "").replace("    image: web:1\n", "");
+    check_error(&text, "spec.containers[0].image", "an image");
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: []}\n";
+    check_error(text, "spec.containers", "a container");
+}
+
+#[test]
+fn resolver_and_hosts_lines_stay_one_line() {
+    check(
+        "",
+        "dnsPolicy: None\ndnsConfig: {nameservers: [9.9.9.9], searches: [a.b], options: [{name: ndots, value: \"5\"}]}",
+        Ok(()),
+    );
+    check("", "dnsPolicy: None", Err(("spec.dnsConfig.nameservers", "dnsPolicy is None")));
+    check("", "dnsConfig: {searches: [\"a b\"]}", Err(("spec.dnsConfig", "one word")));
+    check(
+        "",
+        "dnsConfig: {nameservers: [\"9.9.9.9\\nnameserver 6.6.6.6\"]}",
+        Err(("spec.dnsConfig", "an address")),
+    );
+    check("", "hostAliases: [{ip: 1.2.3.4, hostnames: [a]}]", Ok(()));
+    check(
+        "",
+        "hostAliases: [{ip: 1.2.3.4, hostnames: [\"a\\n6.6.6.6 b\"]}]",
+        Err(("spec.hostAliases[0]", "DNS name")),
+    );
+}
+
+#[test]
+fn ports_are_ports() {
+    let found = pod("ports: [{containerPort: 80, hostPort: 8080, hostIP: 127.0.0.1}]", "");
+    assert_eq!(found.containers[0].ports[0].host_port, Some(8080));
+    check(
+        "ports: [{containerPort: 0}]",
+        "",
+        Err(("spec.containers[0].ports[0].containerPort", "a port")),
+    );
+    check(
+        "ports: [{containerPort: 1, protocol: SCTP}]",
+        "",
+        Err(("spec.containers[0].ports[0].protocol", "refused")),
+    );
+}
