@@ -106,10 +106,10 @@ impl PolicyRequest for CopyFileRequest {
             return serde_json::from_value(json).map_err(json_error);
         }
         let input: CopyFileInput = serde_json::from_value(json).map_err(json_error)?;
-        let request = Self {
+        let mut request = Self {
             path: input.path,
             file_size: input.file_size,
-            file_mode: input.file_mode & !TYPE_MASK | input.file_type.bits(),
+            file_mode: input.file_mode,
             dir_mode: input.dir_mode,
             uid: input.uid,
             gid: input.gid,
@@ -117,6 +117,9 @@ impl PolicyRequest for CopyFileRequest {
             data: input.symlink_target.map(String::into_bytes).unwrap_or_default(),
             ..Self::default()
         };
+        if FileType::of(&request) != input.file_type {
+            request.file_mode = request.file_mode & !TYPE_MASK | input.file_type.bits();
+        }
         Ok(request)
     }
 }

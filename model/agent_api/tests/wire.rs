@@ -179,6 +179,8 @@ fn copy_file_input_has_type_and_target_but_no_data() {
     assert_eq!(from_input, request(0o120777, b"../x"));
     let short = CopyFileRequest::from_json(json!({ "file_type": "Directory" })).unwrap();
     assert_eq!(FileType::of(&short), FileType::Directory);
+    let device = request(0o060644, b"");
+    assert_eq!(CopyFileRequest::from_json(device.to_input().unwrap()).unwrap(), device);
     let wire = serde_json::to_value(request(0o100644, b"x")).unwrap();
     assert_eq!(CopyFileRequest::from_json(wire).unwrap(), request(0o100644, b"x"));
 }

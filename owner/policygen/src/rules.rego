@@ -68,11 +68,17 @@ is_id(v) if {
 	trim(v, hexadecimal) == ""
 }
 
-bounded("id", v) if is_id(v)
+# Kinds without structure: how long, and of which characters.
+plain := {
+	"id": {"least": 64, "most": 64, "of": hexadecimal},
+	"file": {"least": 16, "most": 16, "of": hexadecimal},
+}
 
-bounded("file", v) if {
-	count(v) == 16
-	trim(v, hexadecimal) == ""
+bounded(kind, v) if {
+	k := plain[kind]
+	count(v) >= k.least
+	count(v) <= k.most
+	trim(v, k.of) == ""
 }
 
 bounded("pci", v) if {
@@ -91,11 +97,13 @@ bounded("cgroups", v) if {
 	endswith(v, input.container_id)
 }
 
-bounded("uid", v) if regex.match(`^[0-9a-z-]{1,64}$`, v)
+bounded(kind, v) if regex.match(patterns[kind], v)
 
-bounded("label", v) if regex.match(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`, v)
-
-bounded("subdomain", v) if regex.match(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`, v)
+patterns := {
+	"uid": `^[0-9a-z-]{1,64}$`,
+	"label": `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`,
+	"subdomain": `^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`,
+}
 
 bounded("address", v) if is_address(v)
 
@@ -120,31 +128,26 @@ is_remote_address(v) if {
 	not v in {"::", "::1"}
 }
 
-text(r) := input[r.of] if r.of in {"container_id", "sandbox_id", "hostname"}
+# The texts of the request in which values stand.
+texts := {
+	"Annotations": input.OCI.Annotations,
+	"CgroupsPath": {"": input.OCI.Linux.CgroupsPath},
+	"Env": input.OCI.Process.Env,
+	"Mounts": [m.source | m := input.OCI.Mounts[_]],
+	"container_id": {"": input.container_id},
+	"storages": [m.source | m := input.storages[_]],
+}
 
-text(r) := input.OCI.Process.Env[r.at] if r.of == "Env"
+sandbox_texts := {"hostname": {"": input.hostname}, "sandbox_id": {"": input.sandbox_id}}
 
-text(r) := input.OCI.Annotations[r.at] if r.of == "Annotations"
-
-text(r) := input.OCI.Mounts[r.at].source if r.of == "Mounts"
-
-text(r) := input.storages[r.at].source if r.of == "storages"
-
-text(r) := input.OCI.Linux.CgroupsPath if r.of == "CgroupsPath"
-
-value(r) := data.pstate.facts[r.p]
-
-value(r) := v if {
-	not data.pstate.facts[r.p]
-	t := text(r)
+value(r, all) := v if {
+	t := all[r.of][r.at]
 	v := substring(t, r.skip, (count(t) - r.skip) - r.tail)
 	bounded(r.kind, v)
 }
 
-values(reads) := {r.p: v |
-	some r in reads
-	v := value(r)
-}
+# What an earlier request fixed counts, whatever stands here.
+values(reads, all, fixed) := object.union({r.p: v | some r in reads; not fixed[r.p]; v := value(r, all)}, fixed)
 
 complete(reads, found) if {
 	every r in reads {
@@ -160,7 +163,7 @@ op(path, v) := {"op": "add", "path": concat("/", array.concat(["", "pstate"], pa
 
 CreateSandboxRequest := {"allowed": true, "ops": ops} if {
 	not data.pstate.sandbox
-	found := values(policy_data.sandbox.read)
+	found := values(policy_data.sandbox.read, sandbox_texts, {})
 	complete(policy_data.sandbox.read, found)
 	input == sandbox_request(found)
 	ops := [
@@ -274,12 +277,12 @@ CreateContainerRequest := {"allowed": true, "ops": ops} if {
 	c.name == container_name
 	is_free(i)
 	count(missing_before(i)) == 0
-	found := values(c.read)
+	found := values(c.read, texts, data.pstate.facts)
 	complete(c.read, found)
 	input == container_request(c, found)
-	facts := object.union(data.pstate.facts, {p: v | some p in pod_facts; v := found[p]})
+	known := object.union(data.pstate.facts, {p: v | some p in pod_facts; v := found[p]})
 	ops := [
-		op(["facts"], facts),
+		op(["facts"], known),
 		op(["containers", input.container_id], {"name": c.name, "started": false, "execs": {}, "request": input}),
 		op(["names", c.name], {"id": input.container_id, "started": false}),
 	]
@@ -477,11 +480,13 @@ explain_CreateSandboxRequest := array.concat(
 	[{"text": "the sandbox is created already"} | data.pstate.sandbox],
 	[r |
 		not data.pstate.sandbox
-		found := values(policy_data.sandbox.read)
+		found := values(policy_data.sandbox.read, sandbox_texts, {})
 		request := sandbox_request(found)
-		some r in array.concat([{"request": request}], [u | request == input; some u in unread(policy_data.sandbox.read, found)])
+		some r in array.concat([{"request": request}], [u | request == input; some u in unread(policy_data.sandbox.read, sandbox_texts, found)])
 	],
 )
+
+facts := object.get(data.pstate, "facts", {})
 
 candidates := [c | c := declared(container_name)]
 
@@ -498,15 +503,15 @@ field(r) := sprintf("/OCI/Mounts/%v/source", [r.at]) if r.of == "Mounts"
 field(r) := sprintf("/storages/%v/source", [r.at]) if r.of == "storages"
 
 # A host that sends the placeholder itself: the texts are equal, and there is no value.
-unread(reads, found) := [r |
+unread(reads, all, found) := [r |
 	some read in reads
 	not found[read.p]
-	r := {"field": field(read), "found": text(read), "expected": concat("", ["a value of the kind ", read.kind])}
+	r := {"field": field(read), "found": all[read.of][read.at], "expected": concat("", ["a value of the kind ", read.kind])}
 ]
 
 explain_CreateContainerRequest := array.concat([r | some r in create_reasons], [{"container": c.name, "request": r} |
 	some c in nearest
-	r := container_request(c, values(c.read))
+	r := container_request(c, values(c.read, texts, facts))
 ])
 
 nearest := candidates if count(candidates) > 0
@@ -535,9 +540,9 @@ create_reasons[r] {
 
 create_reasons[r] {
 	some c in candidates
-	found := values(c.read)
+	found := values(c.read, texts, facts)
 	container_request(c, found) == input
-	some r in unread(c.read, found)
+	some r in unread(c.read, texts, found)
 }
 
 create_reasons[r] {

@@ -49,7 +49,7 @@ pub(crate) fn reads(request: &Value) -> Result<Vec<Read>, GenerateError> {
         .collect()
 }
 
-/// A text of the request that the rules can get at (`text` in the rules).
+/// A text of the request that the rules can get at (`texts` in the rules).
 struct Place<'a> {
     of: &'static str,
     at: Value,
@@ -60,11 +60,11 @@ fn places(request: &Value) -> Vec<Place<'_>> {
     let mut places = Vec::new();
     for of in ["container_id", "sandbox_id", "hostname"] {
         if let Some(text) = request.get(of).and_then(Value::as_str) {
-            places.push(Place { of, at: Value::Null, text });
+            places.push(Place { of, at: "".into(), text });
         }
     }
     let path = request.pointer("/OCI/Linux/CgroupsPath").and_then(Value::as_str);
-    places.extend(path.map(|text| Place { of: "CgroupsPath", at: Value::Null, text }));
+    places.extend(path.map(|text| Place { of: "CgroupsPath", at: "".into(), text }));
     let annotations = request.pointer("/OCI/Annotations").and_then(Value::as_object);
     for (key, value) in annotations.into_iter().flatten() {
         let text = value.as_str().unwrap_or_default();
