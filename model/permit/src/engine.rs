@@ -25,6 +25,8 @@ const DATA: &str = "policy_data";
 /// A policy that wants its denials explained has a rule with this before the request's name. It is evaluated after a
 /// denial only, and cannot undo it.
 pub(crate) const EXPLAIN_PREFIX: &str = "explain_";
+/// Where the engine finds that data when the text allows it to be taken out of the rules.
+const CONSTANTS: &str = "anchorhold_policy_data";
 /// The engine's name for the one policy text.
 const SOURCE: &str = "policy.rego";
 
@@ -70,6 +72,7 @@ pub struct Policy {
 /// handed over only when it is another one than at the last decision.
 struct Cached {
     engine: Engine,
+    constants: Option<Value>,
     state: Option<Arc<Value>>,
 }
 
@@ -97,7 +100,8 @@ impl Policy {
             return Err(PolicyError::TooLarge { found: text.len() });
         }
         let mut engine = new_engine();
-        let package = engine.add_policy(SOURCE.to_owned(), text.to_owned()).map_err(rego)?;
+        let (rules, constants) = split_data(text);
+        let package = engine.add_policy(SOURCE.to_owned(), rules).map_err(rego)?;
         if package.strip_prefix("data.") != Some(PACKAGE) {
             let found = package.trim_start_matches("data.").to_owned();
             return Err(PolicyError::Package { found });
@@ -106,7 +110,8 @@ impl Policy {
         if !request_names().any(|name| declared.contains(name)) {
             return Err(PolicyError::NoRules);
         }
-        let policy = Self { cached: Mutex::new(Cached { engine, state: None }), declared };
+        let policy =
+            Self { cached: Mutex::new(Cached { engine, constants, state: None }), declared };
         policy.refuse_bypass()?;
         Ok(policy)
     }
@@ -166,6 +171,9 @@ impl Cached {
         self.state = None;
         self.engine.clear_data();
         self.engine.add_data((**document).clone()).map_err(text)?;
+        if let Some(constants) = &self.constants {
+            self.engine.add_data(constants.clone()).map_err(text)?;
+        }
         self.state = Some(Arc::clone(document));
         Ok(())
     }
@@ -182,6 +190,28 @@ fn declared_rules(engine: &Engine) -> Result<BTreeSet<String>, PolicyError> {
         }
     }
     Ok(declared)
+}
+
+/// Takes a `policy_data := <JSON>` that ends the text out of the rules, and gives it to the engine as data, under
+/// another name that the rules do not use: as a rule it would be built anew for each decision. Rego reads JSON as
+/// JSON, so the rules see the same value. Where the tail is anything else the text stays as it is.
+fn split_data(text: &str) -> (String, Option<Value>) {
+    let start = format!("\n{DATA} := ");
+    let split = text.rsplit_once(start.as_str()).filter(|(rules, _)| !rules.contains(CONSTANTS));
+    let json = |tail: &str| serde_json::from_str::<serde_json::Value>(tail).ok();
+    match split.and_then(|(rules, tail)| Some((rules, tail, json(tail)?))) {
+        Some((rules, tail, json)) if lines_fit(tail) => {
+            let constants = serde_json::json!({ CONSTANTS: json });
+            (format!("{rules}{start}data.{CONSTANTS}\n"), Some(Value::from(constants)))
+        }
+        _ => (text.to_owned(), None),
+    }
+}
+
+/// The limits hold for the whole text, also for the part that the engine does not read.
+fn lines_fit(tail: &str) -> bool {
+    let most = usize::try_from(MAX_COLUMNS).unwrap_or(usize::MAX);
+    tail.lines().all(|line| line.len() < most) && tail.lines().count() < MAX_LINES
 }
 
 fn new_engine() -> Engine {

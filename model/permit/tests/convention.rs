@@ -100,3 +100,34 @@ fn attack_requests_that_its_rules_deny_or_do_not_know() {
     let unknown = Request::from_json("SetPolicy", json!({})).unwrap();
     assert!(decide(&policy, &state, unknown).is_err());
 }
+
+#[test]
+fn data_at_the_end_of_the_text_is_the_same_as_data_among_the_rules() {
+    let (rules, data) = POLICY.split_once("\npolicy_data := ").unwrap();
+    let (package, rest) = rules.split_once("\ndefault Allow").unwrap();
+    let among = format!("{package}\npolicy_data := {data}\ndefault Allow{rest}");
+    for text in [
+        POLICY,
+        &among,
+        &format!("{POLICY}\nx := 1"),
+        &format!("{rules}\npolicy_data := {data}# end"),
+    ] {
+        let policy = Policy::compile(text).unwrap();
+        assert_eq!(policy.data().unwrap(), Policy::compile(POLICY).unwrap().data().unwrap());
+        assert!(decide(&policy, &State::new(), create("a", &["sleep", "1"], "pod")).is_ok());
+        assert!(decide(&policy, &State::new(), create("a", &["sh"], "pod")).is_err());
+    }
+}
+
+#[test]
+fn attack_data_that_the_state_operations_would_change() {
+    let rule = r#"package agent_policy
+StartContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": PATH, "value": {}}]}
+policy_data := {"a": 1}
+"#;
+    for (path, allowed) in [("\"/pstate/x\"", true), ("\"/anchorhold_policy_data/a\"", false)] {
+        let policy = Policy::compile(&rule.replace("PATH", path)).unwrap();
+        let request = ah_agent_api::agent::StartContainerRequest::default();
+        assert_eq!(decide(&policy, &State::new(), request).is_ok(), allowed, "{path}");
+    }
+}
