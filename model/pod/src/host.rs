@@ -38,6 +38,9 @@ pub mod placeholder {
     /// One line of the host's resolver configuration.
     pub const DNS_SERVER: &str = "$(dns-server)";
 
+    /// How placeholders begin that the policy generator makes of these ones: reserved like them.
+    pub const RESERVED_STEMS: [&str; 3] = ["$(file-id-", "$(pci-path-", "$(cgroups-path)"];
+
     /// Every placeholder.
     pub const ALL: [&str; 12] = [
         SANDBOX_ID,

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFacts {
-    /// `name@sha256:<manifest digest>`, as containerd writes it (without a tag).
+    /// `registry/name@sha256:<digest>`, as containerd writes it (without a tag): the digest of what the
+    /// name stands for, an index or a manifest.
     pub reference: String,
     /// `config.Entrypoint`.
     pub entrypoint: Vec<String>,
@@ -20,7 +21,9 @@ pub struct ImageFacts {
     pub working_dir: String,
     /// `config.User`, may be empty: `user[:group]`, names or numbers.
     pub user: String,
-    /// Keys of `config.Volumes`, sorted.
+    /// Keys of `config.Volumes`, sorted. They are folders of the container's own writable root, where
+    /// the image's files in them keep owner and contents; under a read-only root each is an empty
+    /// file system in memory.
     pub volumes: Vec<String>,
     /// `config.StopSignal`.
     pub stop_signal: Option<String>,

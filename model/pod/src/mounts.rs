@@ -45,6 +45,7 @@ pub(crate) fn workload(
         given.push(copied(&file, container, container_id, host)?);
     }
     given.push(shm());
+    given.append(&mut image_volumes(container, &given));
     if container.release_socket {
         given.push(bind(RELEASE_SOCKET, RELEASE_SOCKET, &["bind", "nosuid", "nodev", "noexec"]));
     }
@@ -133,6 +134,21 @@ fn volumes(pod: &Pod, container: &Container) -> Result<Vec<Mount>, RequestError>
                 });
             }
             Ok(bind(&mount.path, &volume_path(&mount.volume), &bind_options(mount.read_only)))
+        })
+        .collect()
+}
+
+/// Volumes of the image under a read-only root, but for those that a mount of the pod replaces.
+fn image_volumes(container: &Container, given: &[Mount]) -> Vec<Mount> {
+    let wanted = container.image.volumes.iter().filter(|_| container.security.read_only_root);
+    wanted
+        .filter(|path| !given.iter().any(|mount| clean(&mount.destination) == clean(path)))
+        .map(|path| Mount {
+            destination: path.clone(),
+            source: "tmpfs".into(),
+            type_: "tmpfs".into(),
+            options: ["nosuid", "nodev", "mode=0777"].map(String::from).to_vec(),
+            ..Default::default()
         })
         .collect()
 }
@@ -290,6 +306,23 @@ mod tests {
             assert!(option(&plain, path, "ro") && !option(&privileged, path, "ro"), "{path}");
             assert!(option(&privileged, path, "rw"), "{path}");
         }
+    }
+
+    #[test]
+    fn image_volumes_are_writable_under_a_read_only_root() {
+        let check = |read_only: bool, path: &str, expect: usize| {
+            let mounts = with(vec![mount("a", path)], |container| {
+                container.image.volumes = vec!["/data".into()];
+                container.security.read_only_root = read_only;
+            });
+            let mounts = mounts.unwrap();
+            let found =
+                mounts.iter().filter(|mount| mount.options.iter().any(|o| o == "mode=0777"));
+            assert_eq!(found.count(), expect, "{read_only} {path}");
+        };
+        check(false, "/other", 0);
+        check(true, "/other", 1);
+        check(true, "/data/", 0);
     }
 
     #[test]

@@ -357,7 +357,8 @@ fn check_reserved_value(value: &serde_json::Value) -> Result<(), RequestError> {
 }
 
 fn check_reserved_text(text: &str) -> Result<(), RequestError> {
-    match placeholder::ALL.into_iter().find(|reserved| text.contains(reserved)) {
+    let mut reserved = placeholder::ALL.into_iter().chain(placeholder::RESERVED_STEMS);
+    match reserved.find(|reserved| text.contains(reserved)) {
         Some(reserved) => Err(RequestError::ReservedText { text: text.into(), reserved }),
         None => Ok(()),
     }

@@ -17,6 +17,7 @@ mod identity;
 mod kinds;
 mod manifest;
 mod quantity;
+mod scalar;
 mod schema;
 mod template;
 mod yaml;

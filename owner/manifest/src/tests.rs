@@ -208,3 +208,17 @@ fn what_image_and_manifest_contradict_names_the_container() {
     let error = manifest.pod(&BTreeMap::new()).unwrap_err();
     assert_eq!(error.problem, Problem::NoImage { image: "web:1".into() });
 }
+
+#[test]
+fn the_projects_examples_are_read() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    let mut read_files = 0;
+    for example in std::fs::read_dir(folder).unwrap() {
+        let file = example.unwrap().path().join("pod.yaml");
+        if let Ok(text) = std::fs::read_to_string(&file) {
+            crate::read_file(&file, &text).unwrap_or_else(|error| panic!("{error}"));
+            read_files += 1;
+        }
+    }
+    assert!(read_files > 0, "no example has a pod.yaml");
+}

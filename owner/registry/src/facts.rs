@@ -63,6 +63,12 @@ fn check(image: &ResolvedImage, facts: &ImageFacts) -> Result<(), RegistryError>
             return wrong(field, text);
         }
     }
+    let plain = |path: &String| {
+        path.len() > 1 && path.starts_with('/') && path.split('/').all(|part| part != "..")
+    };
+    if let Some(path) = facts.volumes.iter().find(|path| !plain(path)) {
+        return wrong("Volumes", path);
+    }
     match facts.working_dir.as_str() {
         "" => Ok(()),
         dir if dir.starts_with('/') && !dir.contains('\0') => Ok(()),

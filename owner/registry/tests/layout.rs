@@ -129,6 +129,30 @@ async fn attack_index_pointing_to_another_platform() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attack_config_with_paths_that_lead_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut builder = LayoutBuilder::create(folder.path()).unwrap();
+    let with = |volume: &str, dir: &str| ImageSpec {
+        volumes: vec![volume.into()],
+        working_dir: Some(dir.into()),
+        ..image()
+    };
+    builder.add("localhost/fine:1", &with("/data", "/srv")).unwrap();
+    builder.add("localhost/volume:1", &with("/a/../etc", "/srv")).unwrap();
+    builder.add("localhost/root:1", &with("/", "/srv")).unwrap();
+    builder.add("localhost/dir:1", &with("/data", "srv")).unwrap();
+    builder.finish().unwrap();
+    facts(folder.path().into(), "localhost/fine:1").await.unwrap();
+    for (name, expect) in [("volume", "Volumes"), ("root", "Volumes"), ("dir", "WorkingDir")] {
+        let error = facts(folder.path().into(), &format!("localhost/{name}:1")).await.unwrap_err();
+        assert!(
+            matches!(error, RegistryError::Config { field, .. } if field == expect),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_is_no_layout_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let error = facts(folder.path().into(), NAME).await.unwrap_err();

@@ -190,6 +190,11 @@ fn attack_text_that_reads_as_a_value_of_the_host() {
     pod.containers[0].env = vec![EnvVar { name: "A".into(), value: "$(pod-ip)".into() }];
     let expect = RequestError::ReservedText { text: "$(pod-ip)".into(), reserved: "$(pod-ip)" };
     assert_eq!(check(&pod), Err(expect.clone()));
+    for text in ["x$(file-id-0)", "$(cgroups-path)", "$(pci-path-1)"] {
+        let mut other = pod.clone();
+        other.containers[0].env[0].value = text.into();
+        assert!(matches!(check(&other), Err(RequestError::ReservedText { .. })), "{text}");
+    }
     assert_eq!(create_container(&pod, 0, &host(&pod)), Err(expect));
     pod.containers[0].env = vec![EnvVar { name: "A".into(), value: Text::host(HostFact::PodIp) }];
     check(&pod).unwrap();
