@@ -438,3 +438,44 @@ async fn attack_frame_that_is_no_request() {
     assert_ne!(response.status.code(), Code::OK);
     assert!(diary.lines().is_empty());
 }
+
+/// Whatever bytes come for whatever method: an answer, and an effect only for a request that decodes and is permitted.
+#[test]
+fn fuzz_requests() {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let methods: Vec<&'static str> =
+        METHODS.iter().filter(|m| m.service == AGENT_SERVICE).map(|m| m.name).collect();
+    let bytes = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..64),
+        // A request that is almost right: one byte of it is another.
+        ("[a-z0-9./-]{0,12}", any::<u8>(), any::<proptest::sample::Index>()).prop_map(
+            |(id, byte, at)| {
+                let mut bytes = create(&id);
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] = byte;
+                }
+                bytes
+            }
+        ),
+    ];
+    let input = (proptest::sample::select(methods), bytes);
+    let config = Config { cases: 512, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config)
+        .run(&input, |(method, bytes)| {
+            let (gate, diary) = fixed();
+            diary.go_on.notify_one();
+            let answered = runtime.block_on(async {
+                tokio::time::timeout(Duration::from_secs(5), gate.call(method, bytes.clone())).await
+            });
+            prop_assert!(answered.is_ok(), "{method} hangs");
+            if !diary.lines().is_empty() {
+                prop_assert!(ah_agent_api::Request::decode(method, &bytes).is_ok(), "{method}");
+                prop_assert!(method != "ExecProcess");
+            }
+            Ok(())
+        })
+        .unwrap();
+}

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -115,6 +116,8 @@ fn unshare(types: &[LinuxNamespaceType]) -> Result<(), Failure> {
 
 /// The first process of a shared pid namespace: reaps what is orphaned there, ignores every signal but SIGKILL from outside.
 fn pause() -> ExitCode {
+    // It goes with its maker: without a runtime process the sandbox makes no containers any more.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     loop {
         match rustix::process::wait(rustix::process::WaitOptions::empty()) {
             Ok(_) => {}
@@ -133,7 +136,11 @@ fn create(
 ) -> Result<(Answer, Option<OwnedFd>), Failure> {
     let streams = Streams::new(terminal, fds, state)?;
     let container = streams
-        .give(ContainerBuilder::new(id, SyscallType::default()).with_root_path(state)?)
+        .give(
+            ContainerBuilder::new(id, SyscallType::default())
+                .with_root_path(state)?
+                .with_executor(OwnExecutor::plain()),
+        )
         .as_init(bundle)
         .with_systemd(false)
         .with_detach(true)
@@ -154,8 +161,8 @@ fn exec(
     let spec = Spec::load(container.bundle().join("config.json"))?;
     let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().clone());
     let executor = match seccomp {
-        Some(filter) => FilteredExecutor::new(filter, &process)?,
-        None => FilteredExecutor { filter: None, capabilities: None },
+        Some(filter) => OwnExecutor::new(filter, &process)?,
+        None => OwnExecutor::plain(),
     };
     let streams = Streams::new(terminal, fds, state)?;
     let pid = streams
@@ -223,19 +230,24 @@ impl Streams {
     }
 }
 
-/// Runs an exec's program under the container's seccomp filter. libcontainer leaves the filter out of the spec that it makes
+/// Runs a process's program, an exec's under the container's seccomp filter. libcontainer leaves the filter out of the spec that it makes
 /// for an exec, so a process entered later would have more system calls than the container's first one.
 ///
 /// Loading a filter takes CAP_SYS_ADMIN or no-new-privileges (seccomp(2)). An exec without the latter keeps CAP_SYS_ADMIN until the
 /// filter is loaded, in this program's own code, and gives it up before the container's program runs.
 #[derive(Clone)]
-struct FilteredExecutor {
+struct OwnExecutor {
     filter: Option<LinuxSeccomp>,
     /// The sets to fall back to once the filter is loaded.
     capabilities: Option<LinuxCapabilities>,
 }
 
-impl FilteredExecutor {
+impl OwnExecutor {
+    /// Without a filter of its own: libcontainer loads that of a container's first process.
+    fn plain() -> Self {
+        Self { filter: None, capabilities: None }
+    }
+
     /// Adds the capability to the process file where it is needed.
     fn new(filter: LinuxSeccomp, file: &Path) -> Result<Self, Failure> {
         let mut process: Process = serde_json::from_slice(&std::fs::read(file)?)?;
@@ -268,10 +280,16 @@ impl FilteredExecutor {
     }
 }
 
-impl Executor for FilteredExecutor {
+impl Executor for OwnExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
         self.load().map_err(|e| ExecutorError::Other(chain(&*e)))?;
-        DefaultExecutor {}.exec(spec)
+        let arguments = spec.process().as_ref().and_then(|p| p.args().as_deref());
+        let (program, rest) =
+            arguments.and_then(<[String]>::split_first).ok_or(ExecutorError::InvalidArg)?;
+        // exec through std, which gives SIGPIPE and the signal mask their defaults first: this program's own runtime ignores
+        // SIGPIPE, and a shell pipeline whose reader is gone would then never end.
+        let error = Command::new(program).args(rest).exec();
+        Err(ExecutorError::Other(format!("executing {program:?}: {error}")))
     }
 
     fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {

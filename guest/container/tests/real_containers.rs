@@ -61,12 +61,15 @@ fn main() -> ExitCode {
     if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+type Named = (&'static str, fn(&mut Machine));
+
 /// One machine with its runtime process.
 struct Machine {
     layout: Layout,
     runtime: Runtime,
     table: ProcessTable,
     made: u32,
+    shared_pid: Option<i32>,
 }
 
 /// A container of the machine.
@@ -84,9 +87,10 @@ fn all() {
     assert!(mounted.unwrap().success());
     let layout = Layout::below(&folder, Path::new("/sys/fs/cgroup"));
     let runtime = Runtime::spawn(&layout).unwrap();
-    let mut machine = Machine { layout, runtime, table: ProcessTable::new(), made: 0 };
+    let mut machine =
+        Machine { layout, runtime, table: ProcessTable::new(), made: 0, shared_pid: None };
     assert_eq!(machine.runtime.sandbox("cell", false).unwrap(), None);
-    let cases: &[(&str, fn(&mut Machine))] = &[
+    let cases: &[Named] = &[
         ("output_and_exit_code", output_and_exit_code),
         ("signals_end_with_128_and_the_number", signals),
         ("isolation_is_what_the_spec_says", isolation),
@@ -100,6 +104,12 @@ fn all() {
         case(&mut machine);
         println!("ok {name} {} ms", start.elapsed().as_millis());
     }
+    let runtime = Runtime::spawn(&machine.layout).unwrap();
+    let first = runtime.sandbox("cell", true).unwrap();
+    machine.runtime = runtime;
+    machine.shared_pid = first;
+    shared_pids(&mut machine);
+    println!("ok containers_that_share_a_pid_namespace_see_each_other");
 }
 
 fn spec(arguments: &[&str]) -> oci::Spec {
@@ -172,7 +182,7 @@ impl Machine {
             cgroup: Path::new("/").join(id.as_str()),
             hostname: "cell".into(),
             home: "/root".into(),
-            shared_pid: None,
+            shared_pid: self.shared_pid,
         };
         let value = container_spec(spec, &context).map_err(|e| e.to_string())?;
         fs::create_dir_all(self.layout.bundle(&id)).unwrap();
@@ -255,6 +265,16 @@ fn text(stream: OwnedFd) -> String {
 fn output_and_exit_code(m: &mut Machine) {
     let (code, out, err) = m.run(|_| (), "echo $GREETING; echo oops >&2; pwd; echo $HOME; exit 3");
     assert_eq!((code, out.as_str(), err.as_str()), (3, "hello\n/srv/app\n/root\n", "oops\n"));
+    let (_, out, _) = m.run(
+        |s| s.Process.as_mut().unwrap().Args = vec!["cat".into(), "/proc/self/status".into()],
+        "",
+    );
+    for field in ["SigIgn:", "SigBlk:"] {
+        let mask = out.lines().find_map(|l| l.strip_prefix(field)).unwrap().trim();
+        // The standard signals; the machine that runs the tests may ignore others.
+        let mask = u64::from_str_radix(mask, 16).unwrap() & 0x7fff_ffff;
+        assert_eq!(mask, 0, "{field} {out}");
+    }
 }
 
 fn signals(m: &mut Machine) {
@@ -362,6 +382,14 @@ fn exec(m: &mut Machine) {
     assert_eq!((code, text.as_str()), (5, "cell\nsleep\u{0}1000\u{0}"));
     let refused = m.run_exec(&case, "e2", &process(&["no-such-program"])).unwrap_err();
     assert!(refused.contains("no-such-program"), "{refused}");
+    m.remove(&case);
+}
+
+fn shared_pids(m: &mut Machine) {
+    assert!(m.shared_pid.is_some());
+    let case = m.create(&spec(&["sleep", "1234"]));
+    let (_, out, _) = m.run(|_| (), "cat /proc/[0-9]*/cmdline; cat /proc/self/status");
+    assert!(out.contains("sleep\u{0}1234\u{0}") && out.contains("pause\u{0}"), "{out}");
     m.remove(&case);
 }
 

@@ -130,7 +130,9 @@ mod tests {
             driver: "ephemeral".into(),
             source: "shm".into(),
             fstype: "tmpfs".into(),
-            options: ["noexec", "nosuid", "nodev", "mode=1777", "size=1048576"].map(String::from).into(),
+            options: ["noexec", "nosuid", "nodev", "mode=1777", "size=1048576"]
+                .map(String::from)
+                .into(),
             mount_point: "/run/kata-containers/sandbox/shm".into(),
             ..Default::default()
         };
