@@ -136,30 +136,37 @@ fn install(package: &str, version: &str, more: &[&str]) -> Result<Done> {
 
 fn guest_binaries() -> Result<()> {
     step("guest binaries", || {
-        build_guest(&root(), &target().join("guest"), &["ah-init", "ah-agent", WORKLOAD])?;
-        Ok(Done::Did("anchorhold-init, anchorhold-agent and the demo's workload, static".into()))
+        build_guest(&root(), &target().join("guest"), &[])?;
+        Ok(Done::Did("anchorhold-init and anchorhold-agent, static".into()))
+    })?;
+    // A build of their own: what is built together shares features, and the guest's bytes are measured.
+    step("container programs", || {
+        build_guest(&root(), &target().join("guest"), &CONTAINER_PROGRAMS)?;
+        Ok(Done::Did("what demo and tests run in containers, static".into()))
     })
 }
 
-/// The demo's workload: built like the guest's programs, but never part of the guest image.
-const WORKLOAD: &str = "ah-example-sealed-message";
+/// Packages of the demo's workload and of what tests run in containers; never part of the guest image.
+const CONTAINER_PROGRAMS: [&str; 3] =
+    ["-pah-example-sealed-message", "-pah-testkit-images", "--example=list_tree"];
 
 /// Where the guest's static programs of this checkout are.
 pub(crate) fn guest_build() -> GuestBuild {
     ah_guest_image::guest_build(&root(), &target().join("guest"), &cargo_home())
 }
 
-/// Builds static programs of the checkout `source` into the cargo target folder `to`.
-pub(crate) fn build_guest(source: &Path, to: &Path, packages: &[&str]) -> Result<()> {
+/// Builds the guest's programs of the checkout `source` into the cargo target folder `to`, or in the same way what
+/// `instead` selects.
+pub(crate) fn build_guest(source: &Path, to: &Path, instead: &[&str]) -> Result<()> {
     let build = ah_guest_image::guest_build(source, to, &cargo_home());
     let mut command = cargo(&[]);
-    let mut args = build.args.clone();
-    for package in packages {
-        if !args.iter().any(|arg| arg == package) {
-            args.extend(["-p".to_owned(), (*package).to_owned()]);
-        }
+    if instead.is_empty() {
+        command.args(build.args);
+    } else {
+        let packages = build.args.iter().position(|arg| arg == "-p").unwrap_or(build.args.len());
+        command.args(&build.args[..packages]).args(instead).arg("--bins");
     }
-    command.args(args).arg("--quiet").current_dir(source);
+    command.arg("--quiet").current_dir(source);
     command.envs(build.env).env_remove("RUSTFLAGS").env_remove("CARGO_BUILD_RUSTFLAGS");
     run_quiet(&mut command)
 }

@@ -196,6 +196,11 @@ pub(crate) fn built(name: &str) -> Result<PathBuf> {
     }
 }
 
+/// A static program that `cargo xtask setup` builds for containers of tests and demo.
+pub fn static_program(name: &str) -> PathBuf {
+    target().join("guest/x86_64-unknown-linux-gnu/guest").join(name)
+}
+
 fn guest_image() -> Result<GuestImage> {
     let folder = match std::env::var_os("ANCHORHOLD_GUEST") {
         Some(folder) => PathBuf::from(folder),

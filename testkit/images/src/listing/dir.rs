@@ -9,16 +9,18 @@ use sha2::Digest as _;
 
 use super::{Line, Listing, escape, join};
 
-/// Lists a folder: a mounted image, or an unpacked one. Only root sees all attributes.
+/// Lists a folder: a mounted image, or an unpacked one. Only root sees all attributes. What is mounted below is listed
+/// without its contents.
 ///
 /// # Errors
 /// When a file cannot be read.
 pub fn from_dir(root: &Path) -> io::Result<Listing> {
+    let device = fs::symlink_metadata(root)?.dev();
     let mut listing = Listing::new();
     let mut pending = vec![(b"/".to_vec(), root.to_owned())];
     while let Some((path, at)) = pending.pop() {
         let metadata = fs::symlink_metadata(&at)?;
-        if metadata.is_dir() {
+        if metadata.is_dir() && metadata.dev() == device {
             for entry in fs::read_dir(&at)? {
                 let entry = entry?;
                 pending.push((join(&path, entry.file_name().as_bytes()), entry.path()));
