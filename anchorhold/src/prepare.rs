@@ -10,14 +10,14 @@ use ah_layers::LayerStore;
 use ah_manifest::{Manifest, PodTemplate};
 use ah_oci::LayerDescriptor;
 use ah_pod::{ImageFacts, Pod};
-use ah_policy::{InitData, PolicyDocument, ServiceAddress};
+use ah_policy::{InitData, KeyService, PolicyDocument, ServiceAddress, ServicePublicKey};
 use ah_policygen::Options;
 use ah_registry::{BoxError, ConvertedLayer, Images, LayerConverter, Places};
 use anyhow::{Context, Result};
 
 use crate::cli::{self, Source};
 use crate::dirs::Dirs;
-use crate::keys::read_text;
+use crate::keys::{self, Accept, read_text};
 use crate::ui::{Stage, failure};
 
 /// Annotation that carries the initdata document (agent policy convention, section 2.1).
@@ -53,18 +53,29 @@ pub(crate) fn the_pod(manifest: &Manifest) -> Result<&PodTemplate> {
 
 /// The owner's part: the policy is generated whatever annotation there is.
 pub async fn generate(dirs: &Dirs, source: &Source) -> Result<Prepared> {
-    Facts::read(dirs, source).await?.generate()
+    let facts = Facts::read(dirs, source).await?;
+    facts.generate(key_service(dirs).await?)
 }
 
 /// For a run: the policy of the YAML's annotation, as a cluster would take it, or else a generated one.
 pub async fn prepare(dirs: &Dirs, source: &Source) -> Result<Prepared> {
     let facts = Facts::read(dirs, source).await?;
     let annotations = the_pod(&facts.manifest)?.annotations();
-    let Some(value) = annotations.get(INITDATA_ANNOTATION) else { return facts.generate() };
+    let Some(value) = annotations.get(INITDATA_ANNOTATION) else {
+        return facts.generate(key_service(dirs).await?);
+    };
     let initdata = InitData::from_annotation(value)
         .with_context(|| format!("annotation {INITDATA_ANNOTATION}"))?;
     let yaml = facts.manifest.text().to_owned();
     facts.with(initdata, yaml)
+}
+
+/// The local key service as guests know it; made on first use, since what names it comes before any key.
+async fn key_service(dirs: &Dirs) -> Result<KeyService> {
+    let service = keys::open(dirs, Accept::Hardware, None).await?;
+    let public_key = ServicePublicKey(*service.identity().as_bytes());
+    service.close().await;
+    Ok(KeyService { address: KEY_SERVICE, public_key })
 }
 
 /// What is known before there is a policy.
@@ -97,8 +108,8 @@ impl Facts {
         Ok(Self { manifest, pinned, pod, layers: store.layers() })
     }
 
-    fn generate(self) -> Result<Prepared> {
-        let options = Options { key_service: Some(KEY_SERVICE) };
+    fn generate(self, key_service: KeyService) -> Result<Prepared> {
+        let options = Options { key_service: Some(key_service) };
         let generated = ah_policygen::generate(&self.pod, &options)?;
         let value = generated.initdata.to_annotation();
         let yaml = self

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ah_container::{Layout, Runtime};
 use ah_permit::Policy;
 use ah_policy::{GuestSettings, InitData};
-use ah_release::{ReleaseClient, ReleaseServer, SOCKET_PATH, ServiceAddress, ServiceTrust};
+use ah_release::{PublicKey, ReleaseClient, ReleaseServer, SOCKET_PATH, ServiceAddress};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use crate::cli::{Listen, Settings};
@@ -100,8 +100,8 @@ fn release_socket(settings: &Settings, guest: &GuestSettings) -> Result<(), Erro
     let Some(service) = &guest.key_service else { return Ok(()) };
     let ah_policy::ServiceAddress::Vsock { cid, port } = service.address;
     let source = Arc::from(ah_tee::report_source(settings.tee)?);
-    // The settings name no key of the service; what its release of a key proves to a container is said at ServiceTrust.
-    let client = ReleaseClient::new(ServiceAddress { cid, port }, ServiceTrust::AnyService, source);
+    let public_key = PublicKey::new(service.public_key.0);
+    let client = ReleaseClient::new(ServiceAddress { cid, port }, public_key, source);
     let server = ReleaseServer::bind(Path::new(SOCKET_PATH), client)?;
     tokio::spawn(server.serve());
     Ok(())

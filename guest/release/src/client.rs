@@ -17,16 +17,6 @@ use crate::transport::{Exchange, ExchangeError, ServiceAddress, Transport, Vsock
 /// One exchange: the service verifies in milliseconds, the report takes longest (a slow security processor: seconds).
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Whose keys the guest takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServiceTrust {
-    /// Only of the service with this public key, which the measured initdata names. The host cannot hand in a key of its own.
-    Pinned(PublicKey),
-    /// Of whoever answers. Enough to open what the owner sealed, since a wrong key opens nothing; not enough to protect new data
-    /// with, since the host could answer in the service's place with a key that it knows.
-    AnyService,
-}
-
 /// A key that was released to this guest.
 #[derive(Debug)]
 pub struct ReleasedKey {
@@ -81,29 +71,26 @@ pub enum ReleaseError {
 /// Fetches keys and evidence for the containers of this pod.
 pub struct ReleaseClient {
     transport: Box<dyn Transport>,
-    trust: ServiceTrust,
+    service: PublicKey,
     source: Arc<dyn ReportSource>,
     timeout: Duration,
 }
 
 impl ReleaseClient {
-    /// A client of the service at `address`.
-    pub fn new(
-        address: ServiceAddress,
-        trust: ServiceTrust,
-        source: Arc<dyn ReportSource>,
-    ) -> Self {
-        Self::with_transport(Box::new(VsockTransport(address)), trust, source, TIMEOUT)
+    /// A client of the service at `address` that takes keys only from `service`, which the measured initdata names: whoever
+    /// else answers there cannot hand in a key of his own.
+    pub fn new(address: ServiceAddress, service: PublicKey, source: Arc<dyn ReportSource>) -> Self {
+        Self::with_transport(Box::new(VsockTransport(address)), service, source, TIMEOUT)
     }
 
     /// A client over another byte stream; `timeout` limits each exchange as a whole.
     pub fn with_transport(
         transport: Box<dyn Transport>,
-        trust: ServiceTrust,
+        service: PublicKey,
         source: Arc<dyn ReportSource>,
         timeout: Duration,
     ) -> Self {
-        Self { transport, trust, source, timeout }
+        Self { transport, service, source, timeout }
     }
 
     /// Fetches the key `key_id`. Blocks.
@@ -130,13 +117,9 @@ impl ReleaseClient {
             Response::Released(released) => released,
             other => return Err(unexpected(other, "a released key")),
         };
-        let service = match self.trust {
-            ServiceTrust::Pinned(service) => service,
-            ServiceTrust::AnyService => released.wrapped.service,
-        };
         let context =
             WrapContext { key_id: key_id.clone(), kind: released.kind, runtime_data: digest };
-        let secret = pair.open(&released.wrapped, &context, &service)?;
+        let secret = pair.open(&released.wrapped, &context, &self.service)?;
         Ok(ReleasedKey { kind: released.kind, secret })
     }
 

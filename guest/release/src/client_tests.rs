@@ -84,10 +84,18 @@ pub(crate) fn challenge() -> Response {
     Response::Challenge(Challenge { nonce: Nonce::new([4; 32]), expires_in_s: 60 })
 }
 
-pub(crate) fn client(service: FakeService, trust: ServiceTrust) -> (ReleaseClient, Arc<FakeTee>) {
+pub(crate) fn client(service: FakeService) -> (ReleaseClient, Arc<FakeTee>) {
     let tee = Arc::new(FakeTee::default());
     let timeout = Duration::from_secs(5);
-    (ReleaseClient::with_transport(Box::new(service), trust, tee.clone(), timeout), tee)
+    (
+        ReleaseClient::with_transport(
+            Box::new(service),
+            service_key(1).public(),
+            tee.clone(),
+            timeout,
+        ),
+        tee,
+    )
 }
 
 fn key_id() -> KeyId {
@@ -95,27 +103,38 @@ fn key_id() -> KeyId {
 }
 
 #[track_caller]
-fn refused(service: FakeService, trust: ServiceTrust) -> ReleaseError {
-    client(service, trust).0.release(&key_id()).unwrap_err()
+fn refused(service: FakeService) -> ReleaseError {
+    client(service).0.release(&key_id()).unwrap_err()
 }
 
 #[test]
 fn a_key_comes_out_and_the_report_binds_the_request() {
-    for trust in [ServiceTrust::AnyService, ServiceTrust::Pinned(service_key(1).public())] {
-        let (client, tee) = client(releasing(b"secret"), trust);
-        assert_eq!(client.release(&key_id()).unwrap().secret.as_bytes(), b"secret");
-        assert_eq!(client.release(&key_id()).unwrap().secret.as_bytes(), b"secret");
-        let asked = tee.asked.lock().unwrap();
-        assert_ne!(asked[0], asked[1], "each exchange has a key pair of its own");
-        assert_eq!(asked[0][32..], [0; 32]);
-    }
+    let (client, tee) = client(releasing(b"secret"));
+    assert_eq!(client.release(&key_id()).unwrap().secret.as_bytes(), b"secret");
+    assert_eq!(client.release(&key_id()).unwrap().secret.as_bytes(), b"secret");
+    let asked = tee.asked.lock().unwrap();
+    assert_ne!(asked[0], asked[1], "each exchange has a key pair of its own");
+    assert_eq!(asked[0][32..], [0; 32]);
 }
 
+/// The host answers in the service's place with a key that it knows: under its own name, then under the owner's.
 #[test]
-fn attack_host_answers_in_the_services_place() {
-    let pinned = ServiceTrust::Pinned(service_key(2).public());
-    let error = refused(releasing(b"known to the host"), pinned);
+fn attack_key_of_another_key_service() {
+    let host = |name: PublicKey| {
+        FakeService(Arc::new(move |request| match request {
+            Request::Challenge {} => challenge(),
+            Request::Release(request) => {
+                let mut wrapped = wrap(&request, &service_key(2), b"known to the host");
+                wrapped.service = name;
+                Response::Released(Released { kind: KeyKind::Oct, wrapped })
+            }
+        }))
+    };
+    let error = refused(host(service_key(2).public()));
     assert!(matches!(error, ReleaseError::Wrap(WrapError::OtherService { .. })), "{error}");
+    let error = refused(host(service_key(1).public()));
+    assert!(matches!(error, ReleaseError::Wrap(WrapError::DoesNotOpen)), "{error}");
+    assert!(client(releasing(b"the owner's")).0.release(&key_id()).is_ok());
 }
 
 #[test]
@@ -132,7 +151,7 @@ fn attack_answer_of_another_request() {
             })
             .clone(),
     }));
-    let (client, _) = client(service, ServiceTrust::AnyService);
+    let (client, _) = client(service);
     assert!(client.release(&key_id()).is_ok());
     let replayed = client.release(&key_id());
     assert!(matches!(replayed, Err(ReleaseError::Wrap(WrapError::DoesNotOpen))));
@@ -147,7 +166,7 @@ fn attack_kind_of_the_key_changed_on_the_way() {
             Response::Released(Released { kind: KeyKind::Opaque, wrapped })
         }
     }));
-    let error = refused(service, ServiceTrust::AnyService);
+    let error = refused(service);
     assert!(matches!(error, ReleaseError::Wrap(WrapError::DoesNotOpen)));
 }
 
@@ -161,7 +180,7 @@ fn a_refusal_keeps_the_services_words() {
         Request::Release(_) => words(),
     }));
     for service in [at_once, later] {
-        let error = refused(service, ServiceTrust::AnyService).to_string();
+        let error = refused(service).to_string();
         assert_eq!(error, "refused by the key store: there is no key demo/message");
     }
 }
@@ -169,7 +188,7 @@ fn a_refusal_keeps_the_services_words() {
 #[test]
 fn answers_out_of_order_and_silence_are_errors() {
     let stuck = FakeService(Arc::new(|_| challenge()));
-    let error = refused(stuck, ServiceTrust::AnyService);
+    let error = refused(stuck);
     assert!(matches!(error, ReleaseError::Order { found: "a challenge", .. }), "{error}");
 
     let silent = FakeService(Arc::new(|_| {
@@ -180,7 +199,7 @@ fn answers_out_of_order_and_silence_are_errors() {
     let timeout = Duration::from_millis(100);
     let client = ReleaseClient::with_transport(
         Box::new(silent),
-        ServiceTrust::AnyService,
+        service_key(1).public(),
         tee.clone(),
         timeout,
     );
@@ -191,7 +210,7 @@ fn answers_out_of_order_and_silence_are_errors() {
 
 #[test]
 fn evidence_binds_runtime_data() {
-    let (client, tee) = client(releasing(b""), ServiceTrust::AnyService);
+    let (client, tee) = client(releasing(b""));
     let evidence = client.evidence(b"mine".to_vec()).unwrap();
     assert_eq!(
         (evidence.tee, evidence.runtime_data.as_slice()),
@@ -203,7 +222,7 @@ fn evidence_binds_runtime_data() {
 /// A container that has the socket makes a statement with its own public key, to have the key wrapped past this client.
 #[test]
 fn attack_container_asks_for_evidence_over_a_release_statement() {
-    let (client, tee) = client(releasing(b""), ServiceTrust::AnyService);
+    let (client, tee) = client(releasing(b""));
     let data = RuntimeData {
         nonce: Nonce::new([4; 32]),
         key_id: key_id(),

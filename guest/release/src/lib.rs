@@ -12,7 +12,8 @@ mod client;
 pub mod server;
 mod transport;
 
-pub use client::{ReleaseClient, ReleaseError, ReleasedKey, ServiceTrust};
+pub use ah_release_api::PublicKey;
+pub use client::{ReleaseClient, ReleaseError, ReleasedKey};
 pub use server::{ReleaseServer, ServerError};
 pub use transport::{AddressError, Connection, ServiceAddress, Transport, VsockTransport};
 

@@ -4,14 +4,13 @@ use std::sync::Arc as StdArc;
 use ah_release_api::{Refusal, RefusedBy, Request as ApiRequest, Response as ApiResponse};
 
 use super::*;
-use crate::ServiceTrust;
 use crate::client::tests::{FakeService, challenge, client, releasing};
 
 /// Sends `request` as it stands and returns all that comes back.
 async fn exchange(service: FakeService, request: Vec<u8>) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/release.sock");
-    let server = ReleaseServer::bind(&path, client(service, ServiceTrust::AnyService).0).unwrap();
+    let server = ReleaseServer::bind(&path, client(service).0).unwrap();
     let task = tokio::spawn(server.serve());
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
@@ -139,7 +138,7 @@ async fn one_request_a_connection() {
 async fn the_socket_is_for_everybody_and_goes_away() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/release.sock");
-    let bind = || ReleaseServer::bind(&path, client(releasing(b""), ServiceTrust::AnyService).0);
+    let bind = || ReleaseServer::bind(&path, client(releasing(b"")).0);
     let first = bind().unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o666);
     std::mem::forget(first);

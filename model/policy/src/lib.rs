@@ -17,7 +17,7 @@ pub use aks::AksPolicy;
 pub use document::{AKS_ANNOTATION, INITDATA_ANNOTATION, PolicyDocument};
 pub use gzip::{MAX_PACKED_BYTES, MAX_UNPACKED_BYTES};
 pub use initdata::{Algorithm, InitData, InitDataDigest, POLICY_KEY, SETTINGS_KEY, VERSION};
-pub use settings::{GuestSettings, KeyService, ServiceAddress};
+pub use settings::{GuestSettings, KeyService, ServiceAddress, ServicePublicKey};
 
 /// Why bytes or text are not a policy document, or a document does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +102,12 @@ pub enum DocumentError {
     /// A service address of another form.
     #[error("key_service.address: found {found:?}, expected vsock://CID:PORT")]
     Address {
+        /// The text found, at most 80 characters of it.
+        found: String,
+    },
+    /// A public key of another form or length.
+    #[error("key_service.public_key: found {found:?}, expected standard base64 of 32 bytes")]
+    ServicePublicKey {
         /// The text found, at most 80 characters of it.
         found: String,
     },

@@ -6,6 +6,7 @@ use ah_digest::{Sha256, Sha384};
 use ah_policy::{
     AKS_ANNOTATION, AksPolicy, Algorithm, DocumentError, GuestSettings, INITDATA_ANNOTATION,
     InitData, InitDataDigest, KeyService, MAX_PACKED_BYTES, PolicyDocument, ServiceAddress,
+    ServicePublicKey,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,9 +14,12 @@ use proptest::prelude::*;
 
 const GOOD: &str = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n[data]\n\"policy.rego\" = \"x\"\n";
 
+/// Public key: 32 bytes of 1, as RFC 4648 section 4 writes them.
+const SETTINGS: &str = "[key_service]\naddress = \"vsock://2:1031\"\n\
+    public_key = \"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\"\n";
+
 fn built() -> InitData {
-    let settings = "[key_service]\naddress = \"vsock://2:1031\"\n".to_owned();
-    let extra = BTreeMap::from([("anchorhold.toml".to_owned(), settings)]);
+    let extra = BTreeMap::from([("anchorhold.toml".to_owned(), SETTINGS.to_owned())]);
     InitData::build("package agent_policy\n", &extra).unwrap()
 }
 
@@ -52,7 +56,8 @@ fn only_the_document_s_own_shape_is_read() {
 #[test]
 fn canonical_bytes_are_pinned() {
     let expect = "version = \"0.1.0\"\nalgorithm = \"sha256\"\n\n[data]\n\
-        \"anchorhold.toml\" = '''\n[key_service]\naddress = \"vsock://2:1031\"\n'''\n\
+        \"anchorhold.toml\" = '''\n[key_service]\naddress = \"vsock://2:1031\"\n\
+        public_key = \"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\"\n'''\n\
         \"policy.rego\" = '''\npackage agent_policy\n'''\n";
     assert_eq!(String::from_utf8_lossy(built().bytes()), expect);
     assert_eq!(built().digest(), InitDataDigest::Sha256(Sha256::of(expect)));
@@ -174,20 +179,51 @@ fn exactly_one_form_counts() {
 fn settings_are_strict() {
     let settings = built().guest_settings().unwrap();
     let address = ServiceAddress::Vsock { cid: 2, port: 1031 };
-    assert_eq!(settings, GuestSettings { key_service: Some(KeyService { address }) });
+    let public_key = ServicePublicKey([1; 32]);
+    assert_eq!(settings, GuestSettings { key_service: Some(KeyService { address, public_key }) });
+    assert_eq!(settings.to_toml(), SETTINGS);
     assert_eq!(GuestSettings::parse(&settings.to_toml()), Ok(settings));
     assert_eq!(GuestSettings::parse(""), Ok(GuestSettings::default()));
-    for text in [
-        "[key_service]\n",
-        "[key_service]\naddress = \"vsock://2:1031\"\nmore = 1\n",
-        "[key-service]\naddress = \"vsock://2:1031\"\n",
-        "[key_service]\naddress = \"tcp://2:1031\"\n",
-        "[key_service]\naddress = \"vsock://2\"\n",
-        "[key_service]\naddress = \"vsock://+2:1031\"\n",
-        "[key_service]\naddress = \"vsock://2:4294967296\"\n",
+    for (from, to) in [
+        ("address = \"vsock://2:1031\"\n", ""),
+        ("address", "more = 1\naddress"),
+        ("[key_service]", "[key-service]"),
+        ("vsock://2:1031", "tcp://2:1031"),
+        ("vsock://2:1031", "vsock://2"),
+        ("vsock://2:1031", "vsock://+2:1031"),
+        ("vsock://2:1031", "vsock://2:4294967296"),
     ] {
-        assert!(GuestSettings::parse(text).is_err(), "{text}");
+        let text = SETTINGS.replacen(from, to, 1);
+        assert_ne!(text, SETTINGS);
+        assert!(GuestSettings::parse(&text).is_err(), "{text}");
     }
+}
+
+/// Without the key of the service its address says nothing: the host answers there.
+#[test]
+fn attack_settings_that_name_no_key_of_the_service() {
+    assert!(GuestSettings::parse(SETTINGS).is_ok());
+    let key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+    let line = format!("public_key = \"{key}\"\n");
+    for (from, to) in [
+        (line.as_str(), ""),
+        (key, ""),
+        (key, "any"),
+        // 31 bytes, 33 bytes, no padding, bits behind the last byte, hex, white space, the URL alphabet.
+        (key, "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQ=="),
+        (key, "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEB"),
+        ("AQE=", "AQE"),
+        ("AQE=", "AQF="),
+        (key, "0101010101010101010101010101010101010101010101010101010101010101"),
+        ("AQE=", "AQE= "),
+        ("\"AQEB", "\"-_EB"),
+    ] {
+        let text = SETTINGS.replacen(from, to, 1);
+        assert_ne!(text, SETTINGS);
+        assert!(GuestSettings::parse(&text).is_err(), "{text}");
+    }
+    let plus = GuestSettings::parse(&SETTINGS.replacen("\"AQEB", "\"+/EB", 1));
+    assert!(plus.is_ok(), "the same key in the standard alphabet: {plus:?}");
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use ah_pod::{
     Container, DnsPolicy, HostValues, Logs, Pod, PodName, RequestError, RestartPolicy, Role,
     placeholder, requests, resources,
 };
-use ah_policy::{DocumentError, GuestSettings, InitData, KeyService, SETTINGS_KEY, ServiceAddress};
+use ah_policy::{DocumentError, GuestSettings, InitData, KeyService, SETTINGS_KEY};
 use serde_json::Value;
 
 use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData};
@@ -21,8 +21,8 @@ const RULES: &str = include_str!("rules.rego");
 /// What the owner decides beside the pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Where the guest finds the key service.
-    pub key_service: Option<ServiceAddress>,
+    /// Where the guest finds the key service, and the key by which it knows it.
+    pub key_service: Option<KeyService>,
 }
 
 /// A policy, and the document that carries it.
@@ -88,8 +88,7 @@ pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError
     let policy =
         format!("{}\npolicy_data := {}\n", rules(), write::json(&serde_json::to_value(data)?));
     dry_run::run(&policy, pod)?;
-    let settings =
-        GuestSettings { key_service: options.key_service.map(|address| KeyService { address }) };
+    let settings = GuestSettings { key_service: options.key_service.clone() };
     let mut extra = BTreeMap::new();
     if settings != GuestSettings::default() {
         extra.insert(SETTINGS_KEY.to_owned(), settings.to_toml());

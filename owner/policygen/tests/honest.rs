@@ -5,17 +5,21 @@ mod support;
 use ah_agent_api::Request;
 use ah_permit::{Policy, State, decide};
 use ah_pod::{EnvVar, HostFact, PodName, Resources, RestartPolicy, Role, Text};
-use ah_policy::ServiceAddress;
+use ah_policy::{KeyService, ServiceAddress, ServicePublicKey};
 use ah_policygen::{Explained, Options, explain, generate, honest_requests, show, stand_in_host};
 use support::{Case, container, pod};
 
 #[test]
 fn equal_pods_give_equal_bytes() {
-    let options = Options { key_service: Some(ServiceAddress::Vsock { cid: 2, port: 1031 }) };
+    let key_service = KeyService {
+        address: ServiceAddress::Vsock { cid: 2, port: 1031 },
+        public_key: ServicePublicKey([7; 32]),
+    };
+    let options = Options { key_service: Some(key_service.clone()) };
     let (one, two) = (generate(&pod(), &options).unwrap(), generate(&pod(), &options).unwrap());
     assert_eq!(one, two);
     let settings = one.initdata.guest_settings().unwrap();
-    assert_eq!(settings.key_service.unwrap().address, ServiceAddress::Vsock { cid: 2, port: 1031 });
+    assert_eq!(settings.key_service, Some(key_service));
     assert_eq!(one.initdata.policy(), one.policy);
 }
 
