@@ -4,6 +4,7 @@
 //! to change. Requests that wait for a process hold it for their decision only; they change nothing.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ah_agent_api::agent::{
     GuestDetailsResponse, Interfaces, OOMEvent, ReadStreamResponse, Routes, SetPolicyRequest,
@@ -163,6 +164,7 @@ impl<E: Effects> Gate<E> {
     /// # Errors
     /// [`Failure`]; the state is then as before.
     pub async fn call(&self, method: &str, payload: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        let start = Instant::now();
         let gate = self.clone();
         let name: String = method.chars().take(80).collect();
         let method = name.clone();
@@ -172,7 +174,9 @@ impl<E: Effects> Gate<E> {
             Err(e) => Err(Failure::effect("task", &e)),
         };
         match &result {
-            Ok(_) => tell(Level::Debug, &format!("{name}: done")),
+            Ok(_) => {
+                tell(Level::Debug, &format!("{name}: done, {} ms", start.elapsed().as_millis()))
+            }
             Err(Failure::EndOfStream) => {}
             Err(e @ Failure::Effect { .. }) => tell(Level::Error, &format!("{name}: {e}")),
             Err(e) => tell(Level::Info, &format!("{name}: {e}")),

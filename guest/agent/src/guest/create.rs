@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::checks::{Kind, Plan, Volume, plan};
 use super::io::Io;
 use super::{Body, Container, Guest, MAX_PROCESSES, Process};
+use crate::console::{Level, tell};
 use crate::failure::Failure;
 
 /// How long removal waits for a killed container's first process to be reaped.
@@ -75,10 +76,12 @@ impl Guest {
             make_volume(volume)?;
         }
         self.check_bind_sources(spec)?;
+        let mut steps = Steps::begin();
         let access = RootAccess::Writable { size_bytes: scratch_bytes() };
         let root =
             VerifiedRoot::assemble(&self.layers, &plan.layers, &self.layout.root(id), access)
                 .map_err(|e| Failure::effect("open the container's root", &e))?;
+        steps.done("root");
         let context = SpecContext {
             root: root.path().to_owned(),
             cgroup: Path::new("/").join(id.as_str()),
@@ -92,12 +95,15 @@ impl Guest {
         make_working_directory(root.path(), Path::new(&process.Cwd))
             .map_err(|e| Failure::effect("prepare the root", &e))?;
         write_private(&self.layout.spec_file(id), &value)?;
+        steps.done("spec");
         let first = self
             .make_process(process, |stdio| self.runtime.create(id, &self.layout.bundle(id), stdio));
         let first = first.inspect_err(|_| {
             let _ = cgroup.kill();
             let _ = cgroup.remove();
         })?;
+        steps.done("process");
+        steps.tell(id);
         Ok(Container {
             body: Body::Workload { root: Mutex::new(Some(root)), cgroup },
             processes: Mutex::new(BTreeMap::from([(None, Arc::new(first))])),
@@ -248,6 +254,27 @@ impl Guest {
             })?;
         }
         Ok(())
+    }
+}
+
+/// How long the steps of a creation take, for the console at level debug.
+struct Steps {
+    since: Instant,
+    text: String,
+}
+
+impl Steps {
+    fn begin() -> Self {
+        Self { since: Instant::now(), text: String::new() }
+    }
+
+    fn done(&mut self, step: &str) {
+        self.text.push_str(&format!(" {step} {} ms", self.since.elapsed().as_millis()));
+        self.since = Instant::now();
+    }
+
+    fn tell(&self, id: &ContainerId) {
+        tell(Level::Debug, &format!("container {id}:{}", self.text));
     }
 }
 
