@@ -78,7 +78,8 @@ pub(crate) async fn import(dirs: &Dirs, options: &KeyImport) -> Result<()> {
         );
     } else {
         println!("imported {} ({} bytes)", info.id.as_str(), secret.as_bytes().len());
-        println!("{}", info.policy.to_json_pretty());
+        println!("released only if all of this is verified:");
+        println!("{}", claims(&info.policy)?);
     }
     Ok(())
 }
@@ -98,7 +99,7 @@ pub(crate) async fn list(dirs: &Dirs, as_json: bool) -> Result<()> {
                 );
             }
             Ok(info) => {
-                println!("{}\n{}", info.id.as_str(), indented(&info.policy.to_json_pretty()))
+                println!("{}\n{}", info.id.as_str(), claims(&info.policy)?)
             }
             Err(error) => damaged = Some(error),
         }
@@ -107,8 +108,19 @@ pub(crate) async fn list(dirs: &Dirs, as_json: bool) -> Result<()> {
     damaged.map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+/// A release policy for people: a line a claim where it is one list of them, else its JSON.
+fn claims(policy: &ReleasePolicy) -> Result<String> {
+    let json: serde_json::Value = serde_json::from_str(&policy.to_json())?;
+    let lines = |authority: &serde_json::Value| -> Option<String> {
+        let all = authority.get("allOf")?.as_array()?.iter();
+        let line = |one: &serde_json::Value| {
+            Some(format!("    {:36} {}", one.get("claim")?.as_str()?, one.get("equals")?.as_str()?))
+        };
+        Some(all.map(line).collect::<Option<Vec<_>>>()?.join("\n"))
+    };
+    let one = json.get("anyOf").and_then(|any| any.as_array()).filter(|any| any.len() == 1);
+    let text = one.and_then(|any| lines(any.first()?));
+    Ok(text.unwrap_or_else(|| policy.to_json_pretty()))
 }
 
 fn release_policy(dirs: &Dirs, options: &KeyImport) -> Result<ReleasePolicy> {

@@ -11,7 +11,7 @@ use crate::cmd::{Done, cargo, root, run_quiet, step, target};
 use crate::setup;
 
 const POD: &str = "examples/sealed-message/pod.yaml";
-const MESSAGE: &str = "The host carried every byte of this and could read none of it.";
+const MESSAGE: &str = "Meet me at the old mill at noon.";
 const KEY: &str = "demo/message";
 const SOFTWARE: [&str; 3] = ["--tee", "software", "--danger-accept-software-tee"];
 

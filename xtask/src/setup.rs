@@ -188,15 +188,58 @@ pub(crate) fn command_line() -> Result<()> {
 
 fn guest_image() -> Result<()> {
     step("guest image", || {
-        let GuestBuild { init, agent, .. } = guest_build();
-        let mut command = Command::new(anchorhold());
-        command.args(["guest", "build", "--json"]);
-        command.arg("--init").arg(init);
-        command.arg("--agent").arg(agent);
-        command.arg("--out").arg(guest_dir());
-        command.arg("--kernel-cache").arg(target().join("kernel-cache"));
-        let text = output(&mut command)?;
-        fs::write(target().join("guest-image.json"), &text)?;
+        assemble(&guest_build(), &guest_dir())?;
         Ok(Done::Did(guest_dir().display().to_string()))
     })
+}
+
+fn assemble(build: &GuestBuild, out: &Path) -> Result<()> {
+    let mut command = Command::new(anchorhold());
+    command.args(["guest", "build"]);
+    command.arg("--init").arg(&build.init).arg("--agent").arg(&build.agent).arg("--out").arg(out);
+    command.arg("--kernel-cache").arg(target().join("kernel-cache"));
+    run_quiet(&mut command)
+}
+
+/// Builds the guest image once more from a copy of the sources in another folder, with another target folder, and
+/// compares every byte with the first. A cache of finished builds would prove nothing, so there is none.
+pub(crate) fn same_guest_from_another_folder() -> Result<()> {
+    step("reproducible guest", || {
+        let other = target().join("another folder");
+        let source = other.join("checkout");
+        if other.exists() {
+            fs::remove_dir_all(&other)?;
+        }
+        copy_sources(&source)?;
+        build_guest(&source, &other.join("target"), &[])?;
+        let build = ah_guest_image::guest_build(&source, &other.join("target"), &cargo_home());
+        let out = other.join("image");
+        assemble(&build, &out)?;
+        for file in ["initrd", "vmlinuz", "cmdline.software", "cmdline.snp", "manifest.json"] {
+            let (one, two) = (fs::read(guest_dir().join(file))?, fs::read(out.join(file))?);
+            if one != two {
+                bail!(
+                    "{file} differs between two builds in two folders ({} and {} bytes)",
+                    one.len(),
+                    two.len()
+                );
+            }
+        }
+        fs::remove_dir_all(&other)?;
+        Ok(Done::Did("two builds in two folders gave equal bytes".into()))
+    })
+}
+
+/// Copies what git tracks, as it is in the working tree.
+fn copy_sources(to: &Path) -> Result<()> {
+    for file in output(Command::new("git").args(["ls-files", "-z"]).current_dir(root()))?
+        .split_terminator('\0')
+    {
+        let (from, to) = (root().join(file), to.join(file));
+        if let (true, Some(parent)) = (from.is_file(), to.parent()) {
+            fs::create_dir_all(parent)?;
+            fs::copy(&from, &to).with_context(|| format!("copying {}", from.display()))?;
+        }
+    }
+    Ok(())
 }

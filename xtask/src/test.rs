@@ -18,6 +18,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::nextest()?;
     lint::run_all()?;
     setup::run()?;
+    setup::same_guest_from_another_folder()?;
     step("tcb", || tcb::check().map(Done::Did))?;
     step("tests", || {
         let mut nextest = cargo(&["nextest", "run", "--locked", "--workspace"]);
