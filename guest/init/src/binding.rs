@@ -1,20 +1,15 @@
 //! The decision that everything else in the guest rests on: is this initdata the one that the report binds?
 
-use ah_digest::{Sha256, Sha384};
-use ah_evidence::{RawQuote, SnpReport};
+use ah_digest::Sha256;
+use ah_evidence::SnpReport;
 use ah_policy::{InitData, InitDataDigest};
 use ah_tee::{REPORT_DATA_BYTES, RawReport, Tee};
 
 use crate::InitError;
 
-/// What the report says that the guest was launched with.
+/// What the report says that the guest was launched with: HOST_DATA of an SEV-SNP report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
-    /// HOST_DATA of an SEV-SNP report.
-    HostData(Sha256),
-    /// MRCONFIGID of a TDX quote.
-    ConfigId(Sha384),
-}
+pub struct Bound(pub Sha256);
 
 /// A policy source that the report binds. Only [`check`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,20 +38,9 @@ pub enum Refusal {
         /// Of the initdata handed over.
         initdata: InitDataDigest,
     },
-    /// The same for TDX.
-    #[error("MRCONFIGID is {config_id}, initdata digest is {initdata}")]
-    ConfigId {
-        /// From the quote.
-        config_id: Sha384,
-        /// Of the initdata handed over.
-        initdata: InitDataDigest,
-    },
     /// Neither initdata nor the digest of a policy.
     #[error("there is no initdata disk and HOST_DATA is zero, expected one of the two")]
     NothingBound,
-    /// TDX has no form without initdata.
-    #[error("there is no initdata disk, expected one whose digest is MRCONFIGID")]
-    NoInitData,
     /// The report answers another question.
     #[error("report has another REPORT_DATA than was asked for: the host replays a report")]
     Replayed,
@@ -64,29 +48,28 @@ pub enum Refusal {
 
 /// Reads out of `report`, which has to be over `nonce`, what the guest was launched with.
 ///
-/// Its signature is not checked: on hardware it comes from the CPU through the kernel, and the host cannot be in between.
+/// Its signature is not checked: an SEV-SNP report comes from the security processor under a key that the host does not have
+/// (SEV-SNP ABI 7.1, VMPCK), so nobody can be in between. A TDX quote is made by a service of the host's; a guest that believed
+/// its MRCONFIGID would take any policy from whoever writes one. What a TDX guest can believe is its TDREPORT.
 ///
 /// # Errors
-/// The report has not the form of the TEE's reports, or is over other bytes.
+/// The report has not the form of the TEE's reports, is over other bytes, or comes from the host.
 pub fn bound(
     tee: Tee,
     report: &RawReport,
     nonce: &[u8; REPORT_DATA_BYTES],
 ) -> Result<Bound, InitError> {
-    let (bound, report_data) = match tee {
-        Tee::Software | Tee::Snp => {
-            let raw = report.report.as_slice().try_into().map_err(InitError::SnpReport)?;
-            let report = SnpReport::parse(&raw).map_err(InitError::SnpReport)?;
-            (Bound::HostData(report.host_data), report.report_data)
-        }
-        Tee::Tdx => {
-            let quote = RawQuote::parse(&report.report).map_err(InitError::TdxQuote)?;
-            let body = &quote.view().report;
-            (Bound::ConfigId(body.mr_config_id), body.report_data)
-        }
+    match tee {
+        Tee::Software | Tee::Snp => {}
+        Tee::Tdx => return Err(InitError::QuoteOfHost(tee)),
         Tee::AzureVtpm => return Err(InitError::Report(ah_tee::ReportError::NotSupported { tee })),
-    };
-    if report_data.as_bytes() == nonce { Ok(bound) } else { Err(Refusal::Replayed.into()) }
+    }
+    let raw = report.report.as_slice().try_into().map_err(InitError::SnpReport)?;
+    let report = SnpReport::parse(&raw).map_err(InitError::SnpReport)?;
+    match report.report_data.as_bytes() == nonce {
+        true => Ok(Bound(report.host_data)),
+        false => Err(Refusal::Replayed.into()),
+    }
 }
 
 /// Compares, in constant time, and without cutting or padding any digest.
@@ -96,26 +79,16 @@ pub fn bound(
 /// # Errors
 /// [`Refusal`], or the initdata's algorithm does not fit the TEE's field.
 pub fn check<'a>(bound: &Bound, initdata: Option<&'a InitData>) -> Result<Policy<'a>, InitError> {
-    match (bound, initdata) {
-        (Bound::HostData(host_data), Some(document)) => {
-            if document.host_data_snp().map_err(InitError::InitData)? == *host_data {
+    let Bound(host_data) = *bound;
+    match initdata {
+        Some(document) => {
+            if document.host_data_snp().map_err(InitError::InitData)? == host_data {
                 return Ok(Policy(Form::InitData(document)));
             }
-            let (host_data, initdata) = (*host_data, document.digest());
-            Err(Refusal::HostData { host_data, initdata }.into())
+            Err(Refusal::HostData { host_data, initdata: document.digest() }.into())
         }
-        (Bound::ConfigId(config_id), Some(document)) => {
-            if document.config_id_tdx().map_err(InitError::InitData)? == *config_id {
-                return Ok(Policy(Form::InitData(document)));
-            }
-            let (config_id, initdata) = (*config_id, document.digest());
-            Err(Refusal::ConfigId { config_id, initdata }.into())
-        }
-        (Bound::HostData(host_data), None) if *host_data.as_bytes() == [0; 32] => {
-            Err(Refusal::NothingBound.into())
-        }
-        (Bound::HostData(host_data), None) => Ok(Policy(Form::Aks(*host_data))),
-        (Bound::ConfigId(_), None) => Err(Refusal::NoInitData.into()),
+        None if *host_data.as_bytes() == [0; 32] => Err(Refusal::NothingBound.into()),
+        None => Ok(Policy(Form::Aks(host_data))),
     }
 }
 
@@ -132,7 +105,7 @@ mod tests {
     }
 
     fn host_data(document: &InitData) -> Bound {
-        Bound::HostData(document.host_data_snp().unwrap())
+        Bound(document.host_data_snp().unwrap())
     }
 
     fn refusal(result: Result<Policy<'_>, InitError>) -> Refusal {
@@ -156,18 +129,30 @@ mod tests {
 
     #[test]
     fn host_data_is_read_from_a_report_over_the_nonce() {
-        let expect = Bound::HostData(Sha256::new([5; 32]));
+        let expect = Bound(Sha256::new([5; 32]));
         for tee in [Tee::Software, Tee::Snp] {
             assert_eq!(bound(tee, &snp_report(5, 9), &[9; 64]).unwrap(), expect);
         }
         assert!(matches!(
-            bound(Tee::Tdx, &snp_report(5, 9), &[9; 64]),
-            Err(InitError::TdxQuote(_))
-        ));
-        assert!(matches!(
             bound(Tee::AzureVtpm, &snp_report(5, 9), &[9; 64]),
             Err(InitError::Report(_))
         ));
+    }
+
+    /// Well formed, over the nonce, with the MRCONFIGID of the host's own initdata, and signed by nobody.
+    #[test]
+    fn attack_tdx_quote_written_by_the_host() {
+        const REPORT_BODY: usize = 48;
+        let config_id = document(Algorithm::Sha384, POLICY).config_id_tdx().unwrap();
+        let mut quote = vec![0; REPORT_BODY + 584];
+        quote[..8].copy_from_slice(&[4, 0, 2, 0, 0x81, 0, 0, 0]);
+        quote[REPORT_BODY + 184..][..48].copy_from_slice(config_id.as_bytes());
+        quote[REPORT_BODY + 520..][..64].fill(9);
+        let body = ah_evidence::RawQuote::parse(&quote).unwrap().view().report.clone();
+        assert_eq!((body.mr_config_id, *body.report_data.as_bytes()), (config_id, [9; 64]));
+        let report = RawReport { report: quote, auxblob: Vec::new() };
+        let error = bound(Tee::Tdx, &report, &[9; 64]).unwrap_err();
+        assert!(matches!(error, InitError::QuoteOfHost(Tee::Tdx)) && error.verdict() == "refused");
     }
 
     #[test]
@@ -191,9 +176,6 @@ mod tests {
     fn the_bound_initdata_is_accepted() {
         let snp = document(Algorithm::Sha256, POLICY);
         assert_eq!(check(&host_data(&snp), Some(&snp)).unwrap().form(), &Form::InitData(&snp));
-        let tdx = document(Algorithm::Sha384, POLICY);
-        let bound = Bound::ConfigId(tdx.config_id_tdx().unwrap());
-        assert_eq!(check(&bound, Some(&tdx)).unwrap().form(), &Form::InitData(&tdx));
     }
 
     #[test]
@@ -239,8 +221,6 @@ mod tests {
                 Err(InitError::InitData(_))
             ));
         }
-        let bound = Bound::ConfigId(Sha384::new([0; 48]));
-        assert!(matches!(check(&bound, Some(&owners)), Err(InitError::InitData(_))));
     }
 
     #[test]
@@ -250,9 +230,7 @@ mod tests {
         // The agent then takes only a policy text with exactly this SHA-256, which no policy text has: the preimage is a TOML document.
         let digest = owners.host_data_snp().unwrap();
         assert_eq!(check(&bound, None).unwrap().form(), &Form::Aks(digest));
-        let zero = Bound::HostData(Sha256::new([0; 32]));
+        let zero = Bound(Sha256::new([0; 32]));
         assert_eq!(refusal(check(&zero, None)), Refusal::NothingBound);
-        let tdx = Bound::ConfigId(Sha384::new([1; 48]));
-        assert_eq!(refusal(check(&tdx, None)), Refusal::NoInitData);
     }
 }

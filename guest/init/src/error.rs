@@ -21,12 +21,14 @@ pub enum InitError {
     /// There is no report.
     #[error("attestation report")]
     Report(#[source] ah_tee::ReportError),
+    /// A TEE whose report the host hands over, who could have written it.
+    #[error(
+        "a quote of tee {0} comes through the host, who could have written it: such a guest cannot check its initdata in this version"
+    )]
+    QuoteOfHost(ah_tee::Tee),
     /// The report is none of SEV-SNP.
     #[error("attestation report")]
     SnpReport(#[source] ah_evidence::ReportError),
-    /// The report is no TDX quote.
-    #[error("attestation report")]
-    TdxQuote(#[source] ah_evidence::TdxError),
     /// The command line is not for this init.
     #[error(transparent)]
     CommandLine(#[from] CommandLineError),
@@ -65,7 +67,7 @@ impl InitError {
             | Self::InitData(_)
             | Self::TwoInitDataDisks
             | Self::SnpReport(_)
-            | Self::TdxQuote(_)
+            | Self::QuoteOfHost(_)
             | Self::CommandLine(_) => "refused",
             _ => "failed",
         }

@@ -117,13 +117,13 @@ mod tests {
     fn the_agent_is_told_where_its_policy_comes_from() {
         let document = InitData::build("package agent_policy", &BTreeMap::new()).unwrap();
         check(
-            &Bound::HostData(document.host_data_snp().unwrap()),
+            &Bound(document.host_data_snp().unwrap()),
             Some(&document),
             "serve --tee software --log info --initdata /run/anchorhold/initdata.toml",
         );
         let digest = Sha256::of("package agent_policy");
         check(
-            &Bound::HostData(digest),
+            &Bound(digest),
             None,
             &format!("serve --tee software --log info --host-data {digest}"),
         );
