@@ -47,7 +47,7 @@ pub fn run() -> Result<Ending, InitError> {
     };
     let loading = modules::start(tee)?;
     root::enter()?;
-    ensure_entropy()?;
+    ensure_entropy(tee)?;
     loading.finish()?;
     stage("modules loaded");
     root::mount_the_rest(tee)?;
@@ -60,11 +60,23 @@ pub fn run() -> Result<Ending, InitError> {
     supervise::run_agent(&command_line, &policy)
 }
 
-fn ensure_entropy() -> Result<(), InitError> {
-    if !random::is_seeded() {
-        random::seed_from_cpu().map_err(InitError::Entropy)?;
+/// The kernel also counts what the host gave it, through the boot loader or virtio-rng, so that it has a seed says nothing: the
+/// CPU's is added always.
+fn ensure_entropy(tee: Tee) -> Result<(), InitError> {
+    let from_cpu = random::seed_from_cpu();
+    match seeded(tee, from_cpu, random::is_seeded()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(InitError::NoSeed),
+        Err(error) => Err(InitError::Entropy(error)),
     }
-    if random::is_seeded() { Ok(()) } else { Err(InitError::NoSeed) }
+}
+
+/// Only a guest that is not confidential anyway may do without the CPU's seed: the machine may be emulated, without RDRAND.
+fn seeded<E>(tee: Tee, from_cpu: Result<(), E>, kernel_says_so: bool) -> Result<bool, E> {
+    match from_cpu {
+        Err(error) if tee != Tee::Software || !kernel_says_so => Err(error),
+        _ => Ok(kernel_says_so),
+    }
 }
 
 /// A report over fresh bytes, and those bytes: an old report cannot answer for this boot.
@@ -73,4 +85,21 @@ fn report(tee: Tee) -> Result<(RawReport, [u8; ah_tee::REPORT_DATA_BYTES]), Init
     random::fill(&mut nonce).map_err(InitError::Entropy)?;
     let report = ah_tee::report_source(tee).and_then(|source| source.report(&nonce));
     report.map(|report| (report, nonce)).map_err(InitError::Report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_seed_of_the_random_generator_known_to_the_host() {
+        let (cpu, no_cpu) = (Ok::<(), &str>(()), Err("no rdrand"));
+        for tee in [Tee::Snp, Tee::Tdx, Tee::AzureVtpm] {
+            assert_eq!(seeded(tee, no_cpu, true), Err("no rdrand"), "{tee}: the host's seed only");
+            assert_eq!(seeded(tee, cpu, true), Ok(true));
+            assert_eq!(seeded(tee, cpu, false), Ok(false));
+        }
+        assert_eq!(seeded(Tee::Software, no_cpu, true), Ok(true));
+        assert_eq!(seeded(Tee::Software, no_cpu, false), Err("no rdrand"));
+    }
 }
