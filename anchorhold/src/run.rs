@@ -75,13 +75,11 @@ fn check_tee(tee: Tee) -> Result<()> {
     match tee {
         Tee::Software => Ok(()),
         Tee::Auto => Err(failure(
-            "this machine has no TEE that this version of `anchorhold run` can launch: found no SEV-SNP or TDX host",
+            "no TEE: this version of `anchorhold run` launches no SEV-SNP or TDX guest yet",
             hint,
         )),
         Tee::Snp | Tee::Tdx => Err(failure(
-            format!(
-                "this machine cannot launch tee {tee:?}: its QEMU and kernel offer no such guest"
-            ),
+            format!("tee {tee:?}: this version of `anchorhold run` does not launch it yet"),
             hint,
         )),
     }

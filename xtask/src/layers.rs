@@ -132,6 +132,17 @@ mod tests {
     }
 
     #[test]
+    fn every_crate_is_on_the_map() {
+        let map = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+        let metadata = MetadataCommand::new().current_dir(root()).no_deps().exec().unwrap();
+        for package in metadata.workspace_packages() {
+            let folder = package.manifest_path.parent().unwrap();
+            let folder = folder.strip_prefix(&metadata.workspace_root).unwrap();
+            assert!(map.contains(&format!("| `{folder}` |")), "{folder} is not in ARCHITECTURE.md");
+        }
+    }
+
+    #[test]
     fn model_is_pure() {
         use DependencyKind::Normal;
         check("model", "serde", None, Normal, true);

@@ -117,7 +117,7 @@ impl Scene {
     pub async fn launch_with(&self, prepared: Prepared, accept: Accept) -> Result<Launch> {
         let observer = Some(self.heard.observer());
         let mut launch = Launch::new(&self.dirs, &self.image, prepared, accept, observer).await?;
-        launch.sandbox.tools.supervisor = built("anchorhold")?;
+        launch.sandbox.tools.supervisor = command("anchorhold")?;
         Ok(launch)
     }
 
@@ -136,6 +136,14 @@ impl Scene {
     /// As [`Launch::start`].
     pub async fn start(&self, launch: Launch) -> Result<Outcome, SandboxError> {
         launch.start(Arc::new(self.heard.clone()), Stop::never()).await
+    }
+
+    /// The `anchorhold` command of this checkout.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub fn program(&self) -> Result<PathBuf> {
+        command("anchorhold")
     }
 
     /// What to type for the same run: arguments of the `anchorhold` command.
@@ -187,7 +195,7 @@ pub fn target() -> PathBuf {
 ///
 /// # Errors
 /// When it is not built.
-pub(crate) fn built(name: &str) -> Result<PathBuf> {
+pub fn command(name: &str) -> Result<PathBuf> {
     let exe = std::env::current_exe().context("own program")?;
     let found = exe.ancestors().skip(1).map(|folder| folder.join(name)).find(|path| path.is_file());
     match found {
