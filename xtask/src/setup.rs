@@ -25,13 +25,32 @@ const VHOST_DEVICE_VSOCK: &str = "0.3.0";
 /// The test runner, pinned, built only where none is installed.
 const NEXTEST: &str = "0.9.143";
 
-/// Everything that demo and test need.
+/// Everything that demo and bench need.
 pub(crate) fn run() -> Result<()> {
     packages()?;
     vsock_device()?;
     guest_binaries()?;
     command_line()?;
     guest_image()
+}
+
+/// Everything that the tests need, and the guest once more from another folder. The guest's builds have tails of one
+/// thread, so `beside` runs at the same time; it uses another target folder.
+pub(crate) fn run_for_tests(beside: impl FnOnce() -> Result<()>) -> Result<()> {
+    packages()?;
+    nextest()?;
+    std::thread::scope(|scope| {
+        let guest = scope.spawn(|| {
+            vsock_device()?;
+            guest_binaries()?;
+            guest_binaries_elsewhere()
+        });
+        let beside = beside().and_then(|()| command_line());
+        let guest = guest.join().map_err(|_| anyhow::anyhow!("the guest's build panicked"))?;
+        beside.and(guest)
+    })?;
+    guest_image()?;
+    same_guest_from_elsewhere()
 }
 
 /// Where tools that this project builds for itself are kept.
@@ -201,20 +220,31 @@ fn assemble(build: &GuestBuild, out: &Path) -> Result<()> {
     run_quiet(&mut command)
 }
 
-/// Builds the guest image once more from a copy of the sources in another folder, with another target folder, and
-/// compares every byte with the first. A cache of finished builds would prove nothing, so there is none.
-pub(crate) fn same_guest_from_another_folder() -> Result<()> {
-    step("reproducible guest", || {
-        let other = target().join("another folder");
-        let source = other.join("checkout");
-        if other.exists() {
-            fs::remove_dir_all(&other)?;
+/// Folder of the guest's second build.
+fn elsewhere() -> PathBuf {
+    target().join("another folder")
+}
+
+/// Builds the guest's programs once more, from a copy of the sources in another folder, into another target folder.
+/// A cache of finished builds would prove nothing, so there is none.
+fn guest_binaries_elsewhere() -> Result<()> {
+    step("guest binaries again", || {
+        if elsewhere().exists() {
+            fs::remove_dir_all(elsewhere())?;
         }
+        let source = elsewhere().join("checkout");
         copy_sources(&source)?;
-        build_guest(&source, &other.join("target"), &[])?;
-        let build = ah_guest_image::guest_build(&source, &other.join("target"), &cargo_home());
-        let out = other.join("image");
-        assemble(&build, &out)?;
+        build_guest(&source, &elsewhere().join("target"), &[])?;
+        Ok(Done::Did("from a copy of the sources in another folder".into()))
+    })
+}
+
+/// Assembles an image from the second build and compares every byte with the first.
+fn same_guest_from_elsewhere() -> Result<()> {
+    step("reproducible guest", || {
+        let (source, to) = (elsewhere().join("checkout"), elsewhere().join("target"));
+        let out = elsewhere().join("image");
+        assemble(&ah_guest_image::guest_build(&source, &to, &cargo_home()), &out)?;
         for file in ["initrd", "vmlinuz", "cmdline.software", "cmdline.snp", "manifest.json"] {
             let (one, two) = (fs::read(guest_dir().join(file))?, fs::read(out.join(file))?);
             if one != two {
@@ -225,7 +255,7 @@ pub(crate) fn same_guest_from_another_folder() -> Result<()> {
                 );
             }
         }
-        fs::remove_dir_all(&other)?;
+        fs::remove_dir_all(elsewhere())?;
         Ok(Done::Did("two builds in two folders gave equal bytes".into()))
     })
 }

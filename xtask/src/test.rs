@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::cmd::{Done, cargo, run as command, step};
+use crate::cmd::{Done, cargo, run as command, run_quiet, step};
 use crate::{lint, setup, tcb};
 
 #[derive(clap::Args)]
@@ -14,11 +14,16 @@ pub(crate) struct Options {
 
 /// The `test` command.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    setup::packages()?;
-    setup::nextest()?;
-    lint::run_all()?;
-    setup::run()?;
-    setup::same_guest_from_another_folder()?;
+    setup::run_for_tests(|| {
+        lint::run_all()?;
+        step("test programs", || {
+            run_quiet(
+                cargo(&["nextest", "run", "--locked", "--workspace", "--no-run"])
+                    .env("PATH", setup::path_with_tools()?),
+            )?;
+            Ok(Done::Did("built".into()))
+        })
+    })?;
     step("tcb", || tcb::check().map(Done::Did))?;
     step("tests", || {
         let mut nextest = cargo(&["nextest", "run", "--locked", "--workspace"]);
