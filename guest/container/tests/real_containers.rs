@@ -18,6 +18,8 @@ use ah_container::{
     stdio_pipes,
 };
 
+mod pod;
+
 const NAME: &str = "containers_with_real_namespaces";
 const INSIDE: &str = "ANCHORHOLD_TEST_INSIDE";
 const BUSYBOX: &str = "/bin/busybox";
@@ -95,6 +97,7 @@ fn all() {
         ("signals_end_with_128_and_the_number", signals),
         ("isolation_is_what_the_spec_says", isolation),
         ("filter_holds_for_the_first_process_and_for_an_exec", filter),
+        ("the_default_filter_lets_a_container_start", default_filter),
         ("a_terminal_is_a_terminal", terminal),
         ("an_exec_joins_the_container", exec),
         ("failures_leave_nothing_behind", failures),
@@ -173,7 +176,10 @@ impl Machine {
         let root = self.layout.root(&id);
         fs::create_dir_all(root.join("bin")).unwrap();
         fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
-        for name in ["sh", "cat", "id", "tty", "mkdir", "sleep", "hostname", "env", "pwd", "stty"] {
+        for name in [
+            "sh", "cat", "id", "tty", "mkdir", "sleep", "hostname", "env", "pwd", "stty",
+            "unshare", "true",
+        ] {
             symlink("busybox", root.join("bin").join(name)).unwrap();
         }
         make_working_directory(&root, Path::new("/srv/app")).unwrap();
@@ -334,6 +340,33 @@ fn no_mkdir() -> oci::LinuxSeccomp {
             ..Default::default()
         }],
         ..Default::default()
+    }
+}
+
+/// The filter that the host's code puts into a request of a pod with `seccompProfile: RuntimeDefault`.
+fn default_filter(m: &mut Machine) {
+    let pod = pod::pod();
+    let request = ah_pod::requests::create_container(&pod, 0, &pod::host(&pod)).unwrap();
+    let filter = request.OCI.Linux.Seccomp.clone();
+    assert!(filter.is_some());
+    for no_new_privileges in [false, true] {
+        let filtered = |s: &mut oci::Spec| {
+            s.Linux.as_mut().unwrap().Seccomp = filter.clone();
+            s.Process.as_mut().unwrap().NoNewPrivileges = no_new_privileges;
+        };
+        let script = "cat /proc/self/status; mkdir /made && echo made; unshare -U true";
+        let (code, out, err) = m.run(filtered, script);
+        assert!(out.contains("Seccomp:\t2\n") && out.contains("made"), "{out} {err}");
+        assert!(code != 0 && err.contains("unshare"), "{code} {err}");
+        let mut long = spec(&["sleep", "1000"]);
+        filtered(&mut long);
+        let case = m.create(&long);
+        let mut entered = process(&["sh", "-c", script]);
+        entered.NoNewPrivileges = no_new_privileges;
+        let (_, text) = m.run_exec(&case, "e1", &entered).unwrap();
+        assert!(text.contains("Seccomp:\t2\n") && text.contains("made"), "{text}");
+        assert!(text.contains("CapPrm:\t0000000000000001\n"), "{text}");
+        m.remove(&case);
     }
 }
 
