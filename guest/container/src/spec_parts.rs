@@ -69,11 +69,16 @@ fn mount(mount: &oci::Mount) -> Result<Value, SpecError> {
         mount_option(kind, option)?;
     }
     let source = if mount.source.is_empty() { kind } else { &mount.source };
+    let mut options = mount.options.clone();
+    if kind == "bind" {
+        // The sources are mounted so already; here it stands whatever they are, and last, so that "dev" before it is of no effect.
+        options.push("nodev".into());
+    }
     Ok(json!({
         "destination": destination,
         "type": kind,
         "source": source,
-        "options": mount.options,
+        "options": options,
     }))
 }
 
@@ -130,7 +135,17 @@ pub(crate) fn namespaces(linux: &oci::Linux, shared_pid: Option<i32>) -> Result<
     ]))
 }
 
-/// All five sets, also when the request has none: the runtime leaves the capabilities alone when the message is missing.
+/// The one capability that mknod(2) of a character or block device asks for, in the first user namespace, so no other one replaces it.
+///
+/// The adversary is a container of the pod that was not given the release socket. The runtime has no device filter (it would be a
+/// program in the kernel for each cgroup), and containerd's default capabilities have this one: such a container would make itself
+/// the node of the report device (`/dev/sev-guest`), of a verified layer's device or of the kernel's log, and speak for the whole
+/// guest. The nodes that a container needs are made by the runtime before it drops its capabilities. Outside the bounding set, the
+/// capability does not come back with a program that has it as a file capability.
+const MAKES_DEVICES: &str = "CAP_MKNOD";
+
+/// All five sets without [`MAKES_DEVICES`], for a first process and for an exec. They are written when the request has none too:
+/// the runtime leaves the capabilities alone when the message is missing.
 pub(crate) fn capabilities(found: Option<&oci::LinuxCapabilities>) -> Result<Value, SpecError> {
     let empty = oci::LinuxCapabilities::default();
     let caps = found.unwrap_or(&empty);
@@ -146,7 +161,8 @@ pub(crate) fn capabilities(found: Option<&oci::LinuxCapabilities>) -> Result<Val
         if let Some(bad) = set.iter().find(|c| !c.starts_with("CAP_")) {
             return Err(SpecError::value("Process.Capabilities", bad, "CAP_ and a name"));
         }
-        value.insert(name.into(), json!(set));
+        let kept: Vec<&String> = set.iter().filter(|c| *c != MAKES_DEVICES).collect();
+        value.insert(name.into(), json!(kept));
     }
     Ok(Value::Object(value))
 }

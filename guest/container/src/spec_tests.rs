@@ -139,6 +139,43 @@ fn missing_capabilities_are_no_capabilities() {
 }
 
 #[test]
+fn attack_container_that_makes_device_nodes() {
+    let all = || vec!["CAP_CHOWN".into(), "CAP_MKNOD".into(), "CAP_KILL".into()];
+    let mut spec = good();
+    process(&mut spec).Capabilities = Some(oci::LinuxCapabilities {
+        Bounding: all(),
+        Effective: all(),
+        Inheritable: all(),
+        Permitted: all(),
+        Ambient: all(),
+        ..Default::default()
+    })
+    .into();
+    let first = container_spec(&spec, &context()).unwrap()["process"].clone();
+    let exec = exec_process(process(&mut spec), &ExecContext { home: "/".into() }).unwrap();
+    for made in [first, exec] {
+        for set in ["bounding", "effective", "inheritable", "permitted", "ambient"] {
+            assert_eq!(made["capabilities"][set], json!(["CAP_CHOWN", "CAP_KILL"]), "{set}");
+        }
+    }
+    // No second way to write the name.
+    for name in ["cap_mknod", "MKNOD", "CAP_mknod", "CAP_MKNOD ", "CAP_27"] {
+        let change = |s: &mut oci::Spec| {
+            process(s).Capabilities.as_mut().unwrap().Bounding = vec![name.into()];
+        };
+        assert!(convert(change).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn attack_device_node_behind_a_bind() {
+    let value = convert(|s| s.Mounts[6].options.push("dev".into())).unwrap();
+    let options = json!(["rbind", "rprivate", "ro", "dev", "nodev"]);
+    assert_eq!(value["mounts"][6]["options"], options);
+    assert!(!value["mounts"][1]["options"].as_array().unwrap().contains(&json!("nodev")), "/dev");
+}
+
+#[test]
 fn attack_field_that_would_be_ignored() {
     refused(|s| process(s).ApparmorProfile = "x".into(), "ApparmorProfile");
     refused(|s| process(s).SelinuxLabel = "x".into(), "SelinuxLabel");
