@@ -149,6 +149,57 @@ async fn attack_container_twice() {
     assert_eq!(diary.lines(), ["create c1"], "no effect without a permit");
 }
 
+/// What the generated policies say to a request that was carried out before: allowed, as a repeat.
+const REPEATS: &str = r#"
+package agent_policy
+import future.keywords.if
+
+default CreateSandboxRequest := false
+default CreateContainerRequest := false
+default StartContainerRequest := false
+
+CreateSandboxRequest := {"allowed": true, "ops": [add("sandbox", true)]} if not data.pstate.sandbox
+CreateSandboxRequest := {"allowed": true, "repeat": true} if data.pstate.sandbox
+CreateContainerRequest := {"allowed": true, "ops": [add("created", input.container_id)]} if not data.pstate.created
+CreateContainerRequest := {"allowed": true, "repeat": true} if data.pstate.created == input.container_id
+StartContainerRequest := {"allowed": true, "ops": [add("started", true)]} if not data.pstate.started
+StartContainerRequest := {"allowed": true, "repeat": true} if data.pstate.started
+
+add(name, value) := {"op": "add", "path": concat("/", ["/pstate", name]), "value": value}
+"#;
+
+#[tokio::test]
+async fn attack_second_effect_of_a_repeated_request() {
+    let (gate, diary) = gate(Rules::fixed(Policy::compile(REPEATS).unwrap()));
+    let start = StartContainerRequest { container_id: "c1".into(), ..Default::default() };
+    let requests = [
+        ("CreateSandbox", CreateSandboxRequest::new().write_to_bytes().unwrap()),
+        ("CreateContainer", create("c1")),
+        ("StartContainer", start.write_to_bytes().unwrap()),
+    ];
+    for (method, bytes) in &requests {
+        gate.call(method, bytes.clone()).await.unwrap();
+    }
+    let once = ["create_sandbox", "create c1", "start_container"];
+    assert_eq!(diary.lines(), once);
+    // A retry, in any order and any number, is answered as the first request was and does nothing.
+    for (method, bytes) in requests.iter().chain(requests.iter().rev()) {
+        assert_eq!(gate.call(method, bytes.clone()).await.unwrap(), Vec::<u8>::new(), "{method}");
+    }
+    assert_eq!(diary.lines(), once);
+    assert!(gate.call("CreateContainer", create("c2")).await.is_err(), "no retry of it");
+    assert_eq!(diary.lines(), once);
+}
+
+#[tokio::test]
+async fn a_failed_request_is_no_repeat() {
+    let (gate, diary) = gate(Rules::fixed(Policy::compile(REPEATS).unwrap()));
+    assert!(gate.call("CreateContainer", create("broken")).await.is_err());
+    gate.call("CreateContainer", create("broken")).await.unwrap();
+    gate.call("CreateContainer", create("broken")).await.unwrap();
+    assert_eq!(diary.lines(), ["create broken", "create broken"]);
+}
+
 #[tokio::test]
 async fn attack_exec_of_any_command() {
     let (gate, diary) = fixed();

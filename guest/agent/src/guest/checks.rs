@@ -4,7 +4,6 @@
 //! written carelessly (an unanchored pattern, a forgotten field) must not turn files that the host copied in into a container's
 //! root, or the agent's own files into a mount.
 
-use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use ah_agent_api::agent::{CreateContainerRequest, Storage};
@@ -72,7 +71,7 @@ pub fn plan(request: &CreateContainerRequest, layout: &Layout) -> Result<Plan, F
         refuse_sandbox_settings(spec)?;
     }
     let (layers, volumes) = storages(&request.storages, kind, &root, layout)?;
-    check_binds(spec, layout, &volumes)?;
+    check_binds(spec, layout)?;
     Ok(Plan { id, kind, layers, volumes })
 }
 
@@ -301,11 +300,10 @@ fn single_name(path: &Path) -> Option<&str> {
 }
 
 /// Every bind's source lies in a place that the agent fills itself.
-fn check_binds(spec: &oci::Spec, layout: &Layout, volumes: &[Volume]) -> Result<(), Failure> {
+fn check_binds(spec: &oci::Spec, layout: &Layout) -> Result<(), Failure> {
     let shared = layout.kata().join("shared/containers");
     let shm = layout.kata().join("sandbox/shm");
     let ephemeral = layout.kata().join("sandbox/ephemeral");
-    let own: BTreeSet<&Path> = volumes.iter().map(|v| v.folder.as_path()).collect();
     for mount in spec.Mounts.iter().filter(|m| m.type_ == "bind") {
         let source = Path::new(&mount.source);
         let plain = mount.source.starts_with('/')
@@ -317,12 +315,11 @@ fn check_binds(spec: &oci::Spec, layout: &Layout, volumes: &[Volume]) -> Result<
         let below = |base: &Path| {
             source.strip_prefix(base).is_ok_and(|rest| rest.components().next().is_some())
         };
-        let fine = plain
-            && (below(&shared)
-                || source == shm
-                || own.contains(source)
-                || below(&ephemeral)
-                || mount.source == RELEASE_SOCKET);
+        // A volume whole, never a folder in one: what lies in a volume is the containers', and a running one could put a link in its
+        // place between the check for links and the mount. The volume's own folder is the guest's alone.
+        let volume = source.strip_prefix(&ephemeral).ok().and_then(single_name).is_some();
+        let fine =
+            plain && (below(&shared) || source == shm || volume || mount.source == RELEASE_SOCKET);
         if !fine {
             return Err(Failure::refused(format!(
                 "OCI.Mounts: {:?} comes from {:?}, expected a copied file, the sandbox's shared memory, a volume or the release socket",

@@ -259,3 +259,15 @@ fn volumes_lie_in_their_folder() {
     option.options = vec!["exec".into()];
     assert!(with(option).unwrap_err().contains("not known"));
 }
+
+#[test]
+fn attack_mount_of_a_folder_in_a_volume() {
+    // The volume of an earlier container of the pod: whole, or not at all.
+    let base = "/run/kata-containers/sandbox/ephemeral";
+    let with =
+        |below: &str| check(|r| spec(r).Mounts.push(bind("/cache", &format!("{base}{below}"))));
+    with("/cache").unwrap();
+    for below in ["", "/", "/cache/", "/cache/x", "/cache/x/y", "/../shm/x", "/cache/..", "-x/y"] {
+        assert!(with(below).unwrap_err().contains("comes from"), "{below:?}");
+    }
+}

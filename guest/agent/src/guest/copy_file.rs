@@ -114,12 +114,11 @@ fn write_part(
 ) -> Result<(), Failure> {
     let (offset, size, end) = extent(request)?;
     let failed = |e: Errno| Failure::effect("copy a file", &std::io::Error::from(e));
-    // No name of a request can be this one: the kernel's limit on a name is 255 bytes and the suffix is added to all.
-    let part = format!("{name}.part");
+    let part = part_name(name);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let flags = if offset == 0 { flags | OFlags::TRUNC } else { flags };
-    let file =
-        openat2(at, part.as_str(), flags, Mode::from_raw_mode(0o600), beneath()).map_err(failed)?;
+    let file = openat2(at, part.as_slice(), flags, Mode::from_raw_mode(0o600), beneath())
+        .map_err(failed)?;
     write_all(file.as_fd(), &request.data, offset).map_err(failed)?;
     if end < size {
         return Ok(());
@@ -127,12 +126,18 @@ fn write_part(
     let finish = || {
         fchown(&file, Some(uid), Some(gid))?;
         fchmod(&file, Mode::from_raw_mode(request.file_mode & 0o7777))?;
-        renameat(at, part.as_str(), at, name)
+        renameat(at, part.as_slice(), at, name)
     };
     finish().map_err(|e| {
-        let _ = unlinkat(at, part.as_str(), rustix::fs::AtFlags::empty());
+        let _ = unlinkat(at, part.as_slice(), rustix::fs::AtFlags::empty());
         failed(e)
     })
+}
+
+/// Where a file is written until its last byte is there. No request can name it: a path of a request is UTF-8, as every text of
+/// protobuf is, and no UTF-8 has the byte 0xff (RFC 3629, section 3).
+fn part_name(name: &str) -> Vec<u8> {
+    [name.as_bytes(), &[0xff]].concat()
 }
 
 fn extent(request: &CopyFileRequest) -> Result<(u64, u64, u64), Failure> {

@@ -1,3 +1,5 @@
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
@@ -37,6 +39,25 @@ fn file_is_written_whole_and_in_parts() {
     second.offset = 4;
     copy_file(&second, folder.path()).unwrap();
     assert_eq!(std::fs::read(&deep).unwrap(), b"one two");
+}
+
+#[test]
+fn attack_copy_file_into_a_half_written_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let mut first = own(request(&path("x"), b"one "));
+    first.file_size = 7;
+    copy_file(&first, folder.path()).unwrap();
+    let made = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().file_name();
+    assert!(made.to_str().is_none(), "{made:?} is a name that a request can have");
+    for name in ["x.part", "x~", ".x", "x\u{ff}"] {
+        copy_file(&own(request(&path(name), b"evil evil")), folder.path()).unwrap();
+    }
+    let mut second = own(request(&path("x"), b"two"));
+    (second.file_size, second.offset) = (7, 4);
+    copy_file(&second, folder.path()).unwrap();
+    assert_eq!(std::fs::read(path("x")).unwrap(), b"one two");
+    assert_eq!(std::fs::read(path("x.part")).unwrap(), b"evil evil");
 }
 
 #[test]
@@ -85,7 +106,7 @@ fn attack_copy_file_through_a_symbolic_link() {
     std::fs::write(outside.join("target"), b"kept").unwrap();
     symlink(&outside, base.join("link")).unwrap();
     symlink(outside.join("target"), base.join("file")).unwrap();
-    symlink(outside.join("made"), base.join("half.part")).unwrap();
+    symlink(outside.join("made"), base.join(OsStr::from_bytes(&part_name("half")))).unwrap();
     assert!(copy_file(&own(request(&base.join("link/made"), b"evil")), &base).is_err());
     assert!(copy_file(&own(request(&base.join("half"), b"evil")), &base).is_err());
     // A link in the place of the file itself is replaced, not followed.

@@ -59,8 +59,8 @@ pub struct Guest {
     processes: Processes,
     sandbox: Mutex<Option<Sandbox>>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
-    oom_sender: mpsc::UnboundedSender<ContainerId>,
-    oom_events: tokio::sync::Mutex<mpsc::UnboundedReceiver<ContainerId>>,
+    oom_sender: mpsc::Sender<ContainerId>,
+    oom_events: tokio::sync::Mutex<mpsc::Receiver<ContainerId>>,
     destroyed: watch::Sender<bool>,
 }
 
@@ -72,7 +72,7 @@ impl Guest {
     pub fn new(layout: Layout, runtime: Runtime) -> std::io::Result<Self> {
         let processes = Processes::default();
         processes.reap_forever()?;
-        let (oom_sender, oom_events) = mpsc::unbounded_channel();
+        let (oom_sender, oom_events) = mpsc::channel(oom::MAX_UNREAD);
         Ok(Self {
             layout,
             runtime,

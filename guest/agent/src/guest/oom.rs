@@ -4,10 +4,17 @@ use ah_agent_api::agent::OOMEvent;
 use ah_container::{Cgroup, ContainerId};
 use rustix::fs::inotify;
 use rustix::io::Errno;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::Guest;
 use super::io::{Stream, watched};
 use crate::failure::Failure;
+
+/// Most events that the host has not asked for yet.
+///
+/// A container makes one with each process that it lets die, and a host need never ask. What does not fit is not remembered as told,
+/// so the container's next event tells it again; a host that does not read loses nothing but its own knowledge.
+pub(super) const MAX_UNREAD: usize = 64;
 
 impl Guest {
     /// Watches a started container's `memory.events`. A guest without inotify or memory controller has no events to give.
@@ -21,9 +28,10 @@ impl Guest {
             while cgroup.folder().exists() {
                 let now = cgroup.pressure().oom_kill;
                 if now > seen {
-                    seen = now;
-                    if sender.send(id.clone()).is_err() {
-                        return;
+                    match sender.try_send(id.clone()) {
+                        Ok(()) => seen = now,
+                        Err(TrySendError::Full(_)) => {}
+                        Err(TrySendError::Closed(_)) => return,
                     }
                 }
                 let Ok(mut ready) = watch.readable().await else { return };
