@@ -10,12 +10,13 @@
 //! |---|---|
 //! | `keys.sqlite3` | keys, each sealed under the key-encryption key and bound to its id, kind, policy and date |
 //! | `key-encryption-key` | 32 random bytes, made on first use |
-//! | `decisions.jsonl` | one JSON object for each release, refusal, import and deletion |
+//! | `decisions.jsonl` | one JSON object for each release, refusal, import and deletion; refusals before verification: 60 a minute, the rest counted |
 #![forbid(unsafe_code)]
 
 mod claims;
 mod environment;
 mod files;
+mod flood;
 mod kek;
 mod log;
 mod nonces;

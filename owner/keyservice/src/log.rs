@@ -69,6 +69,9 @@ pub struct LogEntry {
     /// SHA-256 of the request's runtime data: names the exchange.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_data_sha256: Option<Sha256>,
+    /// This line stands for so many refusals before verification, within a minute from its time: those after the first 60.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<u64>,
 }
 
 /// One comparison of a policy.
@@ -103,6 +106,7 @@ impl LogEntry {
             claims: Map::new(),
             policy_sha256: None,
             runtime_data_sha256: None,
+            left_out: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use ah_verifier::TrustedRoots;
 
 use crate::environment::{Environment, RandomError, SystemEnvironment, random32};
 use crate::files::FileError;
+use crate::flood::{Flood, LeftOut};
 use crate::log::{DecisionLog, Event, LogEntry, Verdict};
 use crate::nonces::{NonceError, Nonces};
 use crate::release::Refused;
@@ -24,7 +25,7 @@ const NONCE_LIFETIME: Duration = Duration::from_secs(120);
 /// Most challenges that are remembered: 64 bytes each, so well under a megabyte.
 const NONCE_CAPACITY: usize = 4096;
 
-/// Told of every decision, after it is in the log.
+/// Told of every decision that has a line in the log, after it is there.
 pub type Observer = Arc<dyn Fn(&LogEntry) + Send + Sync>;
 
 /// How a service is set up.
@@ -83,6 +84,7 @@ pub struct KeyService {
     vault: Vault,
     nonces: Mutex<Nonces>,
     log: DecisionLog,
+    flood: Mutex<Flood>,
     options: Options,
 }
 
@@ -95,7 +97,7 @@ impl KeyService {
         let vault = Vault::open(dir, options.environment.as_ref()).await?;
         let log = DecisionLog::open(&dir.join(LOG)).map_err(ServiceError::Log)?;
         let nonces = Mutex::new(Nonces::new(options.nonce_lifetime, options.nonce_capacity));
-        Ok(Self { vault, nonces, log, options })
+        Ok(Self { vault, nonces, log, flood: Mutex::default(), options })
     }
 
     /// The public key that guests know this service by.
@@ -196,17 +198,44 @@ impl KeyService {
         })
     }
 
-    /// Waits until the database is closed.
+    /// Waits until the database is closed. Refusals that were only counted are in the log then.
     pub async fn close(&self) {
+        let left_out = self.flood().end();
+        self.tell_left_out(left_out);
         self.vault.close().await;
     }
 
     fn refuse(&self, mut entry: LogEntry, refused: Refused) -> Response {
         entry.refused_by = Some(refused.told.by);
         entry.reasons = refused.reasons;
-        // A refusal that cannot be logged is still a refusal.
-        let _ = self.record(&entry);
+        // The kind of TEE is known as soon as the evidence is verified.
+        if entry.tee.is_some() || self.admits() {
+            // A refusal that cannot be logged is still a refusal.
+            let _ = self.record(&entry);
+        }
         Response::Refused(refused.told)
+    }
+
+    fn admits(&self) -> bool {
+        let now = self.environment().now();
+        let (left_out, admitted) = {
+            let mut flood = self.flood();
+            (flood.ended(now), flood.admits(now))
+        };
+        self.tell_left_out(left_out);
+        admitted
+    }
+
+    fn tell_left_out(&self, left_out: Option<LeftOut>) {
+        let Some(LeftOut { count, since }) = left_out else { return };
+        let mut entry = LogEntry::new(Event::Release, None, since);
+        entry.reasons = vec!["refused before verification, too many for lines of their own".into()];
+        entry.left_out = Some(count);
+        let _ = self.record(&entry);
+    }
+
+    fn flood(&self) -> MutexGuard<'_, Flood> {
+        self.flood.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, event: Event, id: &KeyId, now: SystemTime) -> Result<(), ServiceError> {

@@ -4,7 +4,7 @@ mod support;
 
 use ah_keyservice::{Event, OnExisting, Verdict};
 use ah_release_api::policy::claim;
-use ah_release_api::{KeyKind, RefusedBy, Request, Response, Secret, frame};
+use ah_release_api::{KeyKind, RefusedBy, Request, Response, RuntimeData, Secret, frame};
 use serde_json::Value;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -133,4 +133,34 @@ async fn attack_log_line_as_long_as_a_message() {
     world.service.handle(message.as_bytes()).await;
     let last = world.log_text().lines().last().unwrap().len();
     assert!(last < 3000, "{last}");
+}
+
+#[tokio::test]
+async fn attack_log_flooded_without_evidence() {
+    let world = World::new().await;
+    let start = lines(&world).len();
+    let junk = async |count: usize| {
+        for _ in 0..count {
+            world.service.handle(b"{}").await;
+        }
+    };
+    junk(1000).await;
+    assert_eq!(lines(&world).len(), start + 60);
+    // What is verified has its line all the time, whether it gets the key or not.
+    world.assert_released().await;
+    let other = Guest { host_data: ah_digest::Sha256::new([7; 32]), ..Guest::expected() };
+    let (mut request, key) = world.request().await;
+    let data =
+        RuntimeData { nonce: world.nonce().await, key_id: key_id(), public_key: key.public() };
+    request.evidence = evidence(&world.processor, &other, data.to_bytes());
+    refused(world.send(&request).await, RefusedBy::ReleasePolicy, "hostdata");
+    assert_eq!(lines(&world).len(), start + 62);
+    // A later minute tells how many were left out, and has lines of its own.
+    world.clock.0.fetch_add(60, std::sync::atomic::Ordering::SeqCst);
+    junk(61).await;
+    let told = lines(&world);
+    assert_eq!(told.len(), start + 62 + 1 + 60);
+    assert_eq!(told[start + 62]["left_out"], 940);
+    world.service.close().await;
+    assert_eq!(lines(&world).last().unwrap()["left_out"], 1);
 }
