@@ -222,7 +222,9 @@ impl Talk {
             Verdict::Refused => "refused",
             Verdict::Done => return,
         };
-        let reasons = entry.reasons.join("; ");
+        let unmet = entry.conditions.iter().filter(|_| entry.decision == Verdict::Refused);
+        let unmet = unmet.map(|condition| format!("{} differs", condition.claim));
+        let reasons = entry.reasons.iter().cloned().chain(unmet).collect::<Vec<_>>().join("; ");
         let _one = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         if self.json {
             eprintln!(

@@ -35,7 +35,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Everything that the tests need, and the guest once more from another folder. The guest's builds have tails of one
-/// thread, so `beside` runs at the same time; it uses another target folder.
+/// thread, so `beside` runs at the same time, with another target folder; it builds the `anchorhold` command, too.
 pub(crate) fn run_for_tests(beside: impl FnOnce() -> Result<()>) -> Result<()> {
     packages()?;
     nextest()?;
@@ -45,7 +45,7 @@ pub(crate) fn run_for_tests(beside: impl FnOnce() -> Result<()>) -> Result<()> {
             guest_binaries()?;
             guest_binaries_elsewhere()
         });
-        let beside = beside().and_then(|()| command_line());
+        let beside = beside();
         let guest = guest.join().map_err(|_| anyhow::anyhow!("the guest's build panicked"))?;
         beside.and(guest)
     })?;

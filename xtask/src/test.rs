@@ -17,10 +17,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run_for_tests(|| {
         lint::run_all()?;
         step("test programs", || {
-            run_quiet(
-                cargo(&["nextest", "run", "--locked", "--workspace", "--no-run"])
-                    .env("PATH", setup::path_with_tools()?),
-            )?;
+            // Programs and tests at once: apart, they would ask the same packages for other features.
+            run_quiet(&mut cargo(&[
+                "build",
+                "--quiet",
+                "--locked",
+                "--workspace",
+                "--bins",
+                "--tests",
+            ]))?;
             Ok(Done::Did("built".into()))
         })
     })?;

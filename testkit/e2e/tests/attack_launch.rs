@@ -13,7 +13,8 @@ use anyhow::Result;
 const SECRET: [u8; 32] = [9; 32];
 const MESSAGE: &str = "only this pod can read this";
 
-/// Runs the sealed-message pod with one thing changed: it boots, asks, and gets no key. Gives the reasons.
+/// Runs the sealed-message pod with one thing changed: it boots, asks, and gets no key. Gives the log's reasons and
+/// the claims that were not met.
 async fn release_refused(
     accept: Accept,
     alter: impl FnOnce(&Scene, &mut Launch) -> Result<()>,
@@ -32,7 +33,8 @@ async fn release_refused(
     assert_eq!(decisions[0].decision, Verdict::Refused, "{decisions:?}");
     // The workload, too, hears who refused.
     assert!(everything.contains("no key: refused by"), "{everything}");
-    Ok(decisions[0].reasons.join("; "))
+    let claims = decisions[0].conditions.iter().map(|condition| &condition.claim);
+    Ok(decisions[0].reasons.iter().chain(claims).cloned().collect::<Vec<_>>().join("; "))
 }
 
 #[track_caller]
