@@ -25,7 +25,7 @@ pub(crate) async fn generate(dirs: &Dirs, options: &Generate) -> Result<()> {
         }
     }
     let policy_bytes = prepared.document.policy().len();
-    let annotation_bytes = prepared.initdata.to_annotation().len();
+    let annotation_bytes = prepared.initdata.map_or(0, |initdata| initdata.to_annotation().len());
     if options.json {
         println!(
             "{}",

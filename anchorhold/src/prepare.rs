@@ -22,6 +22,8 @@ use crate::ui::{Stage, failure};
 
 /// Annotation that carries the initdata document (agent policy convention, section 2.1).
 const INITDATA_ANNOTATION: &str = ah_policy::INITDATA_ANNOTATION;
+/// Annotation that carries the policy text alone, as older AKS clusters have it.
+const AKS_ANNOTATION: &str = ah_policy::AKS_ANNOTATION;
 /// Where the guest finds the key service of `anchorhold run`: at its host.
 const KEY_SERVICE: ServiceAddress =
     ServiceAddress::Vsock { cid: 2, port: ah_agent_api::ports::KEY_RELEASE };
@@ -32,8 +34,8 @@ pub struct Prepared {
     pub pod: Pod,
     /// The policy document that the YAML carries, or that was generated for it.
     pub document: PolicyDocument,
-    /// The same as initdata.
-    pub initdata: InitData,
+    /// The same as initdata; the AKS form has none.
+    pub initdata: Option<InitData>,
     /// A block image for each layer, each root hash once.
     pub layers: Vec<ah_sandbox::LayerImage>,
     /// The YAML with tags pinned and the annotation added.
@@ -61,13 +63,13 @@ pub async fn generate(dirs: &Dirs, source: &Source) -> Result<Prepared> {
 pub async fn prepare(dirs: &Dirs, source: &Source) -> Result<Prepared> {
     let facts = Facts::read(dirs, source).await?;
     let annotations = the_pod(&facts.manifest)?.annotations();
-    let Some(value) = annotations.get(INITDATA_ANNOTATION) else {
+    if ![INITDATA_ANNOTATION, AKS_ANNOTATION].iter().any(|name| annotations.contains_key(*name)) {
         return facts.generate(key_service(dirs).await?);
-    };
-    let initdata = InitData::from_annotation(value)
-        .with_context(|| format!("annotation {INITDATA_ANNOTATION}"))?;
+    }
+    let document =
+        PolicyDocument::from_annotations(annotations).context("policy annotation of the pod")?;
     let yaml = facts.manifest.text().to_owned();
-    facts.with(initdata, yaml)
+    Ok(facts.with(document, yaml))
 }
 
 /// The local key service as guests know it; made on first use, since what names it comes before any key.
@@ -116,12 +118,15 @@ impl Facts {
             .manifest
             .with_annotation_and_digests(INITDATA_ANNOTATION, &value, &self.pinned)
             .map_err(crate::manifest_error)?;
-        self.with(generated.initdata, yaml)
+        Ok(self.with(PolicyDocument::InitData(generated.initdata), yaml))
     }
 
-    fn with(self, initdata: InitData, yaml: String) -> Result<Prepared> {
-        let document = PolicyDocument::InitData(initdata.clone());
-        Ok(Prepared { pod: self.pod, document, initdata, layers: self.layers, yaml })
+    fn with(self, document: PolicyDocument, yaml: String) -> Prepared {
+        let initdata = match &document {
+            PolicyDocument::InitData(initdata) => Some(initdata.clone()),
+            PolicyDocument::Aks(_) => None,
+        };
+        Prepared { pod: self.pod, document, initdata, layers: self.layers, yaml }
     }
 }
 

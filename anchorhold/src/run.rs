@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ah_evidence::{GuestPolicy, HostData, SOFTWARE_REPORT_PORT};
 use ah_guest_image::GuestImage;
 use ah_keyservice::{KeyService, LogEntry, Verdict};
+use ah_policy::{InitData, PolicyDocument};
 use ah_sandbox::{
     Events, GuestFiles, NetworkMode, Outcome, SandboxConfig, SandboxError, Stage, Stop, Stream,
     VsockService,
@@ -103,7 +104,11 @@ impl Launch {
         let sandbox = SandboxConfig {
             memory_mib: memory_mib(&prepared.pod)?,
             pod: prepared.pod,
-            initdata_disk: Some(prepared.initdata.to_disk()),
+            initdata_disk: prepared.initdata.as_ref().map(InitData::to_disk),
+            policy_text: match prepared.document {
+                PolicyDocument::InitData(_) => None,
+                PolicyDocument::Aks(policy) => Some(policy.policy().to_owned()),
+            },
             guest: GuestFiles {
                 kernel: image.kernel.clone(),
                 initrd: image.initrd.clone(),
@@ -130,11 +135,15 @@ impl Launch {
     /// [`SandboxError`], split by blame.
     pub async fn start(self, events: Arc<dyn Events>, stop: Stop) -> Result<Outcome, SandboxError> {
         let config =
-            self.serve().map_err(|error| SandboxError::Config { detail: format!("{error:#}") })?;
+            self.served().map_err(|error| SandboxError::Config { detail: format!("{error:#}") })?;
         ah_sandbox::run(config, events, stop).await
     }
 
-    fn serve(self) -> Result<SandboxConfig> {
+    /// The sandbox with its services at hand: for callers that lead it through its states themselves.
+    ///
+    /// # Errors
+    /// When a file of the guest image cannot be read, or the software TEE refuses the launch.
+    pub fn served(self) -> Result<SandboxConfig> {
         let Self { mut sandbox, host_data, guest_policy, services } = self;
         let read = |path| {
             fs::read(path).with_context(|| format!("reading {}", std::path::Path::display(path)))

@@ -15,6 +15,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("kmod", "depmod orders the guest's kernel modules"),
     ("xz-utils", "unpacks the kernel package's modules"),
     ("libseccomp-dev", "system call filters of containers, linked statically into the agent"),
+    ("cpio", "the reference that our initrd archives are compared with"),
+    ("openssl", "the reference that our certificates and signatures are compared with"),
     ("busybox-static", "the demo's and the tests' ordinary container"),
     ("erofs-utils", "the reference that our EROFS images are compared with"),
     ("cryptsetup-bin", "the reference that our dm-verity trees are compared with"),

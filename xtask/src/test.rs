@@ -25,6 +25,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 "--workspace",
                 "--bins",
                 "--tests",
+                "--examples",
             ]))?;
             Ok(Done::Did("built".into()))
         })

@@ -27,6 +27,8 @@ pub struct SandboxConfig {
     /// The initdata disk byte for byte (`ah_policy::InitData::to_disk`); opaque to the host. `None` gives the
     /// guest no such disk.
     pub initdata_disk: Option<Vec<u8>>,
+    /// The policy text of a pod without initdata (the AKS form), sent before any other request.
+    pub policy_text: Option<String>,
     /// What boots.
     pub guest: GuestFiles,
     /// A block image for each layer of the pod's images, in any order, each root hash once.

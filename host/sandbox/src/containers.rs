@@ -24,6 +24,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 const DESTROY_LIMIT: Duration = Duration::from_secs(5);
 /// Time between SIGKILL and giving up on a container.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// Time for the agent to take a signal: one that does not answer must not hold the pod's end.
+const SIGNAL_LIMIT: Duration = Duration::from_secs(5);
 const SIGKILL: u32 = 9;
 const SIGTERM: u32 = 15;
 
@@ -57,6 +59,11 @@ impl Created {
     pub async fn run_to_end(self, stop: Stop) -> Result<Outcome, SandboxError> {
         let timeline = self.link.timeline.clone();
         let mut hurry = stop.clone();
+        let _out_of_memory = AbortOnDrop(tokio::spawn(tell_out_of_memory(
+            self.link.agent.clone(),
+            timeline.clone(),
+            self.host.container_ids.clone(),
+        )));
         let mut run = Run::new(self, stop);
         // Whatever the guest is busy with, a second wish to stop ends the VM.
         let hurried = tokio::select! {
@@ -66,6 +73,28 @@ impl Created {
         run.stopped |= hurried;
         let outcome = run.finish().await?;
         Ok(Outcome { stages: timeline.stages(), ..outcome })
+    }
+}
+
+/// Passes on which containers run out of memory, until the connection ends.
+async fn tell_out_of_memory(
+    agent: AgentClient,
+    timeline: Timeline,
+    container_ids: BTreeMap<String, String>,
+) {
+    while let Ok(id) = agent.oom_event().await {
+        let named = container_ids.iter().find(|(_, known)| **known == id);
+        if let Some((name, _)) = named {
+            timeline.events.out_of_memory(name);
+        }
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -216,9 +245,12 @@ impl Run {
         for (index, id) in &self.running {
             let own = self.container(*index).and_then(|c| c.image.stop_signal.as_deref());
             let signal = signal.unwrap_or_else(|| own.and_then(signal_number).unwrap_or(SIGTERM));
-            // One that ended meanwhile is as good as signalled.
-            if let Err(error) = self.created.link.agent.signal_process(id, "", signal).await {
-                tracing::debug!(%error, "signal");
+            let sent = self.created.link.agent.signal_process(id, "", signal);
+            match timeout(SIGNAL_LIMIT, sent).await {
+                Ok(Ok(())) => {}
+                // One that ended meanwhile is as good as signalled.
+                Ok(Err(error)) => tracing::debug!(%error, "signal"),
+                Err(_) => tracing::warn!("the agent did not take signal {signal} in time"),
             }
         }
     }

@@ -78,6 +78,9 @@ impl Configured {
         link.call(None, link.agent.check(CHECK_LIMIT)).await?;
         link.timeline.reached_first(StageName::KernelUp, None);
         link.timeline.reached(StageName::AgentReady, None);
+        if let Some(policy) = &config.policy_text {
+            link.call(None, link.agent.set_policy(policy)).await?;
+        }
         Ok(Booted { link, pod: config.pod, host, network: config.network })
     }
 }

@@ -14,6 +14,7 @@ struct Inner {
     lines: Vec<(String, Stream, String)>,
     stages: Vec<Stage>,
     decisions: Vec<LogEntry>,
+    out_of_memory: Vec<String>,
 }
 
 impl Heard {
@@ -43,6 +44,11 @@ impl Heard {
         self.inner().decisions.clone()
     }
 
+    /// Containers that ran out of memory, each as often as it was told.
+    pub fn out_of_memory(&self) -> Vec<String> {
+        self.inner().out_of_memory.clone()
+    }
+
     /// For the key service.
     pub fn observer(&self) -> ah_keyservice::Observer {
         let heard = self.clone();
@@ -68,5 +74,9 @@ impl Events for Heard {
 
     fn stage(&self, stage: &Stage) {
         self.inner().stages.push(stage.clone());
+    }
+
+    fn out_of_memory(&self, container: &str) {
+        self.inner().out_of_memory.push(container.into());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use ah_guest_image::GuestImage;
@@ -72,6 +73,22 @@ impl Scene {
     pub fn sealed_message(secret: &[u8; 32], message: &str) -> Result<Self> {
         let yaml = fs::read_to_string(checkout().join("examples/sealed-message/pod.yaml"))?;
         Self::new(&yaml, |images| crate::demo::add_images(images, secret, message))
+    }
+
+    /// The same images from one archive file instead of a folder.
+    ///
+    /// # Errors
+    /// When the archive cannot be written.
+    pub fn with_archive(mut self) -> Result<Self> {
+        let Some(folder) = self.source.images.images.first() else { bail!("no images") };
+        let archive = self.folder.path().join("images.tar");
+        let status =
+            Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(folder).arg(".").status()?;
+        if !status.success() {
+            bail!("tar ended with {status}");
+        }
+        self.source.images.images = vec![archive];
+        Ok(self)
     }
 
     /// The owner's part: images resolved, layers converted, policy generated.

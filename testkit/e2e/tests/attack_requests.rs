@@ -6,7 +6,7 @@ use ah_policy::InitData;
 use ah_sandbox::{Blame, RawCall, SandboxError, Tamper};
 use ah_testkit_e2e::Scene;
 use ah_testkit_e2e::attack::{on_call, on_create, on_creates};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use protobuf::Message;
 use std::sync::Arc;
 
@@ -156,7 +156,7 @@ async fn attack_logs_read_although_the_owner_closed_them() -> Result<()> {
 async fn init_refuses(change: impl FnOnce(&InitData) -> Result<Vec<u8>>) -> Result<()> {
     let scene = Scene::shell("echo ran")?;
     let prepared = scene.prepared().await?;
-    let disk = change(&prepared.initdata)?;
+    let disk = change(prepared.initdata.as_ref().context("no initdata")?)?;
     let mut launch = scene.launch(prepared).await?;
     launch.sandbox.initdata_disk = Some(disk);
     match scene.start(launch).await {
