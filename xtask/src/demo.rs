@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cmd::{Done, cargo, root, run_quiet, step, target};
+use crate::cmd::{Done, root, step, target};
 use crate::setup;
 
 const POD: &str = "examples/sealed-message/pod.yaml";
@@ -22,14 +22,7 @@ pub(crate) struct Options {}
 pub(crate) fn run(_options: &Options) -> Result<()> {
     setup::run()?;
     step("hostile host", || {
-        run_quiet(&mut cargo(&[
-            "build",
-            "--quiet",
-            "--locked",
-            "--package",
-            "ah-testkit-e2e",
-            "--bins",
-        ]))?;
+        setup::programs(&["demo-images", "hostile-host"])?;
         Ok(Done::Did("demo-images and hostile-host, for this demo and the tests only".into()))
     })?;
     Stage::new()?.show()

@@ -202,9 +202,19 @@ fn cargo_home() -> PathBuf {
 /// Builds the `anchorhold` command.
 pub(crate) fn command_line() -> Result<()> {
     step("anchorhold", || {
-        run_quiet(&mut cargo(&["build", "--quiet", "--locked", "--package", "anchorhold"]))?;
+        programs(&["anchorhold"])?;
         Ok(Done::Did(anchorhold().display().to_string()))
     })
+}
+
+/// Builds programs of the workspace. All of its packages are selected, so that the dependencies have the same features as for
+/// the tests, and are compiled once for both.
+pub(crate) fn programs(names: &[&str]) -> Result<()> {
+    let mut build = cargo(&["build", "--quiet", "--locked", "--workspace"]);
+    for name in names {
+        build.args(["--bin", name]);
+    }
+    run_quiet(&mut build)
 }
 
 fn guest_image() -> Result<()> {

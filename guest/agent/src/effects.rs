@@ -12,6 +12,8 @@ use crate::failure::Failure;
 /// An effect that fails has undone what it did: the state is not committed after it.
 #[async_trait]
 pub trait Effects: Send + Sync + 'static {
+    /// Containers whose first process has ended, by id, with its exit code: what rules may rely on, since the guest saw it.
+    fn exits(&self) -> Vec<(String, i32)>;
     /// Shared namespaces, hostname, shared memory, network of the pod.
     async fn create_sandbox(&self, permit: &Permit<CreateSandboxRequest>) -> Result<(), Failure>;
     /// Ends every container; afterwards the machine is turned off.

@@ -120,6 +120,9 @@ macro_rules! locked {
     ($gate:ident, $request:ident, $effect:ident) => {{
         let mut rules = $gate.rules.lock().await;
         let (policy, state) = rules.stand()?;
+        for (container_id, exit_code) in $gate.effects.exits() {
+            state.note_exit(&container_id, exit_code);
+        }
         let permit = decide(policy, state, $request).map_err(denied)?;
         let response = match repeated(&permit) {
             Some(response) => response,

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use ah_agent_api::health::{CheckRequest, HealthCheckResponse, VersionCheckResponse};
 use ah_agent_api::{AGENT_SERVICE, HEALTH_SERVICE, METHODS, decode};
+use ah_release::MAX_WRITE_BYTES;
 use async_trait::async_trait;
 use futures_util::Stream;
 use protobuf::Message as _;
@@ -174,7 +175,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let piece = buf.get(..MAX_WRITE_BYTES).unwrap_or(buf);
+        Pin::new(&mut self.inner).poll_write(cx, piece)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

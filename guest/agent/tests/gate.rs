@@ -37,6 +37,10 @@ CreateContainerRequest := {"allowed": true, "ops": ops} if {
     ops := [{"op": "add", "path": concat("/", ["/pstate", input.container_id]), "value": true}]
 }
 
+default StatsContainerRequest := false
+
+StatsContainerRequest if data.guest.exits[input.container_id] == 0
+
 default ReadStreamRequest := false
 ReadStreamRequest if data.pstate[input.container_id]
 "#;
@@ -62,6 +66,12 @@ macro_rules! diary {
     ($($method:ident($request:ty) -> $response:ty),* $(,)?) => {
         #[async_trait]
         impl Effects for Diary {
+            fn exits(&self) -> Vec<(String, i32)> {
+                let lines = self.lines();
+                let ended = lines.iter().filter_map(|line| line.strip_prefix("exit ")?.split_once(' '));
+                ended.map(|(id, code)| (id.to_owned(), code.parse().unwrap())).collect()
+            }
+
             async fn create_container(&self, permit: &Permit<CreateContainerRequest>) -> Result<(), Failure> {
                 self.write(format!("create {}", permit.container_id));
                 match permit.container_id.as_str() {
@@ -129,6 +139,22 @@ fn create(id: &str) -> Vec<u8> {
 
 fn read(id: &str) -> Vec<u8> {
     ReadStreamRequest { container_id: id.into(), ..Default::default() }.write_to_bytes().unwrap()
+}
+
+#[tokio::test]
+async fn rules_see_the_exits_that_the_guest_saw() {
+    let (gate, diary) = fixed();
+    let stats = StatsContainerRequest { container_id: "c1".into(), ..Default::default() };
+    let stats = stats.write_to_bytes().unwrap();
+    let denied = |result| matches!(result, Err(Failure::Denied { .. }));
+    assert!(denied(gate.call("StatsContainer", stats.clone()).await));
+    diary.write("exit c2 0".into());
+    assert!(denied(gate.call("StatsContainer", stats.clone()).await));
+    diary.write("exit c1 0".into());
+    gate.call("StatsContainer", stats.clone()).await.unwrap();
+    // The first exit counts: an id is used once.
+    diary.write("exit c1 1".into());
+    gate.call("StatsContainer", stats).await.unwrap();
 }
 
 #[tokio::test]

@@ -15,7 +15,9 @@ mod transport;
 pub use ah_release_api::PublicKey;
 pub use client::{ReleaseClient, ReleaseError, ReleasedKey};
 pub use server::{ReleaseServer, ServerError};
-pub use transport::{AddressError, Connection, ServiceAddress, Transport, VsockTransport};
+pub use transport::{
+    AddressError, Connection, MAX_WRITE_BYTES, ServiceAddress, Transport, VsockTransport,
+};
 
 /// Where containers that were given the mount find the socket.
 pub const SOCKET_PATH: &str = "/run/anchorhold/release.sock";

@@ -8,12 +8,17 @@ use regorus::Value;
 /// cannot come twice; a host that keeps making them runs into this and not into the guest's memory.
 pub const MAX_STATE_BYTES: usize = 32 << 20;
 
-/// The data document beside the policy: `{"pstate": {...}}`.
+/// The data document beside the policy: `{"guest": {"exits": {...}}, "pstate": {...}}`. Operations of rules change
+/// `pstate` alone; `guest` is what the guest itself saw, which no request of the host can say.
 #[derive(Debug, Clone)]
 pub struct State {
     document: Arc<Value>,
     spent_bytes: usize,
 }
+
+/// Part of the document that the guest writes, and the member of it for exit codes by container id.
+const GUEST: &str = "guest";
+const EXITS: &str = "exits";
 
 /// What a permitted request changes, to be committed after its effect.
 #[derive(Debug, Clone)]
@@ -44,6 +49,7 @@ impl State {
         let mut document = Value::new_object();
         if let Ok(members) = document.as_object_mut() {
             members.insert(Value::from("pstate"), Value::new_object());
+            members.insert(Value::from(GUEST), Value::new_object());
         }
         Self { document: Arc::new(document), spent_bytes: 0 }
     }
@@ -61,6 +67,30 @@ impl State {
         self.document = after;
         self.spent_bytes = self.spent_bytes.saturating_add(changes.added_bytes);
         Ok(())
+    }
+
+    /// Notes that the first process of a container has ended. Rules read the exit code as `data.guest.exits[id]`.
+    /// Called between a decision and its commit, it makes the commit fail; so it takes the same lock.
+    pub fn note_exit(&mut self, container_id: &str, exit_code: i32) {
+        let id = Value::from(container_id);
+        let known = self.document.as_object().ok().and_then(|d| d.get(&Value::from(GUEST)));
+        let exits = known.and_then(|guest| guest.as_object().ok()?.get(&Value::from(EXITS)));
+        if exits.and_then(|exits| exits.as_object().ok()).is_some_and(|e| e.contains_key(&id)) {
+            return;
+        }
+        let mut exits = exits.cloned().unwrap_or_else(Value::new_object);
+        if let Ok(members) = exits.as_object_mut() {
+            members.insert(id, Value::from(i64::from(exit_code)));
+        }
+        let mut guest = Value::new_object();
+        if let Ok(members) = guest.as_object_mut() {
+            members.insert(Value::from(EXITS), exits);
+        }
+        let mut document = (*self.document).clone();
+        if let Ok(members) = document.as_object_mut() {
+            members.insert(Value::from(GUEST), guest);
+        }
+        self.document = Arc::new(document);
     }
 
     pub(crate) fn document(&self) -> &Arc<Value> {

@@ -131,17 +131,29 @@ fn life(
     Ok(all)
 }
 
+/// The container whose first process has ended when this request is answered: the guest notes it.
+pub fn ends(request: &Request) -> Option<&str> {
+    match request {
+        Request::WaitProcess(wait) if wait.exec_id == wait.container_id => Some(&wait.container_id),
+        _ => None,
+    }
+}
+
 /// Decides every request in order.
 pub(crate) fn run(policy: &str, pod: &Pod) -> Result<(), GenerateError> {
     let policy = Policy::compile(policy)?;
     let mut state = State::new();
     for (step, request) in honest_requests(pod, &stand_in_host(pod))?.into_iter().enumerate() {
         let method = request.method();
+        let ended = ends(&request).map(str::to_owned);
         let (_, changes) = decide(&policy, &state, request)
             .map_err(|denial| GenerateError::DryRun { step, method, denial: Box::new(denial) })?
             .into_parts();
         // One decision at a time, so no other commit comes in between.
         let _ = state.commit(changes);
+        if let Some(id) = ended {
+            state.note_exit(&id, 0);
+        }
     }
     Ok(())
 }

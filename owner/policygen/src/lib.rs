@@ -12,7 +12,7 @@ mod show;
 mod template;
 mod write;
 
-pub use dry_run::{honest_requests, stand_in_host};
+pub use dry_run::{ends, honest_requests, stand_in_host};
 pub use explain::{ExplainError, Explained, explain};
 pub use generate::{GenerateError, Generated, Options, generate};
 pub use show::{Shown, ShownContainer, show};

@@ -243,13 +243,30 @@ is_new(id) if {
 }
 
 created_before(c) if {
-	c.role != "init"
+	c.role in {"sandbox", "main"}
 	data.pstate.names[c.name]
 }
 
-created_before(c) if data.pstate.names[c.name].started
+created_before(c) if {
+	c.role == "sidecar"
+	data.pstate.names[c.name].started
+}
 
-# Every container declared before this one was created, every init container among them was started.
+created_before(c) if {
+	c.role == "init"
+	data.pstate.names[c.name].done
+}
+
+created_before(c) if {
+	c.role == "init"
+	succeeded(data.pstate.names[c.name].id)
+}
+
+# The guest itself saw the process end; a host that kills it makes another exit code.
+succeeded(id) if data.guest.exits[id] == 0
+
+# Every container declared before this one was created, every sidecar among them was started, and every init container
+# has ended with success.
 missing_before(i) := [c.name |
 	c := policy_data.containers[j]
 	j < i
@@ -303,10 +320,14 @@ StartContainerRequest := {"allowed": true, "repeat": true} if data.pstate.contai
 
 RemoveContainerRequest := {"allowed": true, "ops": ops} if {
 	c := data.pstate.containers[input.container_id]
-	ops := [
+	done := [op(["names", c.name, "done"], true) |
+		succeeded(input.container_id)
+		data.pstate.names[c.name].id == input.container_id
+	]
+	ops := array.concat(done, [
 		{"op": "remove", "path": concat("/", ["/pstate/containers", input.container_id])},
 		op(["gone", input.container_id], c.name),
-	]
+	])
 }
 
 # --- processes

@@ -3,7 +3,10 @@
 mod support;
 
 use ah_agent_api::Request;
-use ah_agent_api::agent::{CreateContainerRequest, SharedMount, Storage, StringUser};
+use ah_agent_api::agent::{
+    CreateContainerRequest, RemoveContainerRequest, SharedMount, StartContainerRequest, Storage,
+    StringUser,
+};
 use ah_agent_api::oci::{
     Box as ConsoleSize, Hook, Hooks, LinuxBlockIO, LinuxDevice, LinuxDeviceCgroup, LinuxIDMapping,
     LinuxNamespace, LinuxSeccomp, Mount, POSIXRlimit, Process, Spec,
@@ -194,10 +197,41 @@ fn attack_container_order_swapped() {
     case.denied(case.create("db"), "created before its turn: web comes first");
     let case = Case::before("setup");
     case.denied(case.create("web"), "created before its turn: setup comes first");
-    // An init container that was created but never started does not count.
-    let mut case = Case::before("setup");
-    case.commit(case.create("setup"));
-    case.denied(case.create("web"), "created before its turn: setup comes first");
+}
+
+/// Neither leaving the init container out, nor not starting it, nor not waiting for it, nor killing it gets a host past it.
+#[test]
+fn attack_init_container_not_run_to_its_end() {
+    let started = || {
+        let mut case = Case::before("setup");
+        case.commit(case.create("setup"));
+        case.denied(case.create("web"), "created before its turn: setup comes first");
+        let container_id = case.id("setup");
+        case.commit(StartContainerRequest { container_id, ..Default::default() });
+        case.denied(case.create("web"), "created before its turn: setup comes first");
+        case
+    };
+    for (exit_code, allowed) in [(0, true), (1, false), (137, false)] {
+        for removed in [false, true] {
+            let mut case = started();
+            let container_id = case.id("setup");
+            case.state.note_exit(&container_id, exit_code);
+            if removed {
+                case.commit(RemoveContainerRequest { container_id, ..Default::default() });
+            }
+            match allowed {
+                true => drop(case.allowed(case.create("web"))),
+                false => {
+                    case.denied(case.create("web"), "setup comes first");
+                }
+            }
+        }
+    }
+    // Removed while it runs: the guest ends it, and has seen no end of its own.
+    let mut case = started();
+    let container_id = case.id("setup");
+    case.commit(RemoveContainerRequest { container_id, ..Default::default() });
+    case.denied(case.create("web"), "setup comes first");
 }
 
 #[test]

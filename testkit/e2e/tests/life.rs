@@ -16,8 +16,8 @@ async fn created(annotations: &str, spec: &str) -> Result<(Scene, Created)> {
     );
     let scene = busybox_scene(&yaml)?;
     let config = scene.launch(scene.prepared().await?).await?.served()?;
-    let created = ah_sandbox::start(config, Arc::new(scene.heard.clone()), &mut Stop::never());
-    let created = created.await?;
+    let (events, mut stop) = (Arc::new(scene.heard.clone()), Stop::never());
+    let created = ah_sandbox::start(config, events, &mut stop).await?;
     Ok((scene, created))
 }
 
@@ -66,8 +66,7 @@ async fn ten_megabytes_of_output_arrive_whole() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_allowed_command_is_executed_and_no_other() -> Result<()> {
-    let annotations =
-        "  annotations:\n    anchorhold.dev/exec: '{\"main\": [[\"/bin/sh\", \"-c\", \"echo in; exit 5\"]]}'\n";
+    let annotations = "  annotations:\n    anchorhold.dev/exec: '{\"main\": [[\"/bin/sh\", \"-c\", \"echo in; exit 5\"]]}'\n";
     let spec = "  containers:\n    - name: main\n      image: localhost/busybox:1\n      command: [\"/bin/sleep\", \"1000\"]\n";
     let (_scene, created) = created(annotations, spec).await?;
     let id = first(&created).await?;
@@ -131,7 +130,7 @@ async fn a_terminal_has_its_size_and_echoes() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_beyond_its_memory_limit_is_ended_and_named() -> Result<()> {
-    let yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: hungry\nspec:\n  restartPolicy: Never\n  containers:\n    - name: main\n      image: localhost/busybox:1\n      command: [\"/bin/sh\", \"-c\", \"tail -c 200m /dev/zero | wc -c; echo survived\"]\n      resources:\n        limits:\n          memory: 32Mi\n";
+    let yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: hungry\nspec:\n  restartPolicy: Never\n  containers:\n    - name: main\n      image: localhost/busybox:1\n      command: [\"/bin/sh\", \"-c\", \"dd if=/dev/zero of=/dev/null bs=100M count=1; echo survived\"]\n      resources:\n        limits:\n          memory: 32Mi\n";
     let scene = busybox_scene(yaml)?;
     scene.run().await?;
     assert_eq!(scene.heard.out_of_memory(), ["main"], "{}", scene.heard.everything());
@@ -140,7 +139,7 @@ async fn a_container_beyond_its_memory_limit_is_ended_and_named() -> Result<()> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_share_volumes_processes_and_groups() -> Result<()> {
-    let yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: shared\nspec:\n  restartPolicy: Never\n  shareProcessNamespace: true\n  securityContext:\n    fsGroup: 4242\n  volumes:\n    - name: common\n      emptyDir: {}\n  containers:\n    - name: writer\n      image: localhost/busybox:1\n      command: [\"/bin/sh\", \"-c\", \"echo shared > /common/file; id -G; sleep 1000\"]\n      volumeMounts:\n        - name: common\n          mountPath: /common\n    - name: reader\n      image: localhost/busybox:1\n      securityContext:\n        runAsUser: 1000\n      command: [\"/bin/sh\", \"-c\", \"until test -s /common/file; do sleep 0.1; done; cat /common/file; echo mine > /common/mine && stat -c %g /common/mine; grep -lx sleep /proc/[0-9]*/comm | wc -l; pkill sleep || true\"]\n      volumeMounts:\n        - name: common\n          mountPath: /common\n";
+    let yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: shared\nspec:\n  restartPolicy: Never\n  shareProcessNamespace: true\n  securityContext:\n    fsGroup: 4242\n  volumes:\n    - name: common\n      emptyDir: {}\n  containers:\n    - name: writer\n      image: localhost/busybox:1\n      command: [\"/bin/sh\", \"-c\", \"echo shared > /common/file; id -G; sleep 1000\"]\n      volumeMounts:\n        - name: common\n          mountPath: /common\n    - name: reader\n      image: localhost/busybox:1\n      securityContext:\n        runAsUser: 1000\n      command: [\"/bin/sh\", \"-c\", \"until test -s /common/file; do sleep 0.1; done; cat /common/file; echo mine > /common/mine && stat -c %g /common/mine; grep -lx sleep /proc/[0-9]*/comm | wc -l\"]\n      volumeMounts:\n        - name: common\n          mountPath: /common\n";
     let scene = busybox_scene(yaml)?;
     let config = scene.launch(scene.prepared().await?).await?;
     let (stop, stopped) = Stop::new();
@@ -178,7 +177,7 @@ async fn images_come_from_an_archive() -> Result<()> {
 
 /// A pod of the form that older AKS clusters run: no initdata, the policy text by SetPolicy, its digest in HOST_DATA.
 async fn aks_form(change: impl FnOnce(&mut String)) -> Result<(Scene, Result<i32, SandboxError>)> {
-    let scene = Scene::shell("echo by the policy's leave")?;
+    let scene = Scene::shell("echo by leave of the policy")?;
     let mut prepared = scene.prepared().await?;
     let policy = AksPolicy::new(prepared.document.policy())?;
     prepared.document = PolicyDocument::Aks(policy);
@@ -193,7 +192,7 @@ async fn aks_form(change: impl FnOnce(&mut String)) -> Result<(Scene, Result<i32
 async fn a_policy_text_is_taken_before_anything_else() -> Result<()> {
     let (scene, exit_code) = aks_form(|_| ()).await?;
     assert_eq!(exit_code?, 0, "{}", scene.heard.everything());
-    assert_eq!(scene.heard.stdout("main"), ["by the policy's leave"]);
+    assert_eq!(scene.heard.stdout("main"), ["by leave of the policy"]);
     Ok(())
 }
 

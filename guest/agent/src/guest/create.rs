@@ -309,10 +309,22 @@ fn make_volume(volume: &Volume) -> Result<(), Failure> {
         options.push(format!("gid={group}"));
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    mount::filesystem("tmpfs", "tmpfs", &volume.folder, flags, &options.join(",")).map_err(|e| {
-        let _ = fs::remove_dir(&volume.folder);
-        Failure::effect("mount a volume", &e)
-    })
+    mount::filesystem("tmpfs", "tmpfs", &volume.folder, flags, &options.join(",")).map_err(
+        |e| {
+            let _ = fs::remove_dir(&volume.folder);
+            Failure::effect("mount a volume", &e)
+        },
+    )?;
+    match volume.group {
+        // What containers make in it is the group's, too (Kubernetes, fsGroup).
+        Some(_) => set_group_id(&volume.folder).map_err(failed),
+        None => Ok(()),
+    }
+}
+
+fn set_group_id(folder: &Path) -> std::io::Result<()> {
+    let mode = fs::metadata(folder)?.permissions().mode();
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o2000))
 }
 
 /// Writes a file that only the agent can read, in a folder that is made with it.

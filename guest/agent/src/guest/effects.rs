@@ -20,6 +20,15 @@ const SIGTERM: u32 = 15;
 
 #[async_trait]
 impl Effects for Arc<Guest> {
+    fn exits(&self) -> Vec<(String, i32)> {
+        let containers = self.containers();
+        let ended = containers.iter().filter_map(|(id, container)| {
+            let exit_code = *container.processes().get(&None)?.ended.borrow();
+            Some((id.to_string(), exit_code?))
+        });
+        ended.collect()
+    }
+
     async fn create_sandbox(&self, permit: &Permit<CreateSandboxRequest>) -> Result<(), Failure> {
         let (guest, request) = (self.clone(), CreateSandboxRequest::clone(permit));
         super::network::loopback_up().await?;

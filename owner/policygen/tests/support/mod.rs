@@ -13,7 +13,7 @@ use ah_pod::{
     Layer, Logs, Medium, Pod, PodName, PodSecurity, Resources, RestartPolicy, Role, RunAs, Seccomp,
     Text, Volume, VolumeMount, requests,
 };
-use ah_policygen::{Options, generate, honest_requests, stand_in_host};
+use ah_policygen::{Options, ends, generate, honest_requests, stand_in_host};
 use ah_verity::VerityInfo;
 
 pub(crate) fn layer(name: &str) -> Layer {
@@ -146,7 +146,11 @@ impl Case {
             if stop(&request) {
                 return;
             }
+            let ended = ends(&request).map(str::to_owned);
             self.commit(request);
+            if let Some(id) = ended {
+                self.state.note_exit(&id, 0);
+            }
         }
         panic!("no such request");
     }

@@ -197,8 +197,12 @@ async fn decision(options: &Options) -> Result<()> {
                 times.push(start.elapsed().as_secs_f64() * 1e3);
             }
         }
+        let ended = ah_policygen::ends(&request).map(str::to_owned);
         let (_, changes) = decide(&policy, &state, request)?.into_parts();
         state.commit(changes)?;
+        if let Some(id) = ended {
+            state.note_exit(&id, 0);
+        }
     }
     let value = median(&mut times);
     print(
