@@ -160,7 +160,6 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     if let Some(before) = before {
         file.as_file().set_permissions(before.permissions()).with_context(writing)?;
     }
-    file.as_file().sync_all().with_context(writing)?;
     file.persist(&place).map_err(|error| error.error).with_context(writing)?;
     Ok(())
 }

@@ -316,3 +316,32 @@ fn attack_symlink_whose_target_the_rules_cannot_see_is_denied() {
     let denial = decide(&policy, &State::new(), link(&[0xff])).unwrap_err();
     assert!(denial.to_string().contains("not UTF-8"), "{denial}");
 }
+
+#[test]
+fn texts_of_the_same_rules_share_them_and_not_their_data_or_state() {
+    let text = |names: &str, rules: &str| {
+        format!(
+            "package agent_policy\nimport future.keywords.if\nimport future.keywords.in\n\
+             StartContainerRequest if input.container_id in policy_data.names\n{rules}\n\
+             policy_data := {{\"names\":{names}}}\n"
+        )
+    };
+    let allowed = |policy: &Policy, id: &str| decide(policy, &State::new(), start(id)).is_ok();
+    let first = Policy::compile(&text(r#"["a"]"#, "")).unwrap();
+    assert!(allowed(&first, "a"));
+    let check = |names: &str, rules: &str, a: bool, b: bool| {
+        let other = first.compile_alike(&text(names, rules)).unwrap();
+        assert_eq!((allowed(&other, "a"), allowed(&other, "b")), (a, b), "{names} {rules}");
+        assert!(allowed(&first, "a") && !allowed(&first, "b"));
+    };
+    check(r#"["b"]"#, "", false, true);
+    check(r#"["a"]"#, "", true, false);
+    check("[]", "", false, false);
+    // Other rules are compiled anew.
+    check("[]", "StartContainerRequest if input.container_id == \"b\"", false, true);
+    // What compile refuses, this refuses too.
+    let bypass = text("[]", "AllowRequestsFailingPolicy := true");
+    assert!(matches!(first.compile_alike(&bypass), Err(PolicyError::Bypass { .. })));
+    assert!(first.compile_alike("package other").is_err());
+    assert!(first.compile_alike(&" ".repeat(MAX_POLICY_BYTES + 1)).is_err());
+}

@@ -269,12 +269,10 @@ fn rest(old: &(Value, Secrets), new: &(Value, Secrets), changes: &mut Vec<Change
     });
 }
 
-fn fields(
-    pointer: String,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    report: &mut dyn FnMut(&str, Option<&Value>, Option<&Value>),
-) {
+/// Is told the JSON pointer of a difference, and both values.
+type Report<'a> = dyn FnMut(&str, Option<&Value>, Option<&Value>) + 'a;
+
+fn fields(pointer: String, old: Option<&Value>, new: Option<&Value>, report: &mut Report<'_>) {
     match (old, new) {
         (old, new) if old == new => {}
         (Some(Value::Object(left)), Some(Value::Object(right))) => {
