@@ -83,7 +83,8 @@ pub(crate) async fn run(dirs: &Dirs, options: &Verify) -> Result<bool> {
         finding.images = images(&places, pod).await;
         let unpinned = finding.images.iter().any(|image| !image.pinned);
         let moved = finding.images.iter().any(|image| !matches!(image.tag, Tag::None | Tag::Same));
-        finding.ok &= !unpinned && !(moved && options.current_tags);
+        let refused = unpinned || (moved && options.current_tags);
+        finding.ok &= !refused;
         findings.push(finding);
     }
     let ok = findings.iter().all(|finding| finding.ok);
