@@ -1,8 +1,13 @@
 //! The words people type.
 
+pub mod policy;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use policy::Policy;
 
 /// Runs containers in virtual machines whose memory the host cannot read.
 #[derive(Debug, Parser)]
@@ -25,7 +30,7 @@ pub struct Cli {
 const EXAMPLES: &str = "Examples:
   anchorhold run -f pod.yaml --images ./images --tee software
   anchorhold policy generate -f pod.yaml --images ./images -o out.yaml
-  anchorhold policy show -f out.yaml
+  anchorhold policy show out.yaml
   anchorhold key import demo/message --for out.yaml --generate
   anchorhold verify evidence.json --policy out.yaml";
 
@@ -34,9 +39,16 @@ const EXAMPLES: &str = "Examples:
 pub enum Command {
     /// Run a pod in a confidential VM on this machine, no cluster needed
     Run(Run),
-    /// Generate, show and explain policies
+    /// Generate, show, explain, test, compare and verify policies
     #[command(subcommand)]
     Policy(Policy),
+    /// `policy generate` with the options of genpolicy and `az confcom katapolicygen`
+    #[command(disable_help_flag = true)]
+    Genpolicy {
+        /// See `anchorhold genpolicy --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        options: Vec<OsString>,
+    },
     /// Build and measure the guest image
     #[command(subcommand)]
     Guest(Guest),
@@ -46,6 +58,8 @@ pub enum Command {
     /// Say what a report proves, claim by claim
     Verify(Verify),
     /// Print a completion script for a shell
+    #[command(after_help = "Example:
+  anchorhold completions bash > ~/.local/share/bash-completion/completions/anchorhold")]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -114,56 +128,14 @@ pub struct Run {
     pub stages: bool,
 }
 
-/// `anchorhold policy …`
-#[derive(Debug, Subcommand)]
-pub enum Policy {
-    /// Pin every image tag to its digest and add the policy annotation
-    Generate(Generate),
-    /// The policy in people's words: who may run what
-    Show {
-        /// Kubernetes YAML with a policy annotation
-        #[arg(short = 'f', long = "file", value_name = "FILE")]
-        file: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// Which rule and field denied a request, found and expected
-    Explain {
-        /// Kubernetes YAML with a policy annotation
-        #[arg(short = 'f', long = "file", value_name = "FILE")]
-        file: PathBuf,
-        /// The request as JSON: {"kind": "CreateContainerRequest", "request": {...}}
-        #[arg(long, value_name = "FILE")]
-        request: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-/// `anchorhold policy generate`
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  anchorhold policy generate -f pod.yaml --images ./images -o out.yaml && kubectl apply -f out.yaml")]
-pub struct Generate {
-    /// The pod.
-    #[command(flatten)]
-    pub source: Source,
-    /// Where the YAML goes [default: standard output]
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Print digests and sizes as JSON on standard output (needs -o)
-    #[arg(long, requires = "output")]
-    pub json: bool,
-}
-
 /// `anchorhold guest …`
 #[derive(Debug, Subcommand)]
 pub enum Guest {
     /// Build the guest image from a Debian kernel and the guest's static binaries
     Build(GuestBuild),
     /// Print the launch measurement that a report of this guest image carries
+    #[command(after_help = "Example:
+  anchorhold guest measure --guest ./guest --tee snp --vcpus 2 --json")]
     Measure {
         /// The guest image [default: DATA/guest]
         #[arg(long, env = "ANCHORHOLD_GUEST", value_name = "DIR")]
@@ -182,6 +154,8 @@ pub enum Guest {
 
 /// `anchorhold guest build`
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  anchorhold guest build --init ./anchorhold-init --agent ./anchorhold-agent --out ./guest")]
 pub struct GuestBuild {
     /// The static anchorhold-init
     #[arg(long, value_name = "FILE")]
@@ -209,6 +183,8 @@ pub enum Key {
     /// Import a key under a release policy derived from a pod
     Import(KeyImport),
     /// List the keys: names, kinds, what a release needs; never their bytes
+    #[command(after_help = "Example:
+  anchorhold key list --json")]
     List {
         /// Print JSON
         #[arg(long)]

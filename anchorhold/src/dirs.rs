@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::cli::Cli;
-
 /// The folders of one invocation.
 #[derive(Debug, Clone)]
 pub struct Dirs {
@@ -20,10 +18,10 @@ impl Dirs {
     ///
     /// # Errors
     /// When none of them is set.
-    pub fn of(cli: &Cli) -> Result<Self> {
+    pub fn new(data: Option<&Path>, cache: Option<&Path>) -> Result<Self> {
         Ok(Self {
-            data: folder(cli.data.as_deref(), "XDG_DATA_HOME", ".local/share", "--data")?,
-            cache: folder(cli.cache.as_deref(), "XDG_CACHE_HOME", ".cache", "--cache")?,
+            data: folder(data, "XDG_DATA_HOME", ".local/share", "--data")?,
+            cache: folder(cache, "XDG_CACHE_HOME", ".cache", "--cache")?,
             keys: None,
             layers: None,
         })

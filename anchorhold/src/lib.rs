@@ -3,24 +3,40 @@
 
 pub mod cli;
 pub mod dirs;
+mod genpolicy;
 pub mod guest;
+mod inputs;
 pub mod keys;
 mod policy;
 pub mod prepare;
+mod resolve;
 pub mod run;
 pub mod ui;
 mod verify;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::CommandFactory;
+use clap::{CommandFactory, FromArgMatches};
 
-use crate::cli::{Cli, Command, Guest, Key, Policy};
+use crate::cli::{Cli, Command, Guest, Key};
 use crate::dirs::Dirs;
 
-/// Runs one command; the exit code is the pod's for `run`, else 0 or 1.
-pub fn main(cli: Cli) -> ExitCode {
+/// The name under which kubectl finds a plugin `anchorhold`.
+const KUBECTL_PLUGIN: &str = "kubectl-anchorhold";
+
+/// Runs the command of these arguments, the program's own name first; the exit code is the pod's for `run`, else 0 or
+/// 1, for commands that answer a question 2 when there is no answer.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let mut rest = arguments.iter().skip(1);
+    if rest.next().is_some_and(|first| first == "genpolicy") {
+        return genpolicy::main(rest.cloned().collect(), |given| {
+            Dirs::new(given.data.as_deref(), given.cache.as_deref())
+        });
+    }
+    let cli = parse(&arguments);
     match dispatch(&cli) {
         Ok(code) => code,
         Err(error) => {
@@ -30,8 +46,27 @@ pub fn main(cli: Cli) -> ExitCode {
     }
 }
 
+/// Reads the arguments, or ends the program with help or what is wrong with them.
+fn parse(arguments: &[OsString]) -> Cli {
+    let program = arguments.first().map(Path::new).and_then(Path::file_stem);
+    let mut command = Cli::command();
+    if program.is_some_and(|name| name == KUBECTL_PLUGIN) {
+        command = command.bin_name("kubectl anchorhold");
+    }
+    let matches = command.get_matches_from(arguments);
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 fn dispatch(cli: &Cli) -> Result<ExitCode> {
-    let dirs = Dirs::of(cli)?;
+    if let Command::Genpolicy { options } = &cli.command {
+        return Ok(genpolicy::main(options.clone(), |given| {
+            Dirs::new(
+                given.data.as_deref().or(cli.data.as_deref()),
+                given.cache.as_deref().or(cli.cache.as_deref()),
+            )
+        }));
+    }
+    let dirs = Dirs::new(cli.data.as_deref(), cli.cache.as_deref())?;
     match &cli.command {
         Command::Guest(Guest::Build(options)) => guest::build(&dirs, options)?,
         Command::Guest(Guest::Measure { guest, vcpus, tee, json }) => {
@@ -49,11 +84,9 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Key(Key::List { json }) => wait(keys::list(&dirs, *json))?,
         Command::Verify(options) => return verify::run(&dirs, options),
         Command::Run(options) => return wait(run::run(&dirs, options)),
-        Command::Policy(Policy::Generate(options)) => wait(policy::generate(&dirs, options))?,
-        Command::Policy(Policy::Show { file, json }) => policy::show(file, *json)?,
-        Command::Policy(Policy::Explain { file, request, json }) => {
-            return policy::explain(file, request, *json);
-        }
+        Command::Policy(command) => return policy::run(&dirs, command, cli.verbose),
+        // Its options are read by itself, above.
+        Command::Genpolicy { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }

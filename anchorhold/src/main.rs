@@ -3,10 +3,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
     // The supervisor that cleans up after a killed launcher is this same program, started by ah-vmm.
     ah_vmm::supervisor::run_if_asked();
-    anchorhold::main(anchorhold::cli::Cli::parse())
+    anchorhold::main(std::env::args_os().collect())
 }

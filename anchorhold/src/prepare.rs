@@ -1,31 +1,25 @@
 //! From YAML and images to what an owner signs off and a host runs.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use ah_digest::Sha256;
-use ah_layers::LayerStore;
 use ah_manifest::{Manifest, PodTemplate};
-use ah_oci::LayerDescriptor;
-use ah_pod::{ImageFacts, Pod};
+use ah_pod::Pod;
 use ah_policy::{InitData, KeyService, PolicyDocument, ServiceAddress, ServicePublicKey};
 use ah_policygen::Options;
-use ah_registry::{BoxError, ConvertedLayer, Images, LayerConverter, Places};
 use anyhow::{Context, Result};
 
-use crate::cli::{self, Source};
+use crate::cli::Source;
 use crate::dirs::Dirs;
 use crate::keys::{self, Accept, read_text};
-use crate::ui::{Stage, failure};
+use crate::resolve;
+use crate::ui::failure;
 
 /// Annotation that carries the initdata document (agent policy convention, section 2.1).
 const INITDATA_ANNOTATION: &str = ah_policy::INITDATA_ANNOTATION;
 /// Annotation that carries the policy text alone, as older AKS clusters have it.
 const AKS_ANNOTATION: &str = ah_policy::AKS_ANNOTATION;
 /// Where the guest finds the key service of `anchorhold run`: at its host.
-const KEY_SERVICE: ServiceAddress =
+pub(crate) const KEY_SERVICE: ServiceAddress =
     ServiceAddress::Vsock { cid: 2, port: ah_agent_api::ports::KEY_RELEASE };
 
 /// A pod that can be run: every image resolved, every layer converted, its policy at hand.
@@ -53,12 +47,6 @@ pub(crate) fn the_pod(manifest: &Manifest) -> Result<&PodTemplate> {
     }
 }
 
-/// The owner's part: the policy is generated whatever annotation there is.
-pub async fn generate(dirs: &Dirs, source: &Source) -> Result<Prepared> {
-    let facts = Facts::read(dirs, source).await?;
-    facts.generate(key_service(dirs).await?)
-}
-
 /// For a run: the policy of the YAML's annotation, as a cluster would take it, or else a generated one.
 pub async fn prepare(dirs: &Dirs, source: &Source) -> Result<Prepared> {
     let facts = Facts::read(dirs, source).await?;
@@ -73,7 +61,7 @@ pub async fn prepare(dirs: &Dirs, source: &Source) -> Result<Prepared> {
 }
 
 /// The local key service as guests know it; made on first use, since what names it comes before any key.
-async fn key_service(dirs: &Dirs) -> Result<KeyService> {
+pub(crate) async fn key_service(dirs: &Dirs) -> Result<KeyService> {
     let service = keys::open(dirs, Accept::Hardware, None).await?;
     let public_key = ServicePublicKey(*service.identity().as_bytes());
     service.close().await;
@@ -94,20 +82,9 @@ impl Facts {
         let manifest =
             ah_manifest::read_file(&source.file, &text).map_err(crate::manifest_error)?;
         the_pod(&manifest)?;
-        let store = Arc::new(Store::open(dirs)?);
-        let mut pinned = BTreeMap::new();
-        let mut facts = BTreeMap::new();
-        let images = open(&source.images)?;
-        for name in manifest.images() {
-            let stage = Stage::begin(format!("image {name}"));
-            let resolved = images.resolve(&name).await?;
-            let fact = images.facts(&resolved, store.clone()).await?;
-            stage.end(summary(&fact));
-            pinned.insert(name.clone(), resolved.pinned_name());
-            facts.insert(name, fact);
-        }
-        let pod = manifest.pod(&facts).map_err(crate::manifest_error)?;
-        Ok(Self { manifest, pinned, pod, layers: store.layers() })
+        let images = resolve::resolve(dirs, &source.images, manifest.images()).await?;
+        let pod = manifest.pod(&images.facts).map_err(crate::manifest_error)?;
+        Ok(Self { manifest, pinned: images.pinned, pod, layers: images.layers })
     }
 
     fn generate(self, key_service: KeyService) -> Result<Prepared> {
@@ -127,47 +104,5 @@ impl Facts {
             PolicyDocument::Aks(_) => None,
         };
         Prepared { pod: self.pod, document, initdata, layers: self.layers, yaml }
-    }
-}
-
-fn open(images: &cli::Images) -> Result<Images> {
-    let places = Places { layouts: images.images.clone(), plain_http: images.plain_http.clone() };
-    Ok(Images::open(&places)?)
-}
-
-fn summary(facts: &ImageFacts) -> String {
-    let blocks: u64 = facts.layers.iter().map(|layer| layer.verity.data_blocks).sum();
-    let digest =
-        facts.reference.rsplit_once('@').map_or(facts.reference.as_str(), |(_, digest)| digest);
-    format!("{} layers, {:.1} MB, {digest}", facts.layers.len(), blocks as f64 * 4096e-6)
-}
-
-/// The host's layer store as the owner's converter: one cache for both sides of this machine.
-struct Store {
-    store: LayerStore,
-    used: Mutex<BTreeMap<Sha256, ah_sandbox::LayerImage>>,
-}
-
-impl Store {
-    fn open(dirs: &Dirs) -> Result<Self> {
-        Ok(Self { store: LayerStore::open(dirs.layers())?, used: Mutex::default() })
-    }
-
-    fn layers(&self) -> Vec<ah_sandbox::LayerImage> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-}
-
-impl LayerConverter for Store {
-    fn convert(
-        &self,
-        layer: &LayerDescriptor,
-        open: &mut dyn FnMut() -> io::Result<Box<dyn Read + Send>>,
-    ) -> Result<ConvertedLayer, BoxError> {
-        let image = self.store.image_for(&layer.diff_id, layer.media_type, open)?;
-        let file = File::open(&image.path)?;
-        let used = ah_sandbox::LayerImage { path: image.path, verity: image.info };
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(image.info.root_hash, used);
-        Ok(ConvertedLayer { verity: image.info, image: file })
     }
 }

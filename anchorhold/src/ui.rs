@@ -39,9 +39,12 @@ pub fn print_error(error: &anyhow::Error) {
     // A library's text may already end with its source's.
     causes.dedup_by(|next, previous| previous.ends_with(next.as_str()));
     eprintln!("error: {}", causes.join(": "));
-    for hint in hints {
-        eprintln!("hint: {hint}");
-    }
+    hints.iter().for_each(|hint| print_hint(hint));
+}
+
+/// Prints a remedy.
+pub fn print_hint(hint: &str) {
+    eprintln!("hint: {hint}");
 }
 
 /// One line of what is going on, with its time when it ends; a spinner on terminals.
@@ -74,5 +77,49 @@ impl Stage {
         }
         eprintln!("{:>8.3} s  {}: {result}", took.as_secs_f64(), self.name);
         took
+    }
+}
+
+/// A line for each of several things, with its time; on terminals a bar that says how many are done.
+pub struct Progress {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    /// Begins.
+    pub fn begin(what: &'static str, count: usize) -> Self {
+        let bar = (std::io::stderr().is_terminal() && count > 0).then(|| {
+            let bar = ProgressBar::new(count as u64).with_message(what);
+            if let Ok(style) =
+                ProgressStyle::with_template("{spinner} {msg} {pos}/{len} ({elapsed})")
+            {
+                bar.set_style(style);
+            }
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        Self { what, bar }
+    }
+
+    /// One more is done.
+    pub fn step(&self, name: &str, took: Duration, result: impl fmt::Display) {
+        let what = self.what.trim_end_matches('s');
+        let line = format!("{:>8.3} s  {what} {name}: {result}", took.as_secs_f64());
+        match &self.bar {
+            Some(bar) => {
+                bar.suspend(|| eprintln!("{line}"));
+                bar.inc(1);
+            }
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }

@@ -7,14 +7,19 @@ use serde_json::Value;
 
 use crate::diff;
 use crate::engine::{EXPLAIN_PREFIX, Policy};
+use crate::secrets::Secrets;
 use crate::state::State;
 
-/// Longest text of a denial, bytes.
+/// Longest denial, bytes: its text, and its JSON too.
 pub const MAX_DENIAL_BYTES: usize = 2048;
 /// Most reasons of a denial; the rest is counted.
 const MAX_REASONS: usize = 8;
 /// Longest value shown, bytes.
 const MAX_VALUE_BYTES: usize = 160;
+/// Longest field shown, bytes: its last step may be a key of the host's.
+const MAX_FIELD_BYTES: usize = 200;
+/// Longest reason in words, bytes.
+const MAX_TEXT_BYTES: usize = 300;
 
 /// A request that the policy does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -63,12 +68,32 @@ struct Explanation {
     /// The request that the policy would allow for this container.
     #[serde(default)]
     request: Option<Value>,
+    /// Names of the variables in it whose values are not shown.
+    #[serde(default)]
+    secrets: Vec<String>,
 }
 
 impl Denial {
     pub(crate) fn because(rule: &str, text: String) -> Self {
-        let reason = Reason { text: cut(&text, 600), ..Reason::default() };
+        let reason = Reason { text: cut(&text, 2 * MAX_TEXT_BYTES), ..Reason::default() };
         Self { rule: rule.to_owned(), reasons: vec![reason] }
+    }
+
+    /// Only as many reasons as fit; the rest is counted.
+    fn of(rule: &str, mut reasons: Vec<Reason>) -> Self {
+        let all = reasons.len();
+        reasons.truncate(MAX_REASONS);
+        loop {
+            let mut shown = reasons.clone();
+            if let Some(more) = all.checked_sub(reasons.len()).filter(|more| *more > 0) {
+                shown.push(Reason { text: format!("and {more} more"), ..Reason::default() });
+            }
+            let denial = Self { rule: rule.to_owned(), reasons: shown };
+            let bytes = serde_json::to_string(&denial).map_or(usize::MAX, |json| json.len());
+            if bytes <= MAX_DENIAL_BYTES || reasons.pop().is_none() {
+                return denial;
+            }
+        }
     }
 
     /// Asks the policy's explaining rule; falls back to what the rule printed.
@@ -90,7 +115,7 @@ impl Denial {
             })
             .unwrap_or_default();
         if !explained.is_empty() {
-            return Self { rule: rule.to_owned(), reasons: explained };
+            return Self::of(rule, explained);
         }
         let text = match prints {
             [] => "the policy does not allow it".to_owned(),
@@ -104,38 +129,51 @@ impl Denial {
 fn reasons(explanations: Vec<Explanation>, input: &Value) -> Vec<Reason> {
     let (candidates, finished): (Vec<_>, Vec<_>) =
         explanations.into_iter().partition(|explanation| explanation.request.is_some());
-    let show = |value: Value| cut(&value.to_string(), MAX_VALUE_BYTES);
     let mut reasons: Vec<Reason> = finished
         .into_iter()
         .map(|explanation| Reason {
             container: explanation.container,
-            field: explanation.field,
-            found: explanation.found.map(show),
-            expected: explanation.expected.map(show),
-            text: cut(&explanation.text, 300),
+            field: explanation.field.map(|field| cut(&field, MAX_FIELD_BYTES)),
+            found: explanation.found.as_ref().map(show),
+            expected: explanation.expected.as_ref().map(show),
+            text: cut(&explanation.text, MAX_TEXT_BYTES),
         })
         .collect();
     let nearest = candidates
         .iter()
         .filter_map(|candidate| {
-            let differences = diff::differences(input, candidate.request.as_ref()?);
-            (!differences.is_empty()).then_some((differences, &candidate.container))
+            let expected = candidate.request.as_ref()?;
+            let differences = diff::differences(input, expected);
+            let secrets = Secrets::of(&candidate.secrets, expected);
+            (!differences.is_empty()).then_some((differences, &candidate.container, secrets))
         })
-        .min_by_key(|(differences, _)| differences.len());
-    if let Some((differences, container)) = nearest {
-        reasons.extend(differences.into_iter().map(|difference| Reason {
-            container: container.clone(),
-            field: Some(difference.field),
-            found: difference.found.map(|value| show(value.clone())),
-            expected: difference.expected.map(|value| show(value.clone())),
-            text: String::new(),
-        }));
-    }
-    if let Some(more) = reasons.len().checked_sub(MAX_REASONS).filter(|more| *more > 0) {
-        reasons.truncate(MAX_REASONS);
-        reasons.push(Reason { text: format!("and {more} more"), ..Reason::default() });
+        .min_by_key(|(differences, ..)| differences.len());
+    if let Some((differences, container, secrets)) = nearest {
+        let differ = differences.iter().map(|difference| differing(difference, &secrets));
+        reasons.extend(differ.map(|reason| Reason { container: container.clone(), ..reason }));
     }
     reasons
+}
+
+/// One difference; of a secret's value only that it differs.
+fn differing(difference: &diff::Difference<'_>, secrets: &Secrets) -> Reason {
+    let masked = |value: Option<&Value>| value.map(|value| secrets.mask(value));
+    let (found, expected) = (masked(difference.found), masked(difference.expected));
+    let text = match found == expected {
+        true => "the values differ; they come from a Secret and are not shown",
+        false => "",
+    };
+    Reason {
+        container: None,
+        field: Some(cut(&difference.field, MAX_FIELD_BYTES)),
+        found: found.as_ref().map(show),
+        expected: expected.as_ref().map(show),
+        text: text.to_owned(),
+    }
+}
+
+fn show(value: &Value) -> String {
+    cut(&value.to_string(), MAX_VALUE_BYTES)
 }
 
 impl fmt::Display for Reason {
@@ -165,12 +203,22 @@ impl fmt::Display for Denial {
         for reason in &self.reasons {
             text.push_str(&format!("\n  {reason}"));
         }
-        f.write_str(&cut(&text, MAX_DENIAL_BYTES))
+        f.write_str(&cut_at(&text, MAX_DENIAL_BYTES))
     }
 }
 
-/// Cuts at a character boundary and says so.
+/// One line without control characters, which are the host's and could forge lines of a log.
 fn cut(text: &str, max_bytes: usize) -> String {
+    let plain = |c: char| match c {
+        '\n' | '\r' | '\t' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    cut_at(&text.chars().map(plain).collect::<String>(), max_bytes)
+}
+
+/// Cuts at a character boundary and says so.
+fn cut_at(text: &str, max_bytes: usize) -> String {
     if text.len() <= max_bytes {
         return text.to_owned();
     }

@@ -23,10 +23,12 @@ mod denial;
 mod diff;
 mod engine;
 mod ops;
+mod secrets;
 mod state;
 
 pub use decision::{Permit, decide};
 pub use denial::{Denial, MAX_DENIAL_BYTES, Reason};
 pub use engine::{MAX_COLUMNS, MAX_LINES, MAX_POLICY_BYTES, PACKAGE, Policy, PolicyError};
 pub use ops::{MAX_OPS, MAX_OPS_BYTES};
+pub use secrets::{MASK, Secrets};
 pub use state::{Changes, MAX_STATE_BYTES, StaleState, State};

@@ -2,7 +2,8 @@
 
 use ah_agent_api::agent::{CopyFileRequest, RemoveContainerRequest, StartContainerRequest};
 use ah_permit::{
-    Denial, MAX_COLUMNS, MAX_OPS, MAX_POLICY_BYTES, Policy, PolicyError, StaleState, State, decide,
+    Denial, MAX_COLUMNS, MAX_DENIAL_BYTES, MAX_OPS, MAX_POLICY_BYTES, Policy, PolicyError,
+    StaleState, State, decide,
 };
 
 fn start(id: &str) -> StartContainerRequest {
@@ -234,9 +235,73 @@ fn denials_stay_short() {
         "default StartContainerRequest := false\nexplain_StartContainerRequest := [{{\"text\": \"{long}\"}} | x := [1,2,3,4,5,6,7,8,9,10,11,12][_]; x > 0]"
     );
     let denial = decide(&policy(&body), &State::new(), start("a")).unwrap_err();
-    assert!(denial.to_string().len() <= 2048);
-    assert_eq!(denial.reasons.len(), 9);
-    assert!(denial.reasons[8].text.starts_with("and 4 more"));
+    within_limit(&denial);
+    let last = denial.reasons.last().unwrap();
+    let more = format!("and {} more", 12 - (denial.reasons.len() - 1));
+    assert_eq!(last.text, more);
+}
+
+/// Both as text, which the agent answers with, and as JSON.
+fn within_limit(denial: &Denial) {
+    assert!(denial.to_string().len() <= MAX_DENIAL_BYTES, "{denial}");
+    assert!(serde_json::to_string(denial).unwrap().len() <= MAX_DENIAL_BYTES, "{denial}");
+    assert!(!denial.reasons.is_empty());
+}
+
+#[test]
+fn attack_a_host_cannot_make_a_denial_long_or_forge_its_lines() {
+    let policy = policy(
+        r#"
+default CreateContainerRequest := false
+explain_CreateContainerRequest := [{"container": "web", "request": {}}]
+"#,
+    );
+    for (key, value) in [
+        ("k".repeat(1 << 20), "v".repeat(1 << 20)),
+        ("\"\\".repeat(9000), "\u{1}\"".repeat(9000)),
+        ("x\nCreateContainerRequest allowed\r".repeat(40), "é\u{1b}[2K\n".repeat(900)),
+    ] {
+        let mut request = ah_agent_api::agent::CreateContainerRequest::default();
+        let annotations = (0..20).map(|n| (format!("{n}{key}"), value.clone())).collect();
+        let spec = ah_agent_api::oci::Spec { Annotations: annotations, ..Default::default() };
+        request.OCI = Some(spec).into();
+        let denial = decide(&policy, &State::new(), request).unwrap_err();
+        within_limit(&denial);
+        let text = denial.to_string();
+        assert!(text.lines().skip(1).all(|line| line.starts_with("  ")), "{text}");
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+}
+
+#[test]
+fn attack_a_secret_s_value_is_not_in_a_denial() {
+    let policy = policy(
+        r#"
+default CreateContainerRequest := false
+explain_CreateContainerRequest := [{"container": "web", "secrets": ["PW"], "request": object.union(input, {"OCI":
+    {"Process": {"Env": ["MODE=a", "PW=hush-hush"], "Args": ["run", "--pw=hush-hush"]}}})}]
+"#,
+    );
+    let denial = |env: &[&str], args: &[&str]| {
+        let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let process =
+            ah_agent_api::oci::Process { Env: texts(env), Args: texts(args), ..Default::default() };
+        let spec = ah_agent_api::oci::Spec { Process: Some(process).into(), ..Default::default() };
+        let request = ah_agent_api::agent::CreateContainerRequest {
+            OCI: Some(spec).into(),
+            ..Default::default()
+        };
+        decide(&policy, &State::new(), request).unwrap_err().to_string()
+    };
+    let args = ["run", "--pw=hush-hush"];
+    let text = denial(&["MODE=b", "PW=hush-hush"], &args);
+    assert!(text.contains("found \"MODE=b\", expected \"MODE=a\""), "{text}");
+    let text = denial(&["MODE=a", "PW=guess"], &args);
+    assert!(text.contains("/OCI/Process/Env/1") && text.contains("not shown"), "{text}");
+    assert!(!text.contains("hush") && !text.contains("guess"), "{text}");
+    for text in [denial(&["MODE=a"], &args), denial(&["MODE=a", "PW=hush-hush"], &["run"])] {
+        assert!(text.contains("expected \"") && !text.contains("hush"), "{text}");
+    }
 }
 
 #[test]
@@ -250,4 +315,33 @@ fn attack_symlink_whose_target_the_rules_cannot_see_is_denied() {
     assert!(decide(&policy, &State::new(), link(b"x")).is_ok());
     let denial = decide(&policy, &State::new(), link(&[0xff])).unwrap_err();
     assert!(denial.to_string().contains("not UTF-8"), "{denial}");
+}
+
+#[test]
+fn texts_of_the_same_rules_share_them_and_not_their_data_or_state() {
+    let text = |names: &str, rules: &str| {
+        format!(
+            "package agent_policy\nimport future.keywords.if\nimport future.keywords.in\n\
+             StartContainerRequest if input.container_id in policy_data.names\n{rules}\n\
+             policy_data := {{\"names\":{names}}}\n"
+        )
+    };
+    let allowed = |policy: &Policy, id: &str| decide(policy, &State::new(), start(id)).is_ok();
+    let first = Policy::compile(&text(r#"["a"]"#, "")).unwrap();
+    assert!(allowed(&first, "a"));
+    let check = |names: &str, rules: &str, a: bool, b: bool| {
+        let other = first.compile_alike(&text(names, rules)).unwrap();
+        assert_eq!((allowed(&other, "a"), allowed(&other, "b")), (a, b), "{names} {rules}");
+        assert!(allowed(&first, "a") && !allowed(&first, "b"));
+    };
+    check(r#"["b"]"#, "", false, true);
+    check(r#"["a"]"#, "", true, false);
+    check("[]", "", false, false);
+    // Other rules are compiled anew.
+    check("[]", "StartContainerRequest if input.container_id == \"b\"", false, true);
+    // What compile refuses, this refuses too.
+    let bypass = text("[]", "AllowRequestsFailingPolicy := true");
+    assert!(matches!(first.compile_alike(&bypass), Err(PolicyError::Bypass { .. })));
+    assert!(first.compile_alike("package other").is_err());
+    assert!(first.compile_alike(&" ".repeat(MAX_POLICY_BYTES + 1)).is_err());
 }

@@ -348,10 +348,18 @@ fn check_reserved_value(value: &serde_json::Value) -> Result<(), RequestError> {
     match value {
         Value::String(text) => check_reserved_text(text),
         Value::Array(values) => values.iter().try_for_each(check_reserved_value),
-        Value::Object(map) => map.iter().try_for_each(|(key, value)| {
-            check_reserved_text(key)?;
-            check_reserved_value(value)
-        }),
+        Value::Object(map) => {
+            let checked = map.iter().try_for_each(|(key, value)| {
+                check_reserved_text(key)?;
+                check_reserved_value(value)
+            });
+            match (checked, map.get("secret")) {
+                (Err(RequestError::ReservedText { reserved, .. }), Some(Value::Bool(true))) => {
+                    Err(RequestError::ReservedText { text: "(secret)".into(), reserved })
+                }
+                (checked, _) => checked,
+            }
+        }
         _ => Ok(()),
     }
 }

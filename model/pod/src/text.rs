@@ -34,23 +34,38 @@ pub enum Part {
 
 /// Text from the owner with the host's facts at marked places only.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Text(Vec<Part>);
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    parts: Vec<Part>,
+    /// Whether some of it comes from a Secret: enforced like any text, but not shown to people.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    secret: bool,
+}
 
 impl Text {
     /// The text that is one host fact.
     pub fn host(fact: HostFact) -> Self {
-        Self(vec![Part::Host(fact)])
+        Self { parts: vec![Part::Host(fact)], secret: false }
+    }
+
+    /// A text that comes from a Secret.
+    pub fn secret(text: &str) -> Self {
+        Self { secret: true, ..text.into() }
+    }
+
+    /// Whether it, or something that was expanded into it, comes from a Secret.
+    pub fn is_secret(&self) -> bool {
+        self.secret
     }
 
     /// The pieces in order; literals are never empty and never adjacent.
     pub fn parts(&self) -> &[Part] {
-        &self.0
+        &self.parts
     }
 
     /// The text itself when no host fact is in it.
     pub fn as_literal(&self) -> Option<&str> {
-        match self.0.as_slice() {
+        match self.parts.as_slice() {
             [] => Some(""),
             [Part::Literal(text)] => Some(text),
             _ => None,
@@ -59,7 +74,7 @@ impl Text {
 
     /// The text with the host's facts put in.
     pub fn render(&self, host: &HostValues) -> String {
-        self.0
+        self.parts
             .iter()
             .map(|part| match part {
                 Part::Literal(text) => text.as_str(),
@@ -69,17 +84,18 @@ impl Text {
     }
 
     fn push_char(&mut self, c: char) {
-        match self.0.last_mut() {
+        match self.parts.last_mut() {
             Some(Part::Literal(text)) => text.push(c),
-            _ => self.0.push(Part::Literal(c.into())),
+            _ => self.parts.push(Part::Literal(c.into())),
         }
     }
 
     fn push(&mut self, other: &Text) {
-        for part in &other.0 {
-            match (self.0.last_mut(), part) {
+        self.secret |= other.secret;
+        for part in &other.parts {
+            match (self.parts.last_mut(), part) {
                 (Some(Part::Literal(text)), Part::Literal(more)) => text.push_str(more),
-                _ => self.0.push(part.clone()),
+                _ => self.parts.push(part.clone()),
             }
         }
     }
@@ -87,7 +103,8 @@ impl Text {
 
 impl From<&str> for Text {
     fn from(text: &str) -> Self {
-        if text.is_empty() { Self::default() } else { Self(vec![Part::Literal(text.into())]) }
+        let literal = (!text.is_empty()).then(|| Part::Literal(text.into()));
+        Self { parts: literal.into_iter().collect(), secret: false }
     }
 }
 
@@ -161,5 +178,18 @@ mod tests {
             expand("--ip=$(IP):1", |name| (name == "IP").then(|| Text::host(HostFact::PodIp)));
         assert_eq!(text.parts().len(), 3);
         assert_eq!(text.as_literal(), None);
+    }
+
+    #[test]
+    fn what_a_secret_is_expanded_into_is_secret_too() {
+        let known = |name: &str| match name {
+            "PASSWORD" => Some(Text::secret("hush")),
+            "USER" => Some(Text::from("me")),
+            _ => None,
+        };
+        for (text, expect) in [("db://$(USER):$(PASSWORD)@x", true), ("$(USER)$$(PASSWORD)", false)]
+        {
+            assert_eq!(expand(text, known).is_secret(), expect, "{text}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ah_digest::Sha256;
 
-use crate::{AksPolicy, DocumentError, GuestSettings, InitData};
+use crate::{AksPolicy, DocumentError, GuestSettings, InitData, InitDataDigest};
 
 /// Annotation of the initdata form.
 pub const INITDATA_ANNOTATION: &str = "io.katacontainers.config.hypervisor.cc_init_data";
@@ -51,6 +51,23 @@ impl PolicyDocument {
             Self::InitData(initdata) => initdata.host_data_snp(),
             Self::Aks(policy) => Ok(policy.host_data_snp()),
         }
+    }
+
+    /// MRCONFIGID of a TDX guest as the Kata runtime sets it: the digest with zeros behind it up to 48 bytes (agent
+    /// policy convention, transport and binding). `None` for the AKS form, for which the convention says nothing.
+    ///
+    /// # Errors
+    /// [`DocumentError::Algorithm`] when the digest is longer than the field and would be cut.
+    pub fn kata_mrconfigid(&self) -> Result<Option<[u8; 48]>, DocumentError> {
+        let Self::InitData(initdata) = self else { return Ok(None) };
+        let mut field = [0; 48];
+        match initdata.digest() {
+            InitDataDigest::Sha256(digest) => {
+                field.iter_mut().zip(digest.as_bytes()).for_each(|(to, from)| *to = *from);
+            }
+            _ => field = *initdata.config_id_tdx()?.as_bytes(),
+        }
+        Ok(Some(field))
     }
 
     /// The guest settings; the AKS form has none.

@@ -189,6 +189,11 @@ impl InitData {
         self.data.get(key).map(String::as_str)
     }
 
+    /// The keys of its values, in order; `policy.rego` is one of them.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.data.keys().map(String::as_str)
+    }
+
     /// The guest settings; the defaults when the document has none.
     ///
     /// # Errors

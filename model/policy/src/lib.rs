@@ -1,8 +1,9 @@
 //! The policy document: initdata and AKS forms, canonical bytes, digest, HOST_DATA rule, version rules.
 //!
 //! The bytes that were handed over are hashed, then those bytes are parsed; nothing is written again in between.
-//! A digest fits the TEE's field exactly or is refused: it is never cut and never padded, though the convention
-//! allows both, since a cut digest is a weaker one and nobody would see it.
+//! A digest fits the TEE's field exactly or is refused: it is never cut, though the convention allows it, since a cut
+//! digest is a weaker one and nobody would see it. What the Kata runtime writes into TDX's longer field, a whole digest
+//! with zeros behind it, is there for people to compare ([`PolicyDocument::kata_mrconfigid`]); no check rests on it.
 #![forbid(unsafe_code)]
 
 mod aks;

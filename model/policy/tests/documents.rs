@@ -89,6 +89,15 @@ fn the_digest_fits_the_field_or_is_refused() {
     assert!(tdx.host_data_snp().is_err());
     let none = InitData::build_for(Algorithm::Sha512, "p", &BTreeMap::new()).unwrap();
     assert!(none.host_data_snp().is_err() && none.config_id_tdx().is_err());
+    // What the Kata runtime sets is the whole digest, zeros behind it, and never a part of one.
+    let kata = |initdata: &InitData| PolicyDocument::InitData(initdata.clone()).kata_mrconfigid();
+    let mut field = [0; 48];
+    field[..32].copy_from_slice(snp.host_data_snp().unwrap().as_bytes());
+    assert_eq!(kata(&snp), Ok(Some(field)));
+    assert_eq!(kata(&tdx), Ok(Some(*Sha384::of(tdx.bytes()).as_bytes())));
+    assert!(kata(&none).is_err());
+    let aks = PolicyDocument::Aks(AksPolicy::new("package agent_policy\n").unwrap());
+    assert_eq!(aks.kata_mrconfigid(), Ok(None));
     assert_eq!(none.digest().to_string().len(), 128);
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn variables(
         for (name, value) in from_object(context, source, &path)? {
             let name = format!("{}{name}", source.prefix.as_deref().unwrap_or_default());
             require(&path, &name, NAME_RULE, is_env_name)?;
-            set(&mut variables, name, value.into());
+            set(&mut variables, name, value);
         }
     }
     for (index, variable) in container.env.iter().flatten().enumerate() {
@@ -70,13 +70,16 @@ fn from_object(
     context: &PodContext<'_>,
     source: &EnvFromSource,
     path: &str,
-) -> Result<Vec<(String, String)>, ManifestError> {
+) -> Result<Vec<(String, Text)>, ManifestError> {
     match (&source.config_map_ref, &source.secret_ref) {
         (Some(map), None) => {
             let path = format!("{path}.configMapRef");
             let found = context.sources.config_maps.get(&key(context, &map.name));
             match found {
-                Some(values) => Ok(values.clone().into_iter().collect()),
+                Some(values) => Ok(values
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.as_str().into()))
+                    .collect()),
                 None => absent(map.optional, &path, &format!("ConfigMap {:?}", map.name)),
             }
         }
@@ -86,7 +89,10 @@ fn from_object(
             let Some(values) = context.sources.secrets.get(&key(context, &secret.name)) else {
                 return absent(secret.optional, &path, &what);
             };
-            values.iter().map(|(name, value)| Ok((name.clone(), text(value, &path)?))).collect()
+            values
+                .iter()
+                .map(|(name, value)| Ok((name.clone(), secret_text(value, &path)?)))
+                .collect()
         }
         _ => Err(missing(path, "one of configMapRef and secretRef")),
     }
@@ -104,9 +110,9 @@ fn absent<T: Default>(optional: Option<bool>, path: &str, what: &str) -> Result<
     }
 }
 
-fn text(value: &Option<String>, path: &str) -> Result<String, ManifestError> {
+fn secret_text(value: &Option<String>, path: &str) -> Result<Text, ManifestError> {
     match value {
-        Some(text) => Ok(text.clone()),
+        Some(text) => Ok(Text::secret(text)),
         None => Err(crate::template::value(path, "bytes", "a secret that is UTF-8 text")),
     }
 }
@@ -139,7 +145,7 @@ fn from_source(
         let values = context.sources.secrets.get(&key(context, &selector.name));
         let what = format!("key {:?} of Secret {:?}", selector.key, selector.name);
         return match values.and_then(|values| values.get(&selector.key)) {
-            Some(value) => text(value, &path).map(|value| Some(value.into())),
+            Some(value) => secret_text(value, &path).map(Some),
             None => absent(selector.optional, &path, &what),
         };
     }

@@ -23,6 +23,7 @@ pub struct PodTemplate {
     object_name: String,
     template_path: &'static str,
     annotations: BTreeMap<String, String>,
+    runtime_class: Option<String>,
     /// The pod with empty image facts.
     draft: Pod,
     /// Image as written and path of the field, for each container of the draft.
@@ -79,6 +80,7 @@ impl PodTemplate {
             object_name: workload.object_name,
             template_path: workload.template_path,
             annotations,
+            runtime_class: workload.spec.runtime_class_name,
             draft,
             images,
         })
@@ -102,6 +104,11 @@ impl PodTemplate {
     /// Its annotations, as written.
     pub fn annotations(&self) -> &BTreeMap<String, String> {
         &self.annotations
+    }
+
+    /// `spec.runtimeClassName`.
+    pub fn runtime_class(&self) -> Option<&str> {
+        self.runtime_class.as_deref()
     }
 
     /// Its images as written, container by container.

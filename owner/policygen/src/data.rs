@@ -40,6 +40,9 @@ pub(crate) struct ContainerData {
     pub(crate) read: Vec<Read>,
     /// The request without what is in `common`.
     pub(crate) request: Value,
+    /// Names of the environment variables that come from Secrets: enforced like the others, but not shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) secrets: Vec<String>,
 }
 
 /// CreateSandbox.

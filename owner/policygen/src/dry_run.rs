@@ -1,6 +1,7 @@
 //! Every request of a pod's life, decided by the same function as in the guest.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use ah_agent_api::Request;
 use ah_agent_api::agent::{
@@ -9,7 +10,7 @@ use ah_agent_api::agent::{
     TtyWinResizeRequest, WaitProcessRequest, WriteStreamRequest,
 };
 use ah_digest::Sha256;
-use ah_permit::{Policy, State, decide};
+use ah_permit::{Policy, PolicyError, State, decide};
 use ah_pod::{HostValues, Logs, Pod, RequestError, Role, requests};
 
 use crate::generate::{GenerateError, in_order};
@@ -139,9 +140,24 @@ pub fn ends(request: &Request) -> Option<&str> {
     }
 }
 
+/// The rules are the same for every pod, so they are compiled once.
+fn compile(text: &str) -> Result<Policy, PolicyError> {
+    static FIRST: OnceLock<Policy> = OnceLock::new();
+    match FIRST.get() {
+        Some(first) => first.compile_alike(text),
+        None => {
+            let policy = Policy::compile(text)?;
+            let shared = policy.compile_alike(text)?;
+            // Another thread may have been first.
+            let _ = FIRST.set(policy);
+            Ok(shared)
+        }
+    }
+}
+
 /// Decides every request in order.
 pub(crate) fn run(policy: &str, pod: &Pod) -> Result<(), GenerateError> {
-    let policy = Policy::compile(policy)?;
+    let policy = compile(policy)?;
     let mut state = State::new();
     for (step, request) in honest_requests(pod, &stand_in_host(pod))?.into_iter().enumerate() {
         let method = request.method();

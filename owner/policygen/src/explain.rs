@@ -1,15 +1,17 @@
 //! One recorded request against a policy: allowed, or why not.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use ah_agent_api::{InputError, Request};
 use ah_digest::Sha256;
 use ah_permit::{Denial, Policy, PolicyError, State, decide};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::data::{ContainerData, PolicyData, Read, SANDBOX};
+use crate::cases;
+use crate::data::{PolicyData, SANDBOX};
+use crate::honest::{Values, apply};
+use crate::request_json::Document;
 use crate::show::read_data;
 
 /// Why a request cannot be explained.
@@ -24,7 +26,7 @@ pub enum ExplainError {
         /// What does not fit.
         detail: String,
     },
-    /// The document is not `{"kind": …, "request": …}`.
+    /// The document is neither `{"kind": …, "request": …}` nor a request whose kind was given.
     #[error(
         "request document: {detail}, expected {{\"kind\": \"CreateContainerRequest\", \"request\": {{…}}}}"
     )]
@@ -35,6 +37,33 @@ pub enum ExplainError {
     /// The request does not fit its definition.
     #[error(transparent)]
     Request(#[from] InputError),
+    /// The document around the policy cannot be read.
+    #[error(transparent)]
+    Settings(#[from] ah_policy::DocumentError),
+    /// A case cannot be read.
+    #[error("case {number}{description}: {source}")]
+    Case {
+        /// Its number, from 1.
+        number: usize,
+        /// ` (description)`, or nothing.
+        description: String,
+        /// Why.
+        source: Box<ExplainError>,
+    },
+    /// The cases that lead to a state end otherwise than they say.
+    #[error(
+        "case {number}{description} is {found}, expected {expected}: the state after it is not the one meant"
+    )]
+    Outcome {
+        /// Its number, from 1.
+        number: usize,
+        /// ` (description)`, or nothing.
+        description: String,
+        /// What the policy says.
+        found: &'static str,
+        /// What the case says.
+        expected: &'static str,
+    },
 }
 
 /// What the policy says.
@@ -59,14 +88,16 @@ impl fmt::Display for Explained {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    kind: String,
-    request: Value,
-    /// The container that the request's `container_id` stands for; without it the first one.
-    #[serde(default)]
-    container: Option<String>,
+/// One request, in one of the forms in which people have it.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// JSON: `{"kind": …, "request": …}`, or with `kind` below the request alone (a policy input or protobuf JSON).
+    pub document: &'a str,
+    /// Rule or method name of a document that is the request alone.
+    pub kind: Option<&'a str>,
+    /// Cases (JSON, as [`test`](crate::test) takes them) that come before it; without them what an honest host would
+    /// have done before is taken as done.
+    pub after: Option<&'a str>,
 }
 
 /// Decides one request given as JSON: `{"kind": rule or method name, "request": protobuf JSON, "container": name}`,
@@ -76,18 +107,38 @@ struct Document {
 /// # Errors
 /// [`ExplainError`].
 pub fn explain(policy: &str, document: &str) -> Result<Explained, ExplainError> {
+    answer(policy, &Question { document, kind: None, after: None })
+}
+
+/// The same for a request in any of its forms, and in a state of one's own.
+///
+/// # Errors
+/// [`ExplainError`].
+pub fn answer(policy: &str, question: &Question<'_>) -> Result<Explained, ExplainError> {
     let policy = Policy::compile(policy)?;
-    let data = read_data(&policy)?;
-    let document: Document = serde_json::from_str(document)
-        .map_err(|err| ExplainError::Document { detail: err.to_string() })?;
+    let mut document = Document::parse(question.document, question.kind)?;
+    name_container(&mut document);
     let request = Request::from_json(&document.kind, document.request)?;
     let rule = request.rule_name().to_owned();
-    let input = request.to_input()?;
-    let state = state_before(&policy, &data, &request, &input, document.container.as_deref());
+    let state = match question.after {
+        Some(cases) => cases::state_after(&policy, cases)?,
+        None => {
+            let (data, input) = (read_data(&policy)?, request.to_input()?);
+            state_before(&policy, &data, &request, &input, document.container.as_deref())
+        }
+    };
     Ok(match decide(&policy, &state, request) {
         Ok(_) => Explained::Allowed { rule },
         Err(denial) => Explained::Denied(denial),
     })
+}
+
+/// A document that names its container needs no id of it: any one will do.
+fn name_container(document: &mut Document) {
+    let id = document.container.as_ref().map(|name| Sha256::of(name).to_string());
+    if let (Some(id), Some(request)) = (id, document.request.as_object_mut()) {
+        request.entry("container_id").or_insert(Value::String(id));
+    }
 }
 
 /// The state in which an honest host would make this request. A predecessor that the policy denies is left out; the
@@ -131,81 +182,4 @@ fn state_before(
         }
     }
     state
-}
-
-fn apply(policy: &Policy, state: &mut State, method: &str, json: Value) {
-    let Ok(request) = Request::from_json(method, json) else { return };
-    if let Ok(permit) = decide(policy, state, request) {
-        let (_, changes) = permit.into_parts();
-        // One decision at a time, so no other commit comes in between.
-        state.commit(changes).unwrap_or_default();
-    }
-}
-
-/// Values for placeholders: the request's own where it shows them, else stand-ins.
-struct Values {
-    sandbox_id: String,
-    facts: BTreeMap<String, String>,
-}
-
-impl Values {
-    fn of(data: &PolicyData, input: &Value) -> Self {
-        let annotation = |key: &str| {
-            let value = input.get("OCI")?.get("Annotations")?.get(key)?.as_str()?;
-            Some(value.to_owned())
-        };
-        let is_id = |id: &String| id.parse::<Sha256>().is_ok();
-        let sandbox_id = annotation("io.kubernetes.cri.sandbox-id").filter(is_id);
-        let name = input.pointer("/OCI/Annotations/io.kubernetes.cri.container-name");
-        let declared =
-            data.containers.iter().find(|c| Some(c.name.as_str()) == name.and_then(Value::as_str));
-        let reads = declared.map(|container| container.read.as_slice()).unwrap_or_default();
-        let facts = reads.iter().filter(|read| is_fact(&read.kind));
-        let facts = facts.filter_map(|read| Some((read.p.clone(), found(read, input)?))).collect();
-        Self { sandbox_id: sandbox_id.unwrap_or_else(|| Sha256::of("sandbox").to_string()), facts }
-    }
-
-    fn container(&self, data: &PolicyData, container: &ContainerData, id: &str) -> Value {
-        self.fill(&data.request(container), &container.read, id)
-    }
-
-    fn fill(&self, template: &Value, reads: &[Read], id: &str) -> Value {
-        let mut text = template.to_string();
-        for read in reads {
-            let value = match (read.kind.as_str(), read.p.as_str()) {
-                ("id", "$(sandbox-id)") => self.sandbox_id.clone(),
-                ("id", _) => id.to_owned(),
-                (kind, p) => self.facts.get(p).cloned().unwrap_or_else(|| stand_in(kind, id)),
-            };
-            let quoted = Value::from(value).to_string();
-            text = text.replace(&read.p, quoted.trim_matches('"'));
-        }
-        serde_json::from_str(&text).unwrap_or_default()
-    }
-}
-
-fn is_fact(kind: &str) -> bool {
-    matches!(kind, "name" | "label" | "uid" | "subdomain" | "address")
-}
-
-fn stand_in(kind: &str, id: &str) -> String {
-    match kind {
-        "file" => "0000000000000000".to_owned(),
-        "pci" => "02".to_owned(),
-        "cgroups" => format!("/{id}"),
-        "address" => "10.0.0.1".to_owned(),
-        _ => "unknown".to_owned(),
-    }
-}
-
-/// As `value` in the rules.
-fn found(read: &Read, input: &Value) -> Option<String> {
-    let text = match (read.of.as_str(), &read.at) {
-        ("Env", Value::Number(at)) => input.pointer(&format!("/OCI/Process/Env/{at}"))?,
-        ("Annotations", Value::String(at)) => input.pointer("/OCI/Annotations")?.get(at)?,
-        _ => return None,
-    };
-    let characters: Vec<char> = text.as_str()?.chars().collect();
-    let end = characters.len().checked_sub(read.tail)?;
-    Some(characters.get(read.skip..end)?.iter().collect())
 }

@@ -18,6 +18,9 @@ use crate::{dry_run, template, write};
 /// The rules, the same for every pod.
 const RULES: &str = include_str!("rules.rego");
 
+/// What stands between the rules and the data.
+pub(crate) const DATA_MARK: &str = "\npolicy_data := ";
+
 /// What the owner decides beside the pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -85,8 +88,7 @@ pub enum GenerateError {
 pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError> {
     requests::check(pod)?;
     let data = policy_data(pod)?;
-    let policy =
-        format!("{}\npolicy_data := {}\n", rules(), write::json(&serde_json::to_value(data)?));
+    let policy = format!("{}{DATA_MARK}{}\n", rules(), write::json(&serde_json::to_value(data)?));
     dry_run::run(&policy, pod)?;
     let settings = GuestSettings { key_service: options.key_service.clone() };
     let mut extra = BTreeMap::new();
@@ -98,7 +100,7 @@ pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError
 }
 
 /// The rules as they are, without the comments: people read them in the project, the guest does not.
-fn rules() -> String {
+pub(crate) fn rules() -> String {
     let lines = RULES.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     lines.map(|line| format!("{line}\n")).collect()
 }
@@ -163,6 +165,7 @@ fn container_data(container: Option<&Container>, pod: &Pod) -> ContainerData {
             oom_score_adj: None,
             read: Vec::new(),
             request: Value::Null,
+            secrets: Vec::new(),
         };
     };
     let bounds = resources::oom_score_adj_bounds(pod, container);
@@ -180,7 +183,15 @@ fn container_data(container: Option<&Container>, pod: &Pod) -> ContainerData {
         oom_score_adj: (bounds.start() != bounds.end()).then(|| [*bounds.start(), *bounds.end()]),
         read: Vec::new(),
         request: Value::Null,
+        secrets: secrets(container),
     }
+}
+
+/// Variables that hold something of a Secret.
+fn secrets(container: &Container) -> Vec<String> {
+    let secret = container.env.iter().filter(|variable| variable.value.is_secret());
+    let names: BTreeSet<&str> = secret.map(|variable| variable.name.as_str()).collect();
+    names.into_iter().map(str::to_owned).collect()
 }
 
 fn sandbox_data(pod: &Pod, host: &HostValues) -> Result<SandboxData, GenerateError> {

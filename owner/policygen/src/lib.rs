@@ -1,18 +1,24 @@
-//! Pod manifest and image facts to a policy; dry run of every request; show and explain.
+//! Pod manifest and image facts to a policy; dry run of every request; show, explain, test and diff.
 //!
 //! The rules are one text for every pod (`rules.rego`); what differs is `policy_data`, made from the requests that
 //! [`ah_pod::requests`] gives for placeholder values. Equal pods give equal bytes.
 #![forbid(unsafe_code)]
 
+mod cases;
 mod data;
+mod diff;
 mod dry_run;
 mod explain;
 mod generate;
+mod honest;
+mod request_json;
 mod show;
 mod template;
 mod write;
 
+pub use cases::{Outcome, Tested, honest_cases, test};
+pub use diff::{Change, ContainerDiff, Diff, Presence, diff};
 pub use dry_run::{ends, honest_requests, stand_in_host};
-pub use explain::{ExplainError, Explained, explain};
+pub use explain::{ExplainError, Explained, Question, answer, explain};
 pub use generate::{GenerateError, Generated, Options, generate};
-pub use show::{Shown, ShownContainer, show};
+pub use show::{Shown, ShownContainer, ShownEnv, ShownMount, show};

@@ -530,10 +530,13 @@ unread(reads, all, found) := [r |
 	r := {"field": field(read), "found": all[read.of][read.at], "expected": concat("", ["a value of the kind ", read.kind])}
 ]
 
-explain_CreateContainerRequest := array.concat([r | some r in create_reasons], [{"container": c.name, "request": r} |
+explain_CreateContainerRequest := array.concat([r | some r in create_reasons], [e |
 	some c in nearest
-	r := container_request(c, values(c.read, texts, facts))
+	e := {"container": c.name, "request": container_request(c, values(c.read, texts, facts)), "secrets": secrets(c)}
 ])
+
+# Variables whose values are not shown.
+secrets(c) := object.get(c, "secrets", [])
 
 nearest := candidates if count(candidates) > 0
 
@@ -591,8 +594,9 @@ create_reasons[r] {
 	}
 }
 
-explain_ExecProcessRequest := array.concat([r | some r in exec_reasons], [{"container": c.name, "request": exec_request(c)} |
+explain_ExecProcessRequest := array.concat([r | some r in exec_reasons], [e |
 	c := data.pstate.containers[input.container_id]
+	e := {"container": c.name, "request": exec_request(c), "secrets": secrets(declared(c.name))}
 	input.process.Args in exec_commands(c)
 ])
 

@@ -1,15 +1,32 @@
 //! A policy in people's words: who may run what, and what the host may still choose.
 
-use std::fmt;
+mod text;
 
-use ah_permit::Policy;
+use ah_permit::{Policy, Secrets};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::data::{PolicyData, SANDBOX};
+use crate::data::{ContainerData, PolicyData, SANDBOX};
 use crate::explain::ExplainError;
 
-/// What a policy allows.
+pub(crate) use text::Words;
+
+/// Where the runtime's copied files lie in the guest; their names go on with ids of the host's.
+const SHARED_DIR: &str = "/run/kata-containers/shared/containers/";
+/// Where the guest keeps the pod's volumes in its memory.
+const VOLUME_DIR: &str = "/run/kata-containers/sandbox/ephemeral/";
+/// The release socket, in the guest and in the containers that have it.
+const RELEASE_SOCKET: &str = "/run/anchorhold/release.sock";
+/// What every container gets: where, and what people call it.
+const STANDARD: [(&str, &str); 5] = [
+    ("/etc/hosts", "hosts"),
+    ("/etc/hostname", "hostname"),
+    ("/etc/resolv.conf", "resolv.conf"),
+    ("/dev/termination-log", "termination log"),
+    ("/dev/shm", "shared memory"),
+];
+
+/// What a policy allows. `{}` shows it with what is the same for every pod folded, `{:#}` all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Shown {
     /// The pod's containers in the order of their creation.
@@ -23,7 +40,7 @@ pub struct Shown {
 }
 
 /// What a policy allows one container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ShownContainer {
     /// Name.
     pub name: String,
@@ -39,20 +56,46 @@ pub struct ShownContainer {
     pub working_dir: String,
     /// User and group ids, supplementary groups.
     pub user: String,
-    /// Environment, each `NAME=value`.
-    pub env: Vec<String>,
-    /// Mounts that are not the runtime's own, `source -> destination (options)`.
-    pub mounts: Vec<String>,
+    /// Environment, in order.
+    pub env: Vec<ShownEnv>,
+    /// Mounts that are not the same for every pod.
+    pub mounts: Vec<ShownMount>,
+    /// Mounts that are.
+    pub standard_mounts: Vec<ShownMount>,
     /// Effective capabilities.
     pub capabilities: Vec<String>,
     /// Commands that the host may have run in it.
     pub execs: Vec<Vec<String>>,
     /// Whether the host may write to its stdin.
     pub stdin: bool,
+    /// Whether it has a terminal.
+    pub tty: bool,
     /// Whether it has the release socket.
     pub release_socket: bool,
     /// Whether it may be created again after it ended.
     pub restart: bool,
+}
+
+/// One environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShownEnv {
+    /// Name.
+    pub name: String,
+    /// Value; `None` when it comes from a Secret.
+    pub value: Option<String>,
+    /// Whether it comes from a Secret.
+    pub secret: bool,
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShownMount {
+    /// Path in the guest, placeholders in place.
+    pub source: String,
+    /// Path in the container.
+    pub destination: String,
+    /// Mount options.
+    pub options: Vec<String>,
 }
 
 /// Reads a policy made by this crate.
@@ -62,20 +105,18 @@ pub struct ShownContainer {
 pub fn show(policy: &str) -> Result<Shown, ExplainError> {
     let data = read_data(&Policy::compile(policy)?)?;
     let workloads = data.containers.iter().filter(|container| container.name != SANDBOX);
-    let containers: Vec<ShownContainer> = workloads
-        .map(|container| {
-            let request = data.request(container);
-            ShownContainer {
-                name: container.name.clone(),
-                role: container.role.clone(),
-                restart: container.restart,
-                stdin: container.stdin,
-                execs: container.exec_commands.clone(),
-                ..shown(&request)
-            }
-        })
-        .collect();
-    let mut host_chooses = vec![
+    let containers = workloads.map(|container| shown(container, &data.request(container)));
+    Ok(Shown {
+        containers: containers.collect(),
+        logs: data.logs,
+        host_chooses: host_chooses(&data),
+        host_files: data.files,
+    })
+}
+
+/// Every value that the policy leaves to the host.
+fn host_chooses(data: &PolicyData) -> Vec<String> {
+    let mut chooses = vec![
         "ids of sandbox, containers, disks and copied files (digits only)".to_owned(),
         "cgroup paths, network addresses, routes".to_owned(),
         "when containers are started, signalled and removed".to_owned(),
@@ -95,12 +136,12 @@ pub fn show(policy: &str) -> Result<Shown, ExplainError> {
             "$(sandbox-name)" => format!(", which must match {}", data.name_pattern),
             _ => String::new(),
         };
-        host_chooses.push(format!("{name}: {words}{bound}"));
+        chooses.push(format!("{name}: {words}{bound}"));
     }
     if data.sandbox.dns_from_host {
-        host_chooses.push("name servers and search domains".to_owned());
+        chooses.push("name servers and search domains".to_owned());
     }
-    Ok(Shown { containers, logs: data.logs, host_files: data.files, host_chooses })
+    chooses
 }
 
 pub(crate) fn read_data(policy: &Policy) -> Result<PolicyData, ExplainError> {
@@ -109,118 +150,76 @@ pub(crate) fn read_data(policy: &Policy) -> Result<PolicyData, ExplainError> {
     serde_json::from_value(data).map_err(|err| ExplainError::Data { detail: err.to_string() })
 }
 
-fn texts(value: Option<&Value>) -> Vec<String> {
+pub(crate) fn texts(value: Option<&Value>) -> Vec<String> {
     let list = value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     list.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
 }
 
-fn text(value: Option<&Value>) -> String {
+pub(crate) fn text(value: Option<&Value>) -> String {
     value.and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn shown(request: &Value) -> ShownContainer {
+/// dm-verity root hashes of a request's layers, top first.
+pub(crate) fn layers(request: &Value) -> Vec<String> {
+    let storages = request.get("storages").and_then(Value::as_array);
+    let options = storages.into_iter().flatten().flat_map(|storage| texts(storage.get("options")));
+    options
+        .filter_map(|option| option.strip_prefix("X-kata.dmverity.roothash=").map(str::to_owned))
+        .collect()
+}
+
+/// What people may see of a container: the values of Secrets are masked first.
+pub(crate) fn shown(container: &ContainerData, request: &Value) -> ShownContainer {
+    let secrets = Secrets::of(&container.secrets, request);
+    let request = &secrets.mask(request);
+    let open = |words: &Vec<String>| words.iter().map(|word| secrets.mask_text(word)).collect();
     let process = |field: &str| request.pointer(&format!("/OCI/Process/{field}"));
     let number = |field: &str| process(field).and_then(Value::as_u64).unwrap_or_default();
     let groups = process("User/AdditionalGids").map(Value::to_string).unwrap_or_default();
-    let storages = request.get("storages").and_then(Value::as_array);
-    let roots = storages.into_iter().flatten().flat_map(|storage| texts(storage.get("options")));
-    let layers = roots
-        .filter_map(|option| option.strip_prefix("X-kata.dmverity.roothash=").map(str::to_owned))
-        .collect();
-    let mounts = request.pointer("/OCI/Mounts").and_then(Value::as_array);
-    let binds = mounts.into_iter().flatten().filter(|mount| text(mount.get("type_")) == "bind");
-    let mounts: Vec<String> = binds
-        .map(|mount| {
-            let (source, destination) = (text(mount.get("source")), text(mount.get("destination")));
-            format!("{source} -> {destination} ({})", texts(mount.get("options")).join(","))
-        })
-        .collect();
+    let (standard_mounts, mounts): (Vec<_>, Vec<_>) =
+        binds(request).into_iter().partition(|mount| mount.standard().is_some());
     ShownContainer {
-        name: String::new(),
-        role: String::new(),
+        name: container.name.clone(),
+        role: container.role.clone(),
         image: text(request.pointer("/OCI/Annotations/io.kubernetes.cri.image-name")),
-        layers,
+        layers: layers(request),
         command: texts(process("Args")),
         working_dir: text(process("Cwd")),
         user: format!("{}:{} {groups}", number("User/UID"), number("User/GID")),
-        env: texts(process("Env")),
-        release_socket: mounts
-            .iter()
-            .any(|mount| mount.starts_with("/run/anchorhold/release.sock ")),
+        env: texts(process("Env")).iter().map(|entry| env(entry, &container.secrets)).collect(),
+        release_socket: mounts.iter().any(|mount| mount.source == RELEASE_SOCKET),
         mounts,
+        standard_mounts,
         capabilities: texts(process("Capabilities/Effective")),
-        execs: Vec::new(),
-        stdin: false,
-        restart: false,
+        execs: container.exec_commands.iter().map(open).collect(),
+        stdin: container.stdin,
+        tty: process("Terminal").and_then(Value::as_bool).unwrap_or_default(),
+        restart: container.restart,
     }
 }
 
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for container in &self.containers {
-            container.fmt(f)?;
-        }
-        match self.logs {
-            true => writeln!(f, "logs: the host MAY READ what the containers print")?,
-            false => writeln!(f, "logs: the host may not read what the containers print")?,
-        }
-        writeln!(f, "files with contents from the host: {}", self.host_files.join(", "))?;
-        writeln!(f, "the host still chooses:")?;
-        self.host_chooses.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
-        writeln!(f, "everything else is denied")
-    }
+fn env(entry: &str, secrets: &[String]) -> ShownEnv {
+    let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+    let secret = secrets.iter().any(|known| known == name);
+    ShownEnv { name: name.to_owned(), value: (!secret).then(|| value.to_owned()), secret }
 }
 
-impl fmt::Display for ShownContainer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.role.as_str() {
-            "init" => "init container",
-            "sidecar" => "sidecar",
-            _ => "container",
-        };
-        writeln!(f, "{kind} {}", self.name)?;
-        writeln!(f, "  image        {}", self.image)?;
-        for layer in &self.layers {
-            writeln!(f, "  layer        {layer}")?;
-        }
-        writeln!(f, "  command      {}", Words(&self.command))?;
-        writeln!(f, "  in           {} as {}", self.working_dir, self.user)?;
-        for env in &self.env {
-            writeln!(f, "  env          {env}")?;
-        }
-        for mount in &self.mounts {
-            writeln!(f, "  mount        {mount}")?;
-        }
-        writeln!(f, "  capabilities {}", self.capabilities.join(" "))?;
-        for exec in &self.execs {
-            writeln!(f, "  exec         the host may run {}", Words(exec))?;
-        }
-        if self.stdin {
-            writeln!(f, "  stdin        the host may write to it")?;
-        }
-        if self.release_socket {
-            writeln!(f, "  release      may ask for keys")?;
-        }
-        if self.restart {
-            writeln!(f, "  restart      may be created again after it ended")?;
-        }
-        Ok(())
-    }
+fn binds(request: &Value) -> Vec<ShownMount> {
+    let mounts = request.pointer("/OCI/Mounts").and_then(Value::as_array);
+    let binds = mounts.into_iter().flatten().filter(|mount| text(mount.get("type_")) == "bind");
+    let mount = |mount: &Value| ShownMount {
+        source: text(mount.get("source")),
+        destination: text(mount.get("destination")),
+        options: texts(mount.get("options")),
+    };
+    binds.map(mount).collect()
 }
 
-/// A command line with its arguments told apart.
-struct Words<'a>(&'a [String]);
-
-impl fmt::Display for Words<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+$()".contains(c);
-        for (index, word) in self.0.iter().enumerate() {
-            let space = if index > 0 { " " } else { "" };
-            match !word.is_empty() && word.chars().all(plain) {
-                true => write!(f, "{space}{word}")?,
-                false => write!(f, "{space}{word:?}")?,
-            }
-        }
-        Ok(())
+impl ShownMount {
+    /// What people call it, where every container has it.
+    fn standard(&self) -> Option<&'static str> {
+        let copied = self.source.starts_with(SHARED_DIR) || self.destination == "/dev/shm";
+        let found = STANDARD.into_iter().find(|(path, _)| copied && self.destination == *path);
+        found.map(|(_, name)| name)
     }
 }

@@ -8,10 +8,15 @@ fn env(container: &str, spec: &str, others: &str) -> Result<Vec<(String, Text)>,
     Ok(env.map(|variable| (variable.name.clone(), variable.value.clone())).collect())
 }
 
+/// An expected value that starts with `*` is one of a Secret.
 fn check(container: &str, others: &str, expect: &[(&str, &str)]) {
     let found = env(container, "", others).unwrap();
+    let text = |value: &str| match value.strip_prefix('*') {
+        Some(secret) => Text::secret(secret),
+        None => Text::from(value),
+    };
     let expect: Vec<_> =
-        expect.iter().map(|(name, value)| ((*name).to_owned(), Text::from(*value))).collect();
+        expect.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect();
     assert_eq!(found, expect, "{container}");
 }
 
@@ -43,7 +48,12 @@ fn objects_of_the_same_file_give_values() {
         "env:\n- name: A\n  valueFrom: {configMapKeyRef: {name: c, key: K}}\n- name: B\n  valueFrom: {secretKeyRef: {name: s, key: P}}\n\
          - name: C\n  valueFrom: {secretKeyRef: {name: s, key: Q}}\n- name: D\n  valueFrom: {secretKeyRef: {name: s, key: none, optional: true}}",
         OBJECTS,
-        &[("A", "v"), ("B", "pw"), ("C", "q")],
+        &[("A", "v"), ("B", "*pw"), ("C", "*q")],
+    );
+    check(
+        "envFrom:\n- {secretRef: {name: t}}\nenv:\n- {name: U, value: me:$(R)}\n- {name: R, value: own}",
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: t}\nstringData: {R: r}\n---\n",
+        &[("R", "own"), ("U", "*me:r")],
     );
     check(
         "envFrom:\n- {configMapRef: {name: c}}\nenv:\n- {name: K, value: own-$(L)}",

@@ -1,0 +1,109 @@
+//! Honest requests made of a policy alone: its own templates, with values that a host could have.
+
+use std::collections::BTreeMap;
+
+use ah_agent_api::Request;
+use ah_digest::Sha256;
+use ah_permit::{Policy, State, decide};
+use serde_json::Value;
+
+use crate::data::{ContainerData, PolicyData, Read};
+
+/// Decides a request and, when it is allowed, takes its changes over.
+pub(crate) fn apply(policy: &Policy, state: &mut State, method: &str, json: Value) {
+    let Ok(request) = Request::from_json(method, json) else { return };
+    if let Ok(permit) = decide(policy, state, request) {
+        let (_, changes) = permit.into_parts();
+        // One decision at a time, so no other commit comes in between.
+        state.commit(changes).unwrap_or_default();
+    }
+}
+
+/// Values for placeholders: the request's own where it shows them, else stand-ins.
+pub(crate) struct Values {
+    pub(crate) sandbox_id: String,
+    facts: BTreeMap<String, String>,
+    /// A pod name that the policy's pattern matches.
+    name: String,
+}
+
+impl Values {
+    pub(crate) fn of(data: &PolicyData, input: &Value) -> Self {
+        let annotation = |key: &str| {
+            let value = input.get("OCI")?.get("Annotations")?.get(key)?.as_str()?;
+            Some(value.to_owned())
+        };
+        let is_id = |id: &String| id.parse::<Sha256>().is_ok();
+        let sandbox_id = annotation("io.kubernetes.cri.sandbox-id").filter(is_id);
+        let name = input.pointer("/OCI/Annotations/io.kubernetes.cri.container-name");
+        let declared =
+            data.containers.iter().find(|c| Some(c.name.as_str()) == name.and_then(Value::as_str));
+        let reads = declared.map(|container| container.read.as_slice()).unwrap_or_default();
+        let facts = reads.iter().filter(|read| is_fact(&read.kind));
+        let facts = facts.filter_map(|read| Some((read.p.clone(), found(read, input)?))).collect();
+        Self {
+            sandbox_id: sandbox_id.unwrap_or_else(|| Sha256::of("sandbox").to_string()),
+            facts,
+            name: stand_in_name(&data.name_pattern),
+        }
+    }
+
+    pub(crate) fn container(
+        &self,
+        data: &PolicyData,
+        container: &ContainerData,
+        id: &str,
+    ) -> Value {
+        self.fill(&data.request(container), &container.read, id)
+    }
+
+    pub(crate) fn fill(&self, template: &Value, reads: &[Read], id: &str) -> Value {
+        let mut text = template.to_string();
+        for read in reads {
+            let value = match (read.kind.as_str(), read.p.as_str()) {
+                ("id", "$(sandbox-id)") => self.sandbox_id.clone(),
+                ("id", _) => id.to_owned(),
+                (kind, p) => match (self.facts.get(p), kind) {
+                    (Some(fact), _) => fact.clone(),
+                    (None, "name") => self.name.clone(),
+                    (None, kind) => stand_in(kind, id),
+                },
+            };
+            let quoted = Value::from(value).to_string();
+            text = text.replace(&read.p, quoted.trim_matches('"'));
+        }
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+}
+
+fn is_fact(kind: &str) -> bool {
+    matches!(kind, "name" | "label" | "uid" | "subdomain" | "address")
+}
+
+/// A name that a controller could give: what stands before the pattern's free part, and one digit.
+fn stand_in_name(pattern: &str) -> String {
+    let fixed = pattern.trim_start_matches('^').split('[').next().unwrap_or_default();
+    format!("{}0", fixed.replace('\\', ""))
+}
+
+fn stand_in(kind: &str, id: &str) -> String {
+    match kind {
+        "file" => "0000000000000000".to_owned(),
+        "pci" => "02".to_owned(),
+        "cgroups" => format!("/{id}"),
+        "address" => "10.0.0.1".to_owned(),
+        _ => "unknown".to_owned(),
+    }
+}
+
+/// As `value` in the rules.
+fn found(read: &Read, input: &Value) -> Option<String> {
+    let text = match (read.of.as_str(), &read.at) {
+        ("Env", Value::Number(at)) => input.pointer(&format!("/OCI/Process/Env/{at}"))?,
+        ("Annotations", Value::String(at)) => input.pointer("/OCI/Annotations")?.get(at)?,
+        _ => return None,
+    };
+    let characters: Vec<char> = text.as_str()?.chars().collect();
+    let end = characters.len().checked_sub(read.tail)?;
+    Some(characters.get(read.skip..end)?.iter().collect())
+}

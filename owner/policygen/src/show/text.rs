@@ -1,0 +1,181 @@
+//! The words.
+
+use std::fmt;
+
+use crate::show::{
+    RELEASE_SOCKET, SHARED_DIR, Shown, ShownContainer, ShownEnv, ShownMount, VOLUME_DIR,
+};
+
+/// Digits of a root hash that tell layers apart for people.
+const SHORT_HASH_DIGITS: usize = 12;
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for container in &self.containers {
+            fmt::Display::fmt(container, f)?;
+        }
+        writeln!(f, "what the host may do with the pod:")?;
+        match self.logs {
+            true => writeln!(f, "  logs         the host MAY READ what the containers print")?,
+            false => writeln!(f, "  logs         the host may not read what the containers print")?,
+        }
+        self.choices(f)?;
+        writeln!(f, "files with contents from the host: {}", self.host_files.join(", "))?;
+        writeln!(f, "the host still chooses:")?;
+        self.host_chooses.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        writeln!(f, "everything else is denied")
+    }
+}
+
+impl Shown {
+    /// Execs, stdin, keys and Secrets: which containers, or that there are none.
+    fn choices(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = |has: &dyn Fn(&ShownContainer) -> bool| {
+            let names = self.containers.iter().filter(|c| has(c)).map(|c| c.name.as_str());
+            names.collect::<Vec<_>>().join(", ")
+        };
+        match named(&|container| !container.execs.is_empty()) {
+            none if none.is_empty() => writeln!(f, "  exec         no command in any container")?,
+            some => writeln!(f, "  exec         the commands listed above, in {some}")?,
+        }
+        match named(&|container| container.stdin) {
+            none if none.is_empty() => writeln!(f, "  stdin        writes to no container")?,
+            some => writeln!(f, "  stdin        MAY WRITE to {some}")?,
+        }
+        writeln!(f, "  termination  its log is the host's when it starts, and is not read back")?;
+        match named(&|container| container.release_socket) {
+            none if none.is_empty() => writeln!(f, "keys: no container may ask for keys")?,
+            some => writeln!(f, "keys: {some} may ask for keys (release socket)")?,
+        }
+        for container in &self.containers {
+            let secrets = container.env.iter().filter(|env| env.secret);
+            let names: Vec<&str> = secrets.map(|env| env.name.as_str()).collect();
+            if !names.is_empty() {
+                let (names, name) = (names.join(", "), &container.name);
+                writeln!(
+                    f,
+                    "secrets: {names} of {name}: the policy holds the values, AND THE HOST CAN READ IT"
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for ShownContainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.role.as_str() {
+            "init" => "init container",
+            "sidecar" => "sidecar",
+            _ => "container",
+        };
+        writeln!(f, "{kind} {}", self.name)?;
+        writeln!(f, "  image        {}", self.image)?;
+        self.layers(f)?;
+        writeln!(f, "  command      {}", Words(&self.command))?;
+        writeln!(f, "  in           {} as {}", self.working_dir, self.user)?;
+        self.env.iter().try_for_each(|env| writeln!(f, "  env          {env}"))?;
+        for mount in &self.mounts {
+            f.write_str("  mount        ")?;
+            fmt::Display::fmt(mount, f)?;
+            f.write_str("\n")?;
+        }
+        self.standard_mounts(f)?;
+        match self.capabilities.as_slice() {
+            [] => writeln!(f, "  capabilities none")?,
+            names => writeln!(f, "  capabilities {}", names.join(" "))?,
+        }
+        for exec in &self.execs {
+            writeln!(f, "  exec         the host may run {}", Words(exec))?;
+        }
+        let marks = [
+            (self.stdin, "  stdin        the host may write to it"),
+            (self.tty, "  terminal     the host may set its size"),
+            (self.release_socket, "  release      may ask for keys"),
+            (self.restart, "  restart      may be created again after it ended"),
+        ];
+        marks.iter().filter(|(has, _)| *has).try_for_each(|(_, line)| writeln!(f, "{line}"))
+    }
+}
+
+impl ShownContainer {
+    fn layers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return self.layers.iter().try_for_each(|l| writeln!(f, "  layer        {l}"));
+        }
+        let short = |hash: &String| hash.get(..SHORT_HASH_DIGITS).unwrap_or(hash).to_owned();
+        let short: Vec<String> = self.layers.iter().map(short).collect();
+        writeln!(
+            f,
+            "  layers       {} (root hashes, top first; -v shows them whole)",
+            short.join(" ")
+        )
+    }
+
+    fn standard_mounts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return self
+                .standard_mounts
+                .iter()
+                .try_for_each(|m| writeln!(f, "  mount        {m:#}"));
+        }
+        let names: Vec<&str> =
+            self.standard_mounts.iter().filter_map(ShownMount::standard).collect();
+        match names.is_empty() {
+            true => Ok(()),
+            false => writeln!(f, "  mount        standard files: {}", names.join(", ")),
+        }
+    }
+}
+
+impl fmt::Display for ShownEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            // Such a value could move the lines around it.
+            Some(value) if value.chars().any(char::is_control) => {
+                write!(f, "{}={value:?}", self.name)
+            }
+            Some(value) => write!(f, "{}={value}", self.name),
+            None => write!(f, "{}={} (from a Secret)", self.name, ah_permit::MASK),
+        }
+    }
+}
+
+impl fmt::Display for ShownMount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (source, destination) = (self.source.as_str(), self.destination.as_str());
+        let options = self.options.join(",");
+        if f.alternate() {
+            return write!(f, "{source} -> {destination} ({options})");
+        }
+        let has = |wanted: &str| self.options.iter().any(|option| option == wanted);
+        let access = if has("ro") { "read-only" } else { "read-write" };
+        if let Some(volume) = source.strip_prefix(VOLUME_DIR) {
+            return write!(f, "volume {volume} (guest memory) -> {destination}, {access}");
+        }
+        match source {
+            RELEASE_SOCKET => write!(f, "release socket -> {destination}"),
+            copied if copied.starts_with(SHARED_DIR) => {
+                write!(f, "file from the host -> {destination}, {access}")
+            }
+            other => write!(f, "{other} -> {destination} ({options})"),
+        }
+    }
+}
+
+/// A command line with its arguments told apart.
+pub(crate) struct Words<'a>(pub(crate) &'a [String]);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+$()".contains(c);
+        for (index, word) in self.0.iter().enumerate() {
+            let space = if index > 0 { " " } else { "" };
+            match !word.is_empty() && word.chars().all(plain) {
+                true => write!(f, "{space}{word}")?,
+                false => write!(f, "{space}{word:?}")?,
+            }
+        }
+        Ok(())
+    }
+}
