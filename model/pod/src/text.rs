@@ -20,6 +20,8 @@ pub enum HostFact {
     HostIp,
     /// `spec.nodeName`.
     NodeName,
+    /// Number of a pod: a StatefulSet's ordinal, an Indexed Job's completion index.
+    PodIndex,
 }
 
 /// One piece of a [`Text`].
@@ -75,7 +77,7 @@ impl Text {
         }
     }
 
-    fn push(&mut self, other: &Text) {
+    pub(crate) fn push(&mut self, other: &Text) {
         for part in &other.0 {
             match (self.0.last_mut(), part) {
                 (Some(Part::Literal(text)), Part::Literal(more)) => text.push_str(more),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ah_pod::{
-    Accounts, DnsPolicy, DnsSettings, FsGroup, FsGroupChange, HostAlias, HostFact, ImageFacts,
+    Accounts, DnsPolicy, DnsSettings, FsGroup, FsGroupChange, HostAlias, ImageFacts,
     Medium, Pod, PodSecurity, RestartPolicy, RunAs, Text, Volume,
 };
 use k8s_openapi::api::core::v1::{self as api, PodSpec};
@@ -56,7 +56,7 @@ impl PodTemplate {
         let annotations_path = join(workload.template_path, "metadata.annotations");
         let context = PodContext {
             spec,
-            name: pod_name(&workload),
+            name: workload.pod_name.text(),
             namespace: workload.namespace.clone(),
             labels: workload.metadata.labels.clone().unwrap_or_default(),
             annotations: annotations.clone(),
@@ -158,13 +158,6 @@ pub(crate) fn all_containers(spec: &PodSpec) -> impl Iterator<Item = (String, &a
     let init = init.map(|(index, container)| (format!("initContainers[{index}]"), container));
     let main = spec.containers.iter().enumerate();
     init.chain(main.map(|(index, container)| (format!("containers[{index}]"), container)))
-}
-
-fn pod_name(workload: &Workload) -> Text {
-    match &workload.pod_name {
-        ah_pod::PodName::Fixed(name) => name.as_str().into(),
-        ah_pod::PodName::Generated { .. } => Text::host(HostFact::PodName),
-    }
 }
 
 fn draft(workload: &Workload, context: &PodContext<'_>, path: &str) -> Result<Pod, ManifestError> {
