@@ -21,6 +21,8 @@ pub mod placeholder {
     pub const SANDBOX_NAMESPACE: &str = "$(sandbox-namespace)";
     /// The pod's UID.
     pub const POD_UID: &str = "$(pod-uid)";
+    /// The pod's number where a controller numbers its pods.
+    pub const POD_INDEX: &str = "$(pod-index)";
     /// The node's name.
     pub const NODE_NAME: &str = "$(node-name)";
     /// The pod's address.
@@ -42,11 +44,12 @@ pub mod placeholder {
     pub const RESERVED_STEMS: [&str; 3] = ["$(file-id-", "$(pci-path-", "$(cgroups-path)"];
 
     /// Every placeholder.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 13] = [
         SANDBOX_ID,
         SANDBOX_NAME,
         SANDBOX_NAMESPACE,
         POD_UID,
+        POD_INDEX,
         NODE_NAME,
         POD_IP,
         HOST_IP,
@@ -68,6 +71,8 @@ pub struct HostValues {
     pub pod_name: String,
     /// The pod's namespace; used only where the manifest does not say it.
     pub namespace: String,
+    /// The pod's number, decimal; used only where a controller numbers its pods.
+    pub pod_index: String,
     /// UUID of the pod.
     pub pod_uid: String,
     /// Name of the node.
@@ -107,6 +112,7 @@ impl HostValues {
             sandbox_id: placeholder::SANDBOX_ID.into(),
             pod_name: placeholder::SANDBOX_NAME.into(),
             namespace: placeholder::SANDBOX_NAMESPACE.into(),
+            pod_index: placeholder::POD_INDEX.into(),
             pod_uid: placeholder::POD_UID.into(),
             node_name: placeholder::NODE_NAME.into(),
             pod_ip: placeholder::POD_IP.into(),
@@ -135,17 +141,11 @@ impl HostValues {
     /// equal sandbox ids give equal requests; the caller then fills in
     /// [`pci_paths`](Self::pci_paths).
     pub fn for_user_network(pod: &Pod, sandbox_id: &str, pod_uid: &str, node_name: &str) -> Self {
-        let pod_name = match &pod.name {
-            crate::PodName::Fixed(name) => name.clone(),
-            crate::PodName::Generated { prefix } => {
-                let suffix: String = sandbox_id.chars().take(5).collect();
-                format!("{prefix}{suffix}")
-            }
-        };
         let mut values = Self {
             sandbox_id: sandbox_id.into(),
-            pod_name,
+            pod_name: pod.name.example(sandbox_id),
             namespace: pod.namespace.clone().unwrap_or_else(|| "default".into()),
+            pod_index: "0".into(),
             pod_uid: pod_uid.into(),
             node_name: node_name.into(),
             pod_ip: crate::network::GUEST_IP.into(),
@@ -179,6 +179,7 @@ impl HostValues {
             HostFact::PodName => &self.pod_name,
             HostFact::PodNamespace => &self.namespace,
             HostFact::PodUid => &self.pod_uid,
+            HostFact::PodIndex => &self.pod_index,
             HostFact::PodIp => &self.pod_ip,
             HostFact::HostIp => &self.host_ip,
             HostFact::NodeName => &self.node_name,

@@ -13,6 +13,7 @@ mod files;
 mod host;
 mod image;
 mod mounts;
+mod name;
 mod network;
 mod order;
 mod pod;
@@ -26,11 +27,12 @@ pub mod users;
 
 pub use host::{DnsFacts, HostValues, placeholder};
 pub use image::{Accounts, GroupEntry, ImageFacts, Layer, PasswdEntry};
+pub use name::{NamePiece, PodName};
 pub use order::{Step, steps};
 pub use pod::{
     Container, ContainerSecurity, DnsPolicy, DnsSettings, EnvVar, FsGroup, FsGroupChange,
-    HostAlias, Logs, Medium, Pod, PodName, PodSecurity, Port, Protocol, RestartPolicy, Role, RunAs,
-    Seccomp, Volume, VolumeMount,
+    HostAlias, Logs, Medium, Pod, PodSecurity, Port, Protocol, RestartPolicy, Role, RunAs, Seccomp,
+    Volume, VolumeMount,
 };
 pub use requests::RequestError;
 pub use resources::{Qos, Resources};

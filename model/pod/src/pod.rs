@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostFact, HostValues, ImageFacts, Resources, Text};
+use crate::{HostFact, HostValues, ImageFacts, PodName, Resources, Text};
 
 /// A pod. Field names follow the Kubernetes API where it has the field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,19 +36,6 @@ pub struct Pod {
     pub termination_grace_seconds: u64,
     /// Whether the host may read what the containers print.
     pub logs: Logs,
-}
-
-/// Who names the pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PodName {
-    /// `metadata.name` of a Pod.
-    Fixed(String),
-    /// The controller of this name appends what it likes, of lower-case letters, digits and `-`.
-    Generated {
-        /// What every name starts with, `-` included.
-        prefix: String,
-    },
 }
 
 /// `spec.hostAliases[*]`.
@@ -308,12 +295,9 @@ pub enum Protocol {
 }
 
 impl Pod {
-    /// The pod's name as a text: fixed, or the host's to say.
+    /// The pod's name as a text: fixed, or with the host's part at its place.
     pub fn name(&self) -> Text {
-        match &self.name {
-            PodName::Fixed(name) => name.as_str().into(),
-            PodName::Generated { .. } => Text::host(HostFact::PodName),
-        }
+        self.name.text()
     }
 
     /// The pod's namespace as a text.
@@ -325,12 +309,20 @@ impl Pod {
     }
 
     /// The pod's host name: `spec.hostname`, else its name cut to 63 characters as the kubelet does.
+    /// A controller that numbers its pods sets it: for a StatefulSet to the pod's name, for an
+    /// Indexed Job to the Job's name and the index.
     pub fn hostname(&self, host: &HostValues) -> String {
-        if let Some(hostname) = &self.hostname {
-            return hostname.clone();
+        match (&self.name, &self.hostname) {
+            (PodName::Ordinal { .. }, _) => self.name().render(host),
+            (PodName::Indexed { job, .. }, _) => {
+                format!("{job}-{}", host.fact(HostFact::PodIndex))
+            }
+            (_, Some(hostname)) => hostname.clone(),
+            (_, None) => {
+                let name: String = self.name().render(host).chars().take(63).collect();
+                name.trim_end_matches(['-', '.']).to_owned()
+            }
         }
-        let name: String = self.name().render(host).chars().take(63).collect();
-        name.trim_end_matches(['-', '.']).to_owned()
     }
 
     /// The container of this name and its index.

@@ -20,6 +20,8 @@ pub enum HostFact {
     HostIp,
     /// `spec.nodeName`.
     NodeName,
+    /// Number of a pod: a StatefulSet's ordinal, an Indexed Job's completion index.
+    PodIndex,
 }
 
 /// One piece of a [`Text`].
@@ -90,7 +92,7 @@ impl Text {
         }
     }
 
-    fn push(&mut self, other: &Text) {
+    pub(crate) fn push(&mut self, other: &Text) {
         self.secret |= other.secret;
         for part in &other.parts {
             match (self.parts.last_mut(), part) {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use crate::error::{ManifestError, Place, Problem};
-use crate::kinds::join;
 use crate::manifest::Manifest;
 use crate::template::PodTemplate;
-use crate::yaml::{self, Node, NodeKind, Style};
+use crate::yaml::{self, Node, NodeKind, Step, Style, steps};
+
+mod place;
 
 /// What to change in a manifest's text.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +51,10 @@ impl Manifest {
     /// # Errors
     /// [`Problem::Edit`] when the layout does not let the change be made so.
     pub fn edited(&self, edits: &Edits) -> Result<String, ManifestError> {
+        self.edit(edits).map_err(|error| self.in_file(error))
+    }
+
+    fn edit(&self, edits: &Edits) -> Result<String, ManifestError> {
         let mut changes = Vec::new();
         let mut expected = self.values();
         for (index, pod) in self.pods().iter().enumerate() {
@@ -95,9 +100,11 @@ fn expect(
         return Some(());
     }
     let mut at = document;
-    for step in join(pod.template_path(), "metadata.annotations").split('.') {
-        let map = at.as_object_mut()?;
-        at = map.entry(step).or_insert(Value::Null);
+    for step in steps(pod.annotations_path()?) {
+        at = match step {
+            Step::Key(key) => at.as_object_mut()?.entry(key).or_insert(Value::Null),
+            Step::Index(index) => at.get_mut(index)?,
+        };
         if at.is_null() {
             *at = Value::Object(Map::new());
         }
@@ -142,27 +149,13 @@ fn change_annotations(
     if annotations.is_empty() {
         return Some(());
     }
-    let template = match pod.template_path() {
-        "" => document,
-        path => document.nearest(path),
-    };
-    let Some((metadata_key, metadata)) = template.entry("metadata") else {
-        let lines = nested("annotations", annotations);
-        return insert(text, None, template, "metadata", &lines, changes);
-    };
-    let Some((key, present)) = metadata.entry("annotations") else {
-        return insert(
-            text,
-            Some(metadata_key),
-            metadata,
-            "annotations",
-            &flat(annotations),
-            changes,
-        );
-    };
+    let (key, node, lacking) = document.descend(pod.annotations_path()?)?;
+    if !lacking.is_empty() {
+        return place::insert(text, key, node, &place::nested(&lacking, annotations), changes);
+    }
     let mut new = BTreeMap::new();
     for (name, value) in annotations {
-        match present.get(name) {
+        match node.get(name) {
             Some(node) => changes.push(Change {
                 start: node.range.start,
                 end: node.range.end,
@@ -173,116 +166,7 @@ fn change_annotations(
             }
         }
     }
-    insert_entries(text, key, present, &flat(&new), changes)
-}
-
-/// Lines of a block mapping, each with its depth below the place where they are put.
-type Lines = Vec<(usize, String)>;
-
-fn flat(annotations: &BTreeMap<String, String>) -> Lines {
-    annotations.iter().map(|(key, value)| (0, format!("{key}: {}", quoted(value)))).collect()
-}
-
-fn nested(key: &str, annotations: &BTreeMap<String, String>) -> Lines {
-    let inner = flat(annotations).into_iter().map(|(depth, line)| (depth + 1, line));
-    std::iter::once((0, format!("{key}:"))).chain(inner).collect()
-}
-
-/// Puts `key:` with `lines` below it into the mapping `parent`.
-fn insert(
-    text: &str,
-    parent_key: Option<&Node>,
-    parent: &Node,
-    key: &str,
-    lines: &Lines,
-    changes: &mut Vec<Change>,
-) -> Option<()> {
-    let inner = lines.iter().map(|(depth, line)| (depth + 1, line.clone()));
-    let lines: Lines = std::iter::once((0, format!("{key}:"))).chain(inner).collect();
-    match (parent_key, &parent.kind) {
-        (Some(parent_key), _) => insert_entries(text, parent_key, parent, &lines, changes),
-        (None, NodeKind::Mapping { entries, flow: false }) if !entries.is_empty() => {
-            insert_before_first(entries, &lines, changes)
-        }
-        _ => None,
-    }
-}
-
-/// Puts `lines` into the mapping `value` of `key`.
-fn insert_entries(
-    text: &str,
-    key: &Node,
-    value: &Node,
-    lines: &Lines,
-    changes: &mut Vec<Change>,
-) -> Option<()> {
-    if lines.is_empty() {
-        return Some(());
-    }
-    match &value.kind {
-        NodeKind::Mapping { entries, flow: false } => insert_before_first(entries, lines, changes),
-        NodeKind::Mapping { entries, flow: true } => {
-            let comma = if entries.is_empty() { "" } else { ", " };
-            let start = value.range.start.checked_add(1)?;
-            changes.push(Change { start, end: start, text: flow(lines)? + comma });
-            Some(())
-        }
-        // `key:` with nothing, or with a null written out
-        NodeKind::Scalar { value: Value::Null, .. } if value.range.is_empty() => {
-            let end =
-                text.get(key.range.end..)?.find('\n').map_or(text.len(), |at| key.range.end + at);
-            let mut added = String::new();
-            for (depth, line) in lines {
-                added += &format!("\n{}{line}", " ".repeat(key.column + 2 + 2 * depth));
-            }
-            changes.push(Change { start: end, end, text: added });
-            Some(())
-        }
-        NodeKind::Scalar { value: Value::Null, .. } => {
-            let text = format!("{{{}}}", flow(lines)?);
-            changes.push(Change { start: value.range.start, end: value.range.end, text });
-            Some(())
-        }
-        _ => None,
-    }
-}
-
-fn insert_before_first(
-    entries: &[(Node, Node)],
-    lines: &Lines,
-    changes: &mut Vec<Change>,
-) -> Option<()> {
-    let (first, _) = entries.first()?;
-    let mut text = String::new();
-    for (index, (depth, line)) in lines.iter().enumerate() {
-        let indent = if index == 0 { 0 } else { first.column + 2 * depth };
-        text += &format!("{}{line}\n", " ".repeat(indent));
-    }
-    text += &" ".repeat(first.column);
-    changes.push(Change { start: first.range.start, end: first.range.start, text });
-    Some(())
-}
-
-/// The lines as entries of a flow mapping.
-fn flow(lines: &Lines) -> Option<String> {
-    let mut text = String::new();
-    let mut open = 0;
-    let mut just_opened = true;
-    for (index, (depth, line)) in lines.iter().enumerate() {
-        if *depth != open {
-            return None;
-        }
-        if !just_opened {
-            text += ", ";
-        }
-        text += line;
-        just_opened = lines.get(index + 1).is_some_and(|(next, _)| next > depth);
-        if just_opened {
-            text += " {";
-            open += 1;
-        }
-    }
-    Some(text + &"}".repeat(open))
+    place::insert(text, key, node, &place::nested(&[], &new), changes)
 }
 
 /// A JSON text is a YAML double-quoted scalar.

@@ -160,10 +160,11 @@ fn from_field(
     let found = field.field_path.as_str();
     let keyed = |prefix: &str| found.strip_prefix(prefix).and_then(|rest| rest.strip_suffix("']"));
     if let Some(key) = keyed("metadata.labels['") {
-        return labelled(context.labels.get(key), path, &format!("label {key:?}"));
+        return labelled(context, context.labels.get(key), path, &format!("label {key:?}"), key);
     }
     if let Some(key) = keyed("metadata.annotations['") {
-        return labelled(context.annotations.get(key), path, &format!("annotation {key:?}"));
+        let what = format!("annotation {key:?}");
+        return labelled(context, context.annotations.get(key), path, &what, key);
     }
     let account = [&context.spec.service_account_name, &context.spec.service_account];
     let account = account.into_iter().flatten().find(|name| !name.is_empty());
@@ -186,11 +187,18 @@ const FIELD_PATHS: &str = "metadata.name, metadata.namespace, metadata.uid, meta
      metadata.annotations['KEY'], spec.nodeName, spec.serviceAccountName, status.podIP, \
      status.podIPs, status.hostIP or status.hostIPs";
 
-/// A label that the manifest lacks could only come from the cluster.
-fn labelled(found: Option<&String>, path: &str, what: &str) -> Result<Text, ManifestError> {
-    match found {
-        Some(value) => Ok(value.as_str().into()),
-        None => Err(fail(path, Problem::NotInFile { what: what.into() })),
+/// What the controller adds counts first; a label that both lack could only come from the cluster.
+fn labelled(
+    context: &PodContext<'_>,
+    found: Option<&String>,
+    path: &str,
+    what: &str,
+    key: &str,
+) -> Result<Text, ManifestError> {
+    match (context.added.get(key), found) {
+        (Some(added), _) => Ok(added.clone()),
+        (None, Some(value)) => Ok(value.as_str().into()),
+        (None, None) => Err(fail(path, Problem::NotInFile { what: what.into() })),
     }
 }
 

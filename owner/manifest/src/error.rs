@@ -71,7 +71,7 @@ pub enum Problem {
         /// What is expected.
         expected: String,
     },
-    /// Another object that is named but not in the same file.
+    /// Another object that is named but not given.
     #[error("{what} is not in the file")]
     NotInFile {
         /// The object or key.
@@ -84,6 +84,26 @@ pub enum Problem {
         found: String,
         /// Kinds that are.
         expected: String,
+    },
+    /// Something like a pod in an object of a kind of which nothing is known.
+    #[error("this looks like a pod, and kind {kind:?} has no rule that says what becomes of it")]
+    PodInUnknownKind {
+        /// `apiVersion/kind`.
+        kind: String,
+    },
+    /// A pod that is not run as it stands here, by the rule for its kind.
+    #[error("no policy can be made of this alone: {why}")]
+    Shape {
+        /// What the kind's controller makes of it.
+        why: String,
+        /// What to do instead.
+        hint: String,
+    },
+    /// Two objects of one name, or two defaults for one thing, with different contents.
+    #[error("{what} is given twice, with different contents")]
+    Twice {
+        /// The object or setting.
+        what: String,
     },
     /// The number of pods in the file is not the one expected.
     #[error("file has {found} pods, expected {expected}")]
@@ -103,7 +123,7 @@ pub enum Problem {
     #[error(transparent)]
     Request(#[from] ah_pod::RequestError),
     /// An edited text does not mean what was meant.
-    #[error("edit would change more than the images and the annotation")]
+    #[error("edit would change more than the images and the annotation, or has no place")]
     Edit,
 }
 
@@ -141,7 +161,7 @@ pub enum YamlProblem {
 
 impl ManifestError {
     /// What to do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         Some(match &self.problem {
             Problem::UnknownField => "compare the spelling with `kubectl explain`",
             Problem::Yaml(YamlProblem::Ambiguous(_)) => {
@@ -150,7 +170,17 @@ impl ManifestError {
             Problem::Refused { .. } | Problem::RefusedValue { .. } => {
                 "docs/kubernetes-fields.md says what each field may be"
             }
-            Problem::NotInFile { .. } => "add the object to the same file, after a line `---`",
+            Problem::NotInFile { .. } => {
+                "add the object to the same file, after a line `---`, or give its file too"
+            }
+            Problem::PodInUnknownKind { .. } => {
+                "give a rule for the kind (docs/kinds.md), or allow pods without a policy"
+            }
+            Problem::Shape { hint, .. } => hint,
+            Problem::Twice { .. } => "keep the one that the cluster has",
+            Problem::Edit => {
+                "write metadata, annotations and image as plain lines, without anchors shared with other places"
+            }
             Problem::Request(ah_pod::RequestError::User { .. }) => {
                 "say the identity in securityContext: runAsUser, runAsGroup"
             }

@@ -1,276 +1,146 @@
 //! Kinds of objects: which embed a pod, which are read for it, which pass through untouched.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::Resource;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, PodSpec, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, LimitRange, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use ah_pod::PodName;
+use crate::error::Problem;
+use crate::options::{ReadOptions, UnknownPods};
+use crate::strict::{Failure, at, join, strict};
+use crate::workload::Workload;
 
-use crate::error::{ManifestError, Place, Problem, YamlProblem};
+mod builtin;
+mod controllers;
+mod page;
 
-/// What one document is.
+pub(crate) use builtin::KINDS;
+pub use page::page;
+
+/// What an object is.
 pub(crate) enum Object {
-    /// It embeds a pod.
-    Workload(Box<Workload>),
+    /// It embeds pods; none where its kind's rule finds none in it.
+    Workloads(Vec<Workload>),
     /// Values for environment variables.
     ConfigMap(Box<ConfigMap>),
     /// Values for environment variables.
     Secret(Box<Secret>),
+    /// Resources of containers that do not say them.
+    LimitRange(Box<LimitRange>),
+    /// Settings of pods that do not say them.
+    ServiceAccount(Box<ServiceAccount>),
     /// Nothing of it reaches the guest.
     Other,
 }
 
-/// A pod embedded in an object.
-pub(crate) struct Workload {
-    /// `apiVersion/kind`.
-    pub(crate) kind: &'static str,
-    /// `metadata.name` of the object.
-    pub(crate) object_name: String,
-    /// `metadata.namespace` of the object.
-    pub(crate) namespace: Option<String>,
-    /// Path of the pod template in the object; empty where the object is the pod.
-    pub(crate) template_path: &'static str,
-    /// What its pods are called.
-    pub(crate) pod_name: PodName,
-    /// Metadata of the pods.
-    pub(crate) metadata: ObjectMeta,
-    /// Their spec.
-    pub(crate) spec: PodSpec,
-    /// Whether only `restartPolicy: Always` is allowed.
-    pub(crate) always_restarts: bool,
-}
-
-/// A kind that embeds a pod. The next kinds are rows here.
-struct WorkloadKind {
-    api_version: &'static str,
-    kind: &'static str,
-    template_path: &'static str,
-    read: fn(&Value) -> Result<Parts, Failure>,
-    pod_name: fn(&ObjectMeta) -> Option<PodName>,
-    always_restarts: bool,
-}
-
-/// Metadata of the object, metadata of its pods, spec of its pods.
-type Parts = (ObjectMeta, Option<ObjectMeta>, Option<PodSpec>);
-
-/// A path inside the object and what is wrong there.
-type Failure = (String, Problem);
-
-const WORKLOADS: [WorkloadKind; 2] = [
-    WorkloadKind {
-        api_version: Pod::API_VERSION,
-        kind: Pod::KIND,
-        template_path: "",
-        read: |value| {
-            let pod: Pod = strict(value)?;
-            Ok((pod.metadata.clone(), Some(pod.metadata), pod.spec))
-        },
-        pod_name: |metadata| match (&metadata.name, &metadata.generate_name) {
-            (Some(name), _) => Some(PodName::Fixed(name.clone())),
-            (None, Some(prefix)) => Some(PodName::Generated { prefix: prefix.clone() }),
-            (None, None) => None,
-        },
-        always_restarts: false,
-    },
-    WorkloadKind {
-        api_version: Deployment::API_VERSION,
-        kind: Deployment::KIND,
-        template_path: "spec.template",
-        read: |value| {
-            let deployment: Deployment = strict(value)?;
-            let template = deployment.spec.map(|spec| spec.template).unwrap_or_default();
-            Ok((deployment.metadata, template.metadata, template.spec))
-        },
-        pod_name: generated_by_controller,
-        always_restarts: true,
-    },
+/// Kinds of `v1` that are not read: the group is closed, so another name in it is a mistake.
+const OTHER_CORE: [&str; 10] = [
+    "Binding",
+    "ComponentStatus",
+    "Endpoints",
+    "Event",
+    "Namespace",
+    "Node",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "ResourceQuota",
+    "Service",
 ];
 
-/// Kinds of which nothing reaches the guest: they embed no pod.
-const PASS_THROUGH: [(&str, &str); 22] = [
-    ("v1", "Namespace"),
-    ("v1", "Service"),
-    ("v1", "ServiceAccount"),
-    ("v1", "PersistentVolume"),
-    ("v1", "PersistentVolumeClaim"),
-    ("v1", "LimitRange"),
-    ("v1", "ResourceQuota"),
-    ("v1", "Endpoints"),
-    ("autoscaling/v1", "HorizontalPodAutoscaler"),
-    ("autoscaling/v2", "HorizontalPodAutoscaler"),
-    ("networking.k8s.io/v1", "Ingress"),
-    ("networking.k8s.io/v1", "IngressClass"),
-    ("networking.k8s.io/v1", "NetworkPolicy"),
-    ("node.k8s.io/v1", "RuntimeClass"),
-    ("policy/v1", "PodDisruptionBudget"),
-    ("rbac.authorization.k8s.io/v1", "ClusterRole"),
-    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
-    ("rbac.authorization.k8s.io/v1", "Role"),
-    ("rbac.authorization.k8s.io/v1", "RoleBinding"),
-    ("scheduling.k8s.io/v1", "PriorityClass"),
-    ("storage.k8s.io/v1", "StorageClass"),
-    ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
-];
+/// Kinds that are read for the pods of others.
+const READ: [&str; 4] = ["ConfigMap", "LimitRange", "Secret", "ServiceAccount"];
 
-/// Reads one document as what its kind says.
-pub(crate) fn object(value: &Value) -> Result<Object, ManifestError> {
-    let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
+/// Whether a kind has a reading of its own, so that no rule may give it another.
+pub(crate) fn is_builtin(api_version: &str, kind: &str) -> bool {
+    api_version == "v1"
+        || KINDS.iter().any(|known| (known.api_version, known.kind) == (api_version, kind))
+}
+
+/// Reads an object.
+pub(crate) fn object(value: &Value, options: &ReadOptions) -> Result<Object, Failure> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let fail =
-        |(path, problem): Failure| ManifestError::new(Place { path, ..Place::default() }, problem);
-    for workload in &WORKLOADS {
-        if (workload.api_version, workload.kind) == (api_version, kind) {
-            return read_workload(workload, value)
-                .map(|workload| Object::Workload(Box::new(workload)))
-                .map_err(fail);
-        }
+    if api_version.is_empty() || kind.is_empty() {
+        return Err(("kind".into(), unknown_kind(api_version, kind)));
+    }
+    if let Some(known) =
+        KINDS.iter().find(|known| (known.api_version, known.kind) == (api_version, kind))
+    {
+        return known.read(&judged(value)).map(|workload| Object::Workloads(vec![workload]));
     }
     match (api_version, kind) {
-        ("v1", "ConfigMap") => {
-            strict(value).map(|map| Object::ConfigMap(Box::new(map))).map_err(fail)
+        ("v1", "ConfigMap") => boxed(value).map(Object::ConfigMap),
+        ("v1", "Secret") => boxed(value).map(Object::Secret),
+        ("v1", "LimitRange") => boxed(value).map(Object::LimitRange),
+        ("v1", "ServiceAccount") => boxed(value).map(Object::ServiceAccount),
+        ("v1", other) if !OTHER_CORE.contains(&other) => {
+            Err(("kind".into(), unknown_kind(api_version, kind)))
         }
-        ("v1", "Secret") => strict(value).map(|map| Object::Secret(Box::new(map))).map_err(fail),
-        other if PASS_THROUGH.contains(&other) => Ok(Object::Other),
-        _ => Err(fail(("kind".into(), unknown_kind(api_version, kind)))),
+        _ => other(value, options, &format!("{api_version}/{kind}")),
+    }
+}
+
+/// A kind that is not Kubernetes' own: read by a rule, or without pods.
+fn other(value: &Value, options: &ReadOptions, kind: &str) -> Result<Object, Failure> {
+    let found = options.rules.apply(value, options.incomplete)?;
+    if options.unknown_pods == UnknownPods::Refuse {
+        let read: Vec<&str> = found.iter().flatten().map(|pod| pod.spec_path.as_str()).collect();
+        if let Some(path) = pod_shape(value, "", &read) {
+            return Err((path, Problem::PodInUnknownKind { kind: kind.into() }));
+        }
+    }
+    Ok(found.map_or(Object::Other, Object::Workloads))
+}
+
+/// The path of something that looks like a pod: a list of containers of which one has an image.
+fn pod_shape(value: &Value, path: &str, read: &[&str]) -> Option<String> {
+    match value {
+        Value::Object(_) if !path.is_empty() && read.contains(&path) => None,
+        Value::Object(map) => {
+            for key in ["containers", "initContainers", "ephemeralContainers"] {
+                let items = map.get(key).and_then(Value::as_array);
+                if items.into_iter().flatten().any(|item| item.get("image").is_some()) {
+                    return Some(join(path, key));
+                }
+            }
+            map.iter().find_map(|(key, value)| pod_shape(value, &join(path, key), read))
+        }
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| pod_shape(item, &format!("{path}[{index}]"), read)),
+        _ => None,
     }
 }
 
 fn unknown_kind(api_version: &str, kind: &str) -> Problem {
-    let expected: Vec<_> = WORKLOADS.iter().map(|known| known.kind).collect();
+    let expected: Vec<_> = KINDS.iter().map(|known| known.kind).chain(READ).collect();
     Problem::Kind {
         found: format!("{api_version}/{kind}"),
-        expected: format!("{}, ConfigMap, Secret or a kind without pods", expected.join(", ")),
+        expected: format!("{}, List or a kind without pods", expected.join(", ")),
     }
 }
 
-fn read_workload(kind: &WorkloadKind, value: &Value) -> Result<Workload, Failure> {
-    let (object, metadata, spec) = (kind.read)(value)?;
-    let missing = |path: &str, expected: &str| {
-        (path.to_owned(), Problem::Missing { expected: expected.into() })
-    };
-    let spec_path = join(kind.template_path, "spec");
-    let spec = spec.ok_or_else(|| missing(&spec_path, "a pod's spec"))?;
-    let pod_name = (kind.pod_name)(&object).ok_or_else(|| missing("metadata.name", "a name"))?;
-    Ok(Workload {
-        kind: kind.kind,
-        object_name: object.name.or(object.generate_name).unwrap_or_default(),
-        namespace: object.namespace,
-        template_path: kind.template_path,
-        pod_name,
-        metadata: metadata.unwrap_or_default(),
-        spec,
-        always_restarts: kind.always_restarts,
-    })
+fn boxed<T: serde::de::DeserializeOwned>(value: &Value) -> Result<Box<T>, Failure> {
+    strict(&judged(value)).map(Box::new)
 }
 
-fn generated_by_controller(metadata: &ObjectMeta) -> Option<PodName> {
-    let name = metadata.name.as_ref()?;
-    Some(PodName::Generated { prefix: format!("{name}-") })
-}
-
-/// Joins two paths, of which the first may be empty.
-pub(crate) fn join(path: &str, field: &str) -> String {
-    match path.is_empty() {
-        true => field.into(),
-        false => format!("{path}.{field}"),
-    }
-}
-
-/// Deserialises and refuses whatever the type does not know.
-fn strict<T: DeserializeOwned>(value: &Value) -> Result<T, Failure> {
-    let mut unknown = None;
-    let read: Result<T, serde_json::Error> = serde_ignored::deserialize(value.clone(), |path| {
-        unknown.get_or_insert_with(|| dotted(&path));
-    });
-    match (unknown, read) {
-        (Some(path), _) => Err((path, Problem::UnknownField)),
-        (None, Ok(value)) => Ok(value),
-        (None, Err(error)) => {
-            let path = type_error_path::<T>(value).unwrap_or_default();
-            Err((path, Problem::Type { detail: error.to_string() }))
+/// The object without what the cluster reports about it (`kubectl get -o yaml`): nothing of it
+/// reaches the guest, and newer clusters report more than this version of the API knows.
+fn judged(value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Value::Object(fields) = &mut value {
+        fields.remove("status");
+        if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
+            metadata.remove("managedFields");
         }
     }
+    value
 }
 
-/// The path in Kubernetes' form: `a.b[0].c`.
-fn dotted(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
-        Path::Map { parent, key } => join(&dotted(parent), key),
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => dotted(parent),
-    }
-}
-
-/// The deepest field without which the object would be readable: where the type error is.
-fn type_error_path<T: DeserializeOwned>(value: &Value) -> Option<String> {
-    let mut path = String::new();
-    let mut pointer = String::new();
-    loop {
-        let children: Vec<(String, String, String)> = match value.pointer(&pointer)? {
-            Value::Object(map) => map
-                .keys()
-                .map(|key| {
-                    (key.clone(), key.replace('~', "~0").replace('/', "~1"), join(&path, key))
-                })
-                .collect(),
-            Value::Array(items) => (0..items.len())
-                .map(|index| (index.to_string(), index.to_string(), format!("{path}[{index}]")))
-                .collect(),
-            _ => return Some(path),
-        };
-        let culprit = children.into_iter().find(|(key, ..)| {
-            let mut copy = value.clone();
-            remove(&mut copy, &pointer, key) && serde_json::from_value::<T>(copy).is_ok()
-        });
-        let Some((_, escaped, child)) = culprit else { return Some(path) };
-        pointer = format!("{pointer}/{escaped}");
-        path = child;
-    }
-}
-
-fn remove(value: &mut Value, pointer: &str, key: &str) -> bool {
-    match value.pointer_mut(pointer) {
-        Some(Value::Object(map)) => map.remove(key).is_some(),
-        Some(Value::Array(items)) => match key.parse() {
-            Ok(index) if index < items.len() => {
-                items.remove(index);
-                true
-            }
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
-/// The values of a ConfigMap.
-pub(crate) fn config_map_values(map: &ConfigMap) -> BTreeMap<String, String> {
-    map.data.clone().unwrap_or_default()
-}
-
-/// The values of a Secret, `stringData` over `data`; `None` for one that is not text.
-pub(crate) fn secret_values(secret: &Secret) -> BTreeMap<String, Option<String>> {
-    let bytes = secret.data.iter().flatten();
-    let decoded = bytes.map(|(key, value)| (key.clone(), String::from_utf8(value.0.clone()).ok()));
-    let plain = secret.string_data.iter().flatten();
-    decoded.chain(plain.map(|(key, value)| (key.clone(), Some(value.clone())))).collect()
-}
-
-/// Refuses a document that is not a mapping.
-pub(crate) fn require_mapping(value: &Value) -> Result<(), ManifestError> {
-    match value.is_object() {
-        true => Ok(()),
-        false => {
-            let problem = YamlProblem::Syntax("document is not a mapping".into());
-            Err(ManifestError::new(Place::default(), problem))
-        }
-    }
+/// `metadata` at a path, strictly; nothing there is empty metadata.
+pub(crate) fn metadata(value: &Value, path: &str) -> Result<ObjectMeta, Failure> {
+    let found = at(value, path).cloned().unwrap_or(Value::Null);
+    let metadata: Option<ObjectMeta> =
+        strict(&found).map_err(|(inner, problem)| (join(path, &inner), problem))?;
+    Ok(metadata.unwrap_or_default())
 }

@@ -1,13 +1,15 @@
 //! Kubernetes objects read strictly: an unknown field is an error with its path.
 //!
-//! [`read`] takes the YAML of a manifest; [`Manifest::pods`] are the pods in it, each from a Pod or
-//! a controller; [`PodTemplate::to_pod`] joins one with the facts of its images;
-//! [`Manifest::edited`] gives the owner's text back with tags pinned and annotations added,
-//! comments and order kept. Nothing in a manifest is ignored in silence: [`fields`] says what
+//! [`read`] takes the YAML of a manifest, [`read_set`] several that serve one another;
+//! [`Manifest::pods`] are the pods in it, each from a Pod, a controller, an item of a list, or an
+//! object of another kind by a rule ([`Rules`]); [`PodTemplate::to_pod`] joins one with the facts of
+//! its images; [`Manifest::edited`] gives the owner's text back with tags pinned and annotations
+//! added, comments and order kept. Nothing in a manifest is ignored in silence: [`fields`] says what
 //! becomes of each field, and refuses what it does not know.
 #![forbid(unsafe_code)]
 
 mod annotations;
+mod checks;
 mod containers;
 mod edit;
 mod env;
@@ -16,16 +18,28 @@ pub mod fields;
 mod identity;
 mod kinds;
 mod manifest;
+mod objects;
+mod options;
 mod quantity;
+mod rules;
 mod scalar;
 mod schema;
+mod settings;
+mod source;
+mod sources;
+mod strict;
 mod template;
+mod workload;
 mod yaml;
 
 pub use annotations::{EXEC_ANNOTATION, LOGS_ANNOTATION, RELEASE_SOCKET_ANNOTATION};
 pub use edit::Edits;
 pub use error::{ManifestError, Place, Problem, YamlProblem};
-pub use manifest::{Manifest, read, read_file};
+pub use kinds::page as kinds_page;
+pub use manifest::{Manifest, ManifestSet, read, read_file, read_set};
+pub use options::{Incomplete, ReadOptions, UnknownPods};
+pub use rules::Rules;
+pub use source::{LoadError, NamedText, load};
 pub use template::PodTemplate;
 pub use yaml::MAX_TEXT_BYTES;
 

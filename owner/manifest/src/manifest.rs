@@ -1,4 +1,4 @@
-//! A whole file: its documents, its pods, its images.
+//! A whole file, or several that are read together: documents, pods, images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,13 @@ use serde_json::Value;
 
 use crate::error::{ManifestError, Place, Problem};
 use crate::kinds::{self, Object};
+use crate::objects::{Located, locate, objects};
+use crate::options::ReadOptions;
+use crate::source::NamedText;
+pub(crate) use crate::sources::Sources;
+use crate::strict::below;
 use crate::template::PodTemplate;
+use crate::workload::Workload;
 use crate::yaml::{self, Node};
 
 /// A manifest that was read whole: every field known, every pod understood.
@@ -20,47 +26,18 @@ pub struct Manifest {
     pods: Vec<PodTemplate>,
 }
 
-/// ConfigMaps and Secrets of the file, by namespace and name.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Sources {
-    pub(crate) config_maps: BTreeMap<(Option<String>, String), BTreeMap<String, String>>,
-    pub(crate) secrets: BTreeMap<(Option<String>, String), BTreeMap<String, Option<String>>>,
+/// Manifests that were read together: what one declares serves the pods of the others.
+#[derive(Debug, Clone)]
+pub struct ManifestSet {
+    files: Vec<Manifest>,
 }
 
-/// Reads a manifest.
+/// Reads a manifest with the shipped rules.
 ///
 /// # Errors
 /// The first thing that is wrong, with document, line and path.
 pub fn read(text: &str) -> Result<Manifest, ManifestError> {
-    let documents = yaml::parse(text)?;
-    let mut sources = Sources::default();
-    let mut workloads = Vec::new();
-    for (number, node) in (1..).zip(&documents) {
-        let value = node.to_json();
-        let object = kinds::require_mapping(&value)
-            .and_then(|()| kinds::object(&value))
-            .map_err(|error| locate(error, number, node))?;
-        match object {
-            Object::Workload(workload) => workloads.push((number, node, value, workload)),
-            Object::ConfigMap(map) => {
-                let key = (map.metadata.namespace.clone(), name(map.metadata.name.as_deref()));
-                sources.config_maps.insert(key, kinds::config_map_values(&map));
-            }
-            Object::Secret(secret) => {
-                let key =
-                    (secret.metadata.namespace.clone(), name(secret.metadata.name.as_deref()));
-                sources.secrets.insert(key, kinds::secret_values(&secret));
-            }
-            Object::Other => {}
-        }
-    }
-    let mut pods = Vec::new();
-    for (number, node, value, workload) in workloads {
-        let pod = PodTemplate::new(number, &value, *workload, &sources)
-            .map_err(|error| locate(error, number, node))?;
-        pods.push(pod);
-    }
-    Ok(Manifest { text: text.into(), file: None, documents, pods })
+    one(None, text)
 }
 
 /// Reads a manifest of which errors shall name the file.
@@ -68,10 +45,95 @@ pub fn read(text: &str) -> Result<Manifest, ManifestError> {
 /// # Errors
 /// As [`read`].
 pub fn read_file(file: &Path, text: &str) -> Result<Manifest, ManifestError> {
-    let name = file.display().to_string();
-    match read(text) {
-        Ok(manifest) => Ok(Manifest { file: Some(name), ..manifest }),
-        Err(error) => Err(error.in_file(&name)),
+    one(Some(file.display().to_string()), text)
+}
+
+/// Reads texts together, in the order of their names whatever order they come in.
+///
+/// # Errors
+/// As [`read`], with the file's name.
+pub fn read_set(
+    mut texts: Vec<NamedText>,
+    options: &ReadOptions,
+) -> Result<ManifestSet, ManifestError> {
+    texts.sort();
+    let files = texts.into_iter().map(|text| parse(Some(text.name), text.text));
+    let mut files = files.collect::<Result<Vec<_>, _>>()?;
+    fill(&mut files, options)?;
+    Ok(ManifestSet { files })
+}
+
+fn one(file: Option<String>, text: &str) -> Result<Manifest, ManifestError> {
+    let mut files = [parse(file, text.into())?];
+    fill(&mut files, &ReadOptions::default())?;
+    let [manifest] = files;
+    Ok(manifest)
+}
+
+fn parse(file: Option<String>, text: String) -> Result<Manifest, ManifestError> {
+    match yaml::parse(&text) {
+        Ok(documents) => Ok(Manifest { text, file, documents, pods: Vec::new() }),
+        Err(error) => Err(match file {
+            Some(file) => error.in_file(&file),
+            None => error,
+        }),
+    }
+}
+
+/// First what pods take values from, of all files, then the pods.
+fn fill(files: &mut [Manifest], options: &ReadOptions) -> Result<(), ManifestError> {
+    let mut sources = Sources::default();
+    let mut found = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        for object in objects(&file.documents).map_err(|error| file.in_file(error))? {
+            let workloads = sort(&object, options, &mut sources)
+                .map_err(|error| file.located(error, object.document))?;
+            let place = |workload| (index, object.document, object.path.clone(), workload);
+            found.extend(workloads.into_iter().map(place));
+        }
+    }
+    for (index, document, path, mut workload) in found {
+        let Some(file) = files.get_mut(index) else { continue };
+        sources.complete(&mut workload);
+        let pod = PodTemplate::new(document, &path, workload, &sources)
+            .map_err(|error| file.located(error, document))?;
+        file.pods.push(pod);
+    }
+    Ok(())
+}
+
+/// The pods of an object; what serves others goes to `sources`.
+fn sort(
+    object: &Located,
+    options: &ReadOptions,
+    sources: &mut Sources,
+) -> Result<Vec<Workload>, ManifestError> {
+    let read = match kinds::object(&object.value, options) {
+        Ok(Object::Workloads(workloads)) => return Ok(workloads),
+        Ok(Object::ConfigMap(map)) => sources.add_config_map(&map),
+        Ok(Object::Secret(secret)) => sources.add_secret(&secret),
+        Ok(Object::LimitRange(range)) => sources.add_limit_range(&range),
+        Ok(Object::ServiceAccount(account)) => sources.add_service_account(&account),
+        Ok(Object::Other) => Ok(()),
+        Err(failure) => Err(failure),
+    };
+    read.map(|()| Vec::new()).map_err(below(&object.path))
+}
+
+impl ManifestSet {
+    /// The files, in the order of their names.
+    pub fn files(&self) -> &[Manifest] {
+        &self.files
+    }
+
+    /// Every pod with its file, in the order of the files.
+    pub fn pods(&self) -> impl Iterator<Item = (&Manifest, &PodTemplate)> {
+        self.files.iter().flat_map(|file| file.pods.iter().map(move |pod| (file, pod)))
+    }
+
+    /// Every image of every pod, as written.
+    pub fn images(&self) -> BTreeSet<String> {
+        self.files.iter().flat_map(Manifest::images).collect()
     }
 }
 
@@ -79,6 +141,11 @@ impl Manifest {
     /// The text as it was read.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The file's name, where one is known.
+    pub fn name(&self) -> Option<&str> {
+        self.file.as_deref()
     }
 
     /// The pods, in the order of the file.
@@ -114,16 +181,19 @@ impl Manifest {
         pod: &PodTemplate,
         images: &BTreeMap<String, ImageFacts>,
     ) -> Result<ah_pod::Pod, ManifestError> {
-        pod.to_pod(images).map_err(|error| {
-            let number = pod.document();
-            match number.checked_sub(1).and_then(|index| self.documents.get(index)) {
-                Some(node) => self.in_file(locate(error, number, node)),
-                None => self.in_file(error),
-            }
+        pod.to_pod(images).map_err(|error| self.located(error, pod.document()))
+    }
+
+    /// An error with its place in this file.
+    fn located(&self, error: ManifestError, document: usize) -> ManifestError {
+        let node = document.checked_sub(1).and_then(|index| self.documents.get(index));
+        self.in_file(match node {
+            Some(node) => locate(error, document, node),
+            None => error,
         })
     }
 
-    fn in_file(&self, error: ManifestError) -> ManifestError {
+    pub(crate) fn in_file(&self, error: ManifestError) -> ManifestError {
         match &self.file {
             Some(file) => error.in_file(file),
             None => error,
@@ -134,15 +204,4 @@ impl Manifest {
     pub(crate) fn values(&self) -> Vec<Value> {
         self.documents.iter().map(Node::to_json).collect()
     }
-}
-
-fn name(name: Option<&str>) -> String {
-    name.unwrap_or_default().into()
-}
-
-/// Adds the document and the line to an error that has a path.
-fn locate(mut error: ManifestError, document: usize, node: &Node) -> ManifestError {
-    error.place.document = document;
-    error.place.line = error.place.line.or(Some(node.line_of(&error.place.path)));
-    error
 }

@@ -1,33 +1,40 @@
 //! One pod of a manifest: read whole at once, joined with its images' facts later.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use ah_pod::{
-    Accounts, DnsPolicy, DnsSettings, FsGroup, FsGroupChange, HostAlias, HostFact, ImageFacts,
-    Medium, Pod, PodSecurity, RestartPolicy, RunAs, Text, Volume,
-};
+use ah_pod::{Accounts, ImageFacts, Medium, Pod, Text, Volume};
 use k8s_openapi::api::core::v1::{self as api, PodSpec};
-use serde_json::Value;
 
-use crate::error::{ManifestError, Place, Problem};
-use crate::kinds::{Workload, join};
+pub(crate) use crate::checks::{bytes, fail, missing, require, value};
+use crate::error::{ManifestError, Problem};
 use crate::manifest::Sources;
-use crate::quantity::Quantity;
-use crate::{annotations, containers, fields, identity};
+use crate::strict::{below, join, strict};
+use crate::workload::Workload;
+use crate::{annotations, checks, containers, fields, settings};
 
 /// A pod that a manifest declares, without what only its images know.
 #[derive(Debug, Clone)]
 pub struct PodTemplate {
     document: usize,
-    kind: &'static str,
+    place: Places,
+    kind: String,
     object_name: String,
-    template_path: &'static str,
+    namespace: Option<String>,
     annotations: BTreeMap<String, String>,
     runtime_class: Option<String>,
+    pull_secrets: Vec<String>,
+    incomplete: Option<String>,
     /// The pod with empty image facts.
     draft: Pod,
     /// Image as written and path of the field, for each container of the draft.
     images: Vec<(String, String)>,
+}
+
+/// Paths in the document.
+#[derive(Debug, Clone)]
+struct Places {
+    spec: String,
+    annotations: Option<String>,
 }
 
 /// What containers need to know of their pod.
@@ -37,52 +44,73 @@ pub(crate) struct PodContext<'a> {
     pub(crate) namespace: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) annotations: BTreeMap<String, String>,
+    /// Labels and annotations that the pod's controller adds.
+    pub(crate) added: BTreeMap<String, Text>,
     pub(crate) sources: &'a Sources,
     pub(crate) choices: annotations::Choices,
 }
 
 impl PodTemplate {
+    /// The pod of an object at `object_path` of a document.
     pub(crate) fn new(
         document: usize,
-        value: &Value,
+        object_path: &str,
         workload: Workload,
         sources: &Sources,
     ) -> Result<Self, ManifestError> {
-        let spec_path = join(workload.template_path, "spec");
-        let spec_pointer = format!("/{}", spec_path.replace('.', "/"));
-        fields::check_spec(value.pointer(&spec_pointer).unwrap_or(&Value::Null), &spec_path)?;
-        let annotations = workload.metadata.annotations.clone().unwrap_or_default();
-        let spec = &workload.spec;
-        let names: Vec<&str> = all_containers(spec).map(|(_, c)| c.name.as_str()).collect();
-        let annotations_path = join(workload.template_path, "metadata.annotations");
-        let context = PodContext {
-            spec,
-            name: pod_name(&workload),
-            namespace: workload.namespace.clone(),
-            labels: workload.metadata.labels.clone().unwrap_or_default(),
-            annotations: annotations.clone(),
-            sources,
-            choices: annotations::choices(&annotations, &names, &annotations_path)?,
+        let place = Places {
+            spec: join(object_path, &workload.spec_path),
+            annotations: workload.annotations_path.as_ref().map(|path| join(object_path, path)),
         };
-        check_names(&context, &spec_path)?;
-        let mut images = Vec::new();
-        for (path, container) in all_containers(spec) {
-            let path = format!("{spec_path}.{path}");
-            let image = container.image.clone().filter(|image| !image.is_empty());
-            let image_path = format!("{path}.image");
-            let image = image.ok_or_else(|| missing(&image_path, "an image"))?;
-            images.push((image, image_path));
-        }
-        let draft = draft(&workload, &context, &spec_path)?;
+        let result = Self::read(document, &place, &workload, sources);
+        // what the controller or a default added has its place elsewhere in the object
+        result.map_err(|mut error| {
+            if let Some(rest) = error.place.path.strip_prefix(&place.spec) {
+                let origin = workload.origin(rest.strip_prefix('.').unwrap_or(rest));
+                error.place.path = join(object_path, &origin);
+            } else if error.place.path.starts_with("metadata.") {
+                error.place.path = join(object_path, &error.place.path);
+            }
+            error
+        })
+    }
+
+    fn read(
+        document: usize,
+        place: &Places,
+        workload: &Workload,
+        sources: &Sources,
+    ) -> Result<Self, ManifestError> {
+        let path = place.spec.as_str();
+        let spec: PodSpec = strict(&workload.spec).map_err(below(path))?;
+        fields::check_spec(&workload.spec, path)?;
+        let names: Vec<&str> = all_containers(&spec).map(|(_, c)| c.name.as_str()).collect();
+        let annotations_path = place.annotations.as_deref().unwrap_or_default();
+        let context = PodContext {
+            spec: &spec,
+            name: workload.pod_name.text(),
+            namespace: workload.namespace.clone(),
+            labels: workload.labels.clone(),
+            annotations: workload.annotations.clone(),
+            added: workload.added.clone(),
+            sources,
+            choices: annotations::choices(&workload.annotations, &names, annotations_path)?,
+        };
+        checks::check_names(&context, path)?;
+        let draft = draft(workload, &context, path)?;
+        let pull_secrets = spec.image_pull_secrets.iter().flatten();
         Ok(Self {
             document,
-            kind: workload.kind,
-            object_name: workload.object_name,
-            template_path: workload.template_path,
-            annotations,
-            runtime_class: workload.spec.runtime_class_name,
+            place: place.clone(),
+            kind: workload.kind.clone(),
+            object_name: workload.object_name.clone(),
+            namespace: workload.namespace.clone(),
+            annotations: workload.annotations.clone(),
+            pull_secrets: pull_secrets.map(|secret| secret.name.clone()).collect(),
+            incomplete: workload.incomplete.clone(),
+            runtime_class: spec.runtime_class_name.clone(),
             draft,
-            images,
+            images: images(&spec, path)?,
         })
     }
 
@@ -93,12 +121,32 @@ impl PodTemplate {
 
     /// Kind of the object that declares it.
     pub fn kind(&self) -> &str {
-        self.kind
+        &self.kind
     }
 
     /// Name of the object that declares it.
     pub fn object_name(&self) -> &str {
         &self.object_name
+    }
+
+    /// Namespace of the object, where the manifest says it.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// Path of the PodSpec in its document, as `items[0].spec.template.spec`.
+    pub fn path(&self) -> &str {
+        &self.place.spec
+    }
+
+    /// Names of the Secrets for fetching images: the pod's own, or else its ServiceAccount's.
+    pub fn image_pull_secrets(&self) -> &[String] {
+        &self.pull_secrets
+    }
+
+    /// What its controller adds that nobody can know, where reading such a pod was asked for.
+    pub fn incomplete(&self) -> Option<&str> {
+        self.incomplete.as_deref()
     }
 
     /// Its annotations, as written.
@@ -128,14 +176,13 @@ impl PodTemplate {
                 .ok_or_else(|| fail(path, Problem::NoImage { image: image.clone() }))?;
             container.image = facts.clone();
         }
-        let spec_path = join(self.template_path, "spec");
         ah_pod::requests::check(&pod)
-            .map_err(|error| fail(&self.path_of(&error, &spec_path), Problem::Request(error)))?;
+            .map_err(|error| fail(&self.path_of(&error), Problem::Request(error)))?;
         Ok(pod)
     }
 
-    pub(crate) fn template_path(&self) -> &'static str {
-        self.template_path
+    pub(crate) fn annotations_path(&self) -> Option<&str> {
+        self.place.annotations.as_deref()
     }
 
     pub(crate) fn image_paths(&self) -> impl Iterator<Item = String> {
@@ -143,7 +190,8 @@ impl PodTemplate {
     }
 
     /// The container's path where the error is about one.
-    fn path_of(&self, error: &ah_pod::RequestError, spec_path: &str) -> String {
+    fn path_of(&self, error: &ah_pod::RequestError) -> String {
+        let spec_path = self.place.spec.as_str();
         use ah_pod::RequestError as E;
         let name = match error {
             E::NoCommand { container }
@@ -167,15 +215,19 @@ pub(crate) fn all_containers(spec: &PodSpec) -> impl Iterator<Item = (String, &a
     init.chain(main.map(|(index, container)| (format!("containers[{index}]"), container)))
 }
 
-fn pod_name(workload: &Workload) -> Text {
-    match &workload.pod_name {
-        ah_pod::PodName::Fixed(name) => name.as_str().into(),
-        ah_pod::PodName::Generated { .. } => Text::host(HostFact::PodName),
-    }
+/// Image and path of its field, container by container.
+fn images(spec: &PodSpec, spec_path: &str) -> Result<Vec<(String, String)>, ManifestError> {
+    let images = all_containers(spec).map(|(path, container)| {
+        let path = format!("{spec_path}.{path}.image");
+        let image = container.image.clone().filter(|image| !image.is_empty());
+        let image = image.ok_or_else(|| missing(&path, "an image"))?;
+        Ok((image, path))
+    });
+    images.collect()
 }
 
 fn draft(workload: &Workload, context: &PodContext<'_>, path: &str) -> Result<Pod, ManifestError> {
-    let spec = &workload.spec;
+    let spec = context.spec;
     let count_init = spec.init_containers.iter().flatten().count();
     let mut drafts = Vec::new();
     for (index, (container_path, container)) in all_containers(spec).enumerate() {
@@ -187,105 +239,15 @@ fn draft(workload: &Workload, context: &PodContext<'_>, path: &str) -> Result<Po
         namespace: workload.namespace.clone(),
         hostname: spec.hostname.clone().filter(|name| !name.is_empty()),
         subdomain: spec.subdomain.clone().filter(|name| !name.is_empty()),
-        host_aliases: host_aliases(spec, path)?,
-        dns: dns(spec, path)?,
-        security: security(spec, path)?,
+        host_aliases: settings::host_aliases(spec, path)?,
+        dns: settings::dns(spec, path)?,
+        security: settings::security(spec, path)?,
         share_process_namespace: spec.share_process_namespace.unwrap_or(false),
         volumes: volumes(spec, path)?,
         containers: drafts,
-        restart_policy: restart_policy(workload, path)?,
-        termination_grace_seconds: grace(spec, path)?,
+        restart_policy: settings::restart_policy(workload, spec, path)?,
+        termination_grace_seconds: settings::grace(spec, path)?,
         logs: context.choices.logs,
-    })
-}
-
-fn host_aliases(spec: &PodSpec, path: &str) -> Result<Vec<HostAlias>, ManifestError> {
-    let aliases = spec.host_aliases.iter().flatten();
-    aliases
-        .enumerate()
-        .map(|(index, alias)| {
-            let path = format!("{path}.hostAliases[{index}]");
-            require(&path, &alias.ip, "an address", |ip| ip.parse::<std::net::IpAddr>().is_ok())?;
-            let hostnames = alias.hostnames.clone().unwrap_or_default();
-            for name in &hostnames {
-                require(&path, name, "a DNS name", is_dns_name)?;
-            }
-            Ok(HostAlias { ip: alias.ip.clone(), hostnames })
-        })
-        .collect()
-}
-
-fn dns(spec: &PodSpec, path: &str) -> Result<DnsSettings, ManifestError> {
-    let config = spec.dns_config.clone().unwrap_or_default();
-    let policy_path = format!("{path}.dnsPolicy");
-    let policy = match spec.dns_policy.as_deref() {
-        None | Some("ClusterFirst" | "ClusterFirstWithHostNet" | "Default") => DnsPolicy::FromHost,
-        Some("None") => DnsPolicy::OnlyConfig,
-        Some(other) => {
-            let expected = "ClusterFirst, ClusterFirstWithHostNet, Default or None";
-            return Err(value(&policy_path, other, expected));
-        }
-    };
-    let settings = DnsSettings {
-        policy,
-        nameservers: config.nameservers.unwrap_or_default(),
-        searches: config.searches.unwrap_or_default(),
-        options: config
-            .options
-            .unwrap_or_default()
-            .into_iter()
-            .map(|option| match (option.name.unwrap_or_default(), option.value) {
-                (name, Some(value)) => format!("{name}:{value}"),
-                (name, None) => name,
-            })
-            .collect(),
-    };
-    let path = format!("{path}.dnsConfig");
-    if policy == DnsPolicy::OnlyConfig && settings.nameservers.is_empty() {
-        return Err(missing(&format!("{path}.nameservers"), "a server, since dnsPolicy is None"));
-    }
-    for server in &settings.nameservers {
-        require(&path, server, "an address", |ip| ip.parse::<std::net::IpAddr>().is_ok())?;
-    }
-    // each becomes a word of a line: a blank or line break in it would be another word or line
-    for word in settings.searches.iter().chain(&settings.options) {
-        require(&path, word, "one word", |word| {
-            !word.is_empty() && word.chars().all(|c| c.is_ascii_graphic())
-        })?;
-    }
-    Ok(settings)
-}
-
-fn security(spec: &PodSpec, path: &str) -> Result<PodSecurity, ManifestError> {
-    let Some(context) = &spec.security_context else { return Ok(PodSecurity::default()) };
-    let path = format!("{path}.securityContext");
-    let change_path = format!("{path}.fsGroupChangePolicy");
-    let change = match context.fs_group_change_policy.as_deref() {
-        None | Some("Always") => FsGroupChange::Always,
-        Some("OnRootMismatch") => FsGroupChange::OnRootMismatch,
-        Some(other) => return Err(value(&change_path, other, "Always or OnRootMismatch")),
-    };
-    let policy_path = format!("{path}.supplementalGroupsPolicy");
-    let ignore_image_groups = match context.supplemental_groups_policy.as_deref() {
-        None | Some("Merge") => false,
-        Some("Strict") => true,
-        Some(other) => return Err(value(&policy_path, other, "Merge or Strict")),
-    };
-    let groups = context.supplemental_groups.iter().flatten();
-    Ok(PodSecurity {
-        run_as: RunAs {
-            user: identity::id(context.run_as_user, &format!("{path}.runAsUser"))?,
-            group: identity::id(context.run_as_group, &format!("{path}.runAsGroup"))?,
-        },
-        fs_group: identity::id(context.fs_group, &format!("{path}.fsGroup"))?
-            .map(|gid| FsGroup { gid, change }),
-        supplemental_groups: groups
-            .filter_map(|gid| {
-                identity::id(Some(*gid), &format!("{path}.supplementalGroups")).transpose()
-            })
-            .collect::<Result<_, _>>()?,
-        ignore_image_groups,
-        sysctls: BTreeMap::new(),
     })
 }
 
@@ -309,117 +271,6 @@ fn volumes(spec: &PodSpec, path: &str) -> Result<Vec<Volume>, ManifestError> {
             Ok(Volume { name: volume.name.clone(), medium, size_limit_bytes })
         })
         .collect()
-}
-
-fn restart_policy(workload: &Workload, path: &str) -> Result<RestartPolicy, ManifestError> {
-    let policy = match workload.spec.restart_policy.as_deref() {
-        None | Some("Always") => RestartPolicy::Always,
-        Some("OnFailure") => RestartPolicy::OnFailure,
-        Some("Never") => RestartPolicy::Never,
-        Some(other) => {
-            return Err(value(
-                &format!("{path}.restartPolicy"),
-                other,
-                "Always, OnFailure or Never",
-            ));
-        }
-    };
-    match workload.always_restarts && policy != RestartPolicy::Always {
-        true => {
-            let found = workload.spec.restart_policy.as_deref().unwrap_or_default();
-            let expected = format!("Always, as a {} needs", workload.kind);
-            Err(value(&format!("{path}.restartPolicy"), found, &expected))
-        }
-        false => Ok(policy),
-    }
-}
-
-fn grace(spec: &PodSpec, path: &str) -> Result<u64, ManifestError> {
-    let seconds = spec.termination_grace_period_seconds.unwrap_or(30);
-    u64::try_from(seconds).map_err(|_| {
-        value(&format!("{path}.terminationGracePeriodSeconds"), &seconds.to_string(), "0 or more")
-    })
-}
-
-/// Names that end up in paths, host names and annotations.
-fn check_names(context: &PodContext<'_>, path: &str) -> Result<(), ManifestError> {
-    let spec = context.spec;
-    if spec.containers.is_empty() {
-        return Err(missing(&format!("{path}.containers"), "a container"));
-    }
-    let mut seen = BTreeSet::new();
-    for (container_path, container) in all_containers(spec) {
-        let path = format!("{path}.{container_path}.name");
-        require(&path, &container.name, "a DNS label", is_dns_label)?;
-        if !seen.insert(&container.name) {
-            return Err(value(&path, &container.name, "a name that no other container has"));
-        }
-    }
-    let mut seen = BTreeSet::new();
-    for (index, volume) in spec.volumes.iter().flatten().enumerate() {
-        let path = format!("{path}.volumes[{index}].name");
-        require(&path, &volume.name, "a DNS label", is_dns_label)?;
-        if !seen.insert(&volume.name) {
-            return Err(value(&path, &volume.name, "a name that no other volume has"));
-        }
-    }
-    for (field, name) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
-        if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
-            require(&format!("{path}.{field}"), name, "a DNS label", is_dns_label)?;
-        }
-    }
-    if let Some(name) = context.name.as_literal() {
-        require("metadata.name", name, "a DNS name", is_dns_name)?;
-    }
-    if let Some(namespace) = &context.namespace {
-        require("metadata.namespace", namespace, "a DNS label", is_dns_label)?;
-    }
-    Ok(())
-}
-
-/// RFC 1123 label.
-fn is_dns_label(name: &str) -> bool {
-    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    (1..=63).contains(&name.len())
-        && name.chars().all(|c| alphanumeric(c) || c == '-')
-        && name.starts_with(alphanumeric)
-        && name.ends_with(alphanumeric)
-}
-
-/// RFC 1123 subdomain.
-fn is_dns_name(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(is_dns_label)
-}
-
-/// Whole bytes of a quantity.
-pub(crate) fn bytes(path: &str, text: &str) -> Result<u64, ManifestError> {
-    Quantity::parse(text)
-        .and_then(Quantity::units)
-        .ok_or_else(|| value(path, text, "a quantity of bytes"))
-}
-
-pub(crate) fn require(
-    path: &str,
-    found: &str,
-    expected: &str,
-    fine: impl Fn(&str) -> bool,
-) -> Result<(), ManifestError> {
-    match fine(found) {
-        true => Ok(()),
-        false => Err(value(path, found, expected)),
-    }
-}
-
-pub(crate) fn value(path: &str, found: &str, expected: &str) -> ManifestError {
-    fail(path, Problem::Value { found: found.into(), expected: expected.into() })
-}
-
-pub(crate) fn missing(path: &str, expected: &str) -> ManifestError {
-    fail(path, Problem::Missing { expected: expected.into() })
-}
-
-pub(crate) fn fail(path: &str, problem: Problem) -> ManifestError {
-    ManifestError::new(Place { path: path.into(), ..Place::default() }, problem)
 }
 
 /// What stands for an image until it is resolved.

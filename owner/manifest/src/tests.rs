@@ -7,11 +7,16 @@ use ah_pod::{
 };
 use ah_verity::VerityInfo;
 
-use crate::{Edits, Manifest, ManifestError, Problem, read};
+use crate::{Edits, Manifest, ManifestError, PodTemplate, Problem, read};
 
 mod editing;
 mod fields;
+mod kinds;
+mod mutated;
+mod rules;
+mod sets;
 mod values;
+mod variants;
 
 /// A Pod of one container, with more fields of the container and of the spec.
 fn pod_yaml(container: &str, spec: &str) -> String {
@@ -76,7 +81,7 @@ fn a_deployment_names_its_pods_itself() {
                 selector: {matchLabels: {a: b}}\n  template:\n    metadata:\n      labels: {a: b}\n      annotations:\n        \
                 anchorhold.dev/logs: \"false\"\n    spec:\n      containers:\n      - {name: app, image: web}\n";
     let pod = pod_of(text).unwrap();
-    assert_eq!(pod.name, PodName::Generated { prefix: "web-".into() });
+    assert_eq!(pod.name.pattern(), "^web-[4-9bcdf]{1,10}-[bcdfghjklmnpqrstvwxz2456789]{5}$");
     assert_eq!(pod.namespace.as_deref(), Some("prod"));
     assert_eq!(pod.logs, Logs::Closed);
     let never = text.replace("    spec:\n", "    spec:\n      restartPolicy: Never\n");
@@ -130,7 +135,8 @@ fn other_documents_pass_or_are_refused_by_kind() {
         "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {anything: goes}\n---\n";
     pod_of(&format!("{service}{}", pod_yaml("", ""))).unwrap();
     check_error(&service.replace("Service", "Sirvice"), "kind", "v1/Sirvice");
-    check_error("apiVersion: batch/v1\nkind: Job\n", "kind", "not supported");
+    pod_of(&format!("{}{}", service.replace("v1", "example.com/v1"), pod_yaml("", ""))).unwrap();
+    check_error("apiVersion: batch/v1\nkind: Job\n", "metadata.name", "missing");
     check_error("kind: Pod\n", "kind", "not supported");
     check_error("- a\n", "", "not a mapping");
     let two = format!("{}---\n{}", pod_yaml("", ""), pod_yaml("", ""));

@@ -6,8 +6,8 @@ use ah_agent_api::PolicyRequest;
 use ah_agent_api::agent::CreateContainerRequest;
 use ah_permit::{Denial, PolicyError};
 use ah_pod::{
-    Container, DnsPolicy, HostValues, Logs, Pod, PodName, RequestError, RestartPolicy, Role,
-    placeholder, requests, resources,
+    Container, DnsPolicy, HostValues, Logs, Pod, RequestError, RestartPolicy, Role, placeholder,
+    requests, resources,
 };
 use ah_policy::{DocumentError, GuestSettings, InitData, KeyService, SETTINGS_KEY};
 use serde_json::Value;
@@ -134,7 +134,7 @@ fn policy_data(pod: &Pod) -> Result<PolicyData, GenerateError> {
         containers,
         files: file_names(pod, &host)?,
         logs: pod.logs == Logs::Readable,
-        name_pattern: name_pattern(pod),
+        name_pattern: pod.name.pattern(),
         sandbox: sandbox_data(pod, &host)?,
     })
 }
@@ -214,23 +214,4 @@ fn file_names(pod: &Pod, host: &HostValues) -> Result<Vec<String>, GenerateError
         }
     }
     Ok(names.into_iter().collect())
-}
-
-fn name_pattern(pod: &Pod) -> String {
-    match &pod.name {
-        PodName::Fixed(name) => format!("^{}$", escaped(name)),
-        PodName::Generated { prefix } => format!("^{}[a-z0-9-]*[a-z0-9]$", escaped(prefix)),
-    }
-}
-
-/// A text as a pattern that matches nothing but itself.
-fn escaped(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || !c.is_ascii();
-    text.chars().fold(String::new(), |mut out, c| {
-        if !plain(c) {
-            out.push('\\');
-        }
-        out.push(c);
-        out
-    })
 }

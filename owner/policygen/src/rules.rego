@@ -59,7 +59,7 @@ default GuestDetailsRequest := true
 
 # The same everywhere in the pod: the first request that has one fixes it.
 pod_facts := {"$(sandbox-id)", "$(sandbox-name)", "$(sandbox-namespace)", "$(pod-uid)", "$(node-name)", "$(pod-ip)",
-	"$(host-ip)"}
+	"$(host-ip)", "$(pod-index)"}
 
 hexadecimal := "0123456789abcdef"
 
@@ -101,6 +101,7 @@ bounded(kind, v) if regex.match(patterns[kind], v)
 
 patterns := {
 	"uid": `^[0-9a-z-]{1,64}$`,
+	"index": `^(0|[1-9][0-9]{0,9})$`,
 	"label": `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`,
 	"subdomain": `^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`,
 }
@@ -133,6 +134,7 @@ texts := {
 	"Annotations": input.OCI.Annotations,
 	"CgroupsPath": {"": input.OCI.Linux.CgroupsPath},
 	"Env": input.OCI.Process.Env,
+	"Hostname": {"": input.OCI.Hostname},
 	"Mounts": [m.source | m := input.OCI.Mounts[_]],
 	"container_id": {"": input.container_id},
 	"storages": [m.source | m := input.storages[_]],
@@ -298,11 +300,21 @@ CreateContainerRequest := {"allowed": true, "ops": ops} if {
 	complete(c.read, found)
 	input == container_request(c, found)
 	known := object.union(data.pstate.facts, {p: v | some p in pod_facts; v := found[p]})
+	is_name_of_index(known)
 	ops := [
 		op(["facts"], known),
 		op(["containers", input.container_id], {"name": c.name, "started": false, "execs": {}, "request": input}),
 		op(["names", c.name], {"id": input.container_id, "started": false}),
 	]
+}
+
+# The number in the name of an Indexed Job's pod is the one in its host name and environment.
+is_name_of_index(facts) if not facts["$(sandbox-name)"]
+
+is_name_of_index(facts) if not facts["$(pod-index)"]
+
+is_name_of_index(facts) if {
+	regex.match(concat("", ["-", facts["$(pod-index)"], "-[a-z0-9]{5}$"]), facts["$(sandbox-name)"])
 }
 
 CreateContainerRequest := {"allowed": true, "repeat": true} if {
@@ -514,6 +526,8 @@ candidates := [c | c := declared(container_name)]
 field(r) := concat("", ["/", r.of]) if r.of in {"container_id", "sandbox_id", "hostname"}
 
 field(r) := "/OCI/Linux/CgroupsPath" if r.of == "CgroupsPath"
+
+field(r) := "/OCI/Hostname" if r.of == "Hostname"
 
 field(r) := sprintf("/OCI/Process/Env/%v", [r.at]) if r.of == "Env"
 

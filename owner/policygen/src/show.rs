@@ -125,6 +125,7 @@ fn host_chooses(data: &PolicyData) -> Vec<String> {
         ("$(sandbox-name)", "the pod's name"),
         ("$(sandbox-namespace)", "the pod's namespace (a DNS label)"),
         ("$(pod-uid)", "the pod's UID"),
+        ("$(pod-index)", "the pod's number among its controller's pods"),
         ("$(node-name)", "the node's name (a DNS name)"),
         ("$(pod-ip)", "the pod's address (IPv4 or IPv6)"),
         ("$(host-ip)", "the node's address (IPv4 or IPv6)"),

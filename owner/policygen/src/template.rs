@@ -63,8 +63,11 @@ fn places(request: &Value) -> Vec<Place<'_>> {
             places.push(Place { of, at: "".into(), text });
         }
     }
-    let path = request.pointer("/OCI/Linux/CgroupsPath").and_then(Value::as_str);
-    places.extend(path.map(|text| Place { of: "CgroupsPath", at: "".into(), text }));
+    for (of, pointer) in [("CgroupsPath", "/OCI/Linux/CgroupsPath"), ("Hostname", "/OCI/Hostname")]
+    {
+        let text = request.pointer(pointer).and_then(Value::as_str);
+        places.extend(text.map(|text| Place { of, at: "".into(), text }));
+    }
     let annotations = request.pointer("/OCI/Annotations").and_then(Value::as_object);
     for (key, value) in annotations.into_iter().flatten() {
         let text = value.as_str().unwrap_or_default();
@@ -167,6 +170,7 @@ fn kind(name: &str) -> &'static str {
         placeholder::SANDBOX_NAME => "name",
         placeholder::SANDBOX_NAMESPACE => "label",
         placeholder::POD_UID => "uid",
+        placeholder::POD_INDEX => "index",
         placeholder::NODE_NAME => "subdomain",
         placeholder::POD_IP | placeholder::HOST_IP => "address",
         CGROUPS_PATH => "cgroups",

@@ -103,3 +103,70 @@ fn every_pod_of_a_file_can_have_its_own_annotation() {
     let values: Vec<_> = edited.pods().iter().map(|pod| pod.annotations()["k"].clone()).collect();
     assert_eq!(values, ["x", "y"]);
 }
+
+/// All pods get the annotation, `web:1` is pinned; the text is otherwise as it was.
+fn check_all(text: &str, pairs: &[(&str, &str)]) {
+    let edited = edit(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let pinned = text.replace("web:1", "web:1@sha256:00");
+    let expect = pairs.iter().fold(pinned, |text, (from, to)| text.replacen(from, to, 1));
+    assert_eq!(edited, expect);
+    assert_eq!(edit(&edited).unwrap(), edited, "editing twice changes nothing more");
+    assert!(read(&edited).unwrap().pods().iter().all(|pod| pod.annotations().contains_key("k")));
+}
+
+#[test]
+fn items_of_a_list_are_edited_at_their_places() {
+    let text = "# all of it\nkind: List # a list\napiVersion: v1\nitems:\n# the first\n- apiVersion: apps/v1\n  kind: DaemonSet\n  metadata: {name: a}\n  spec:\n    selector: {}\n    \
+                template: # mine\n      metadata:\n        labels: {a: b} # why\n      spec:\n        containers:\n        - image: web:1 # pinned\n          name: a\n- kind: Service\n  apiVersion: v1\n- kind: Pod\n  \
+                apiVersion: v1\n  metadata:\n    # its name\n    name: p\n  spec: {containers: [{name: a, image: 'web:1'}]}\n# end\n";
+    check_all(
+        text,
+        &[
+            ("        labels:", "        annotations:\n          k: \"v\\\"\"\n        labels:"),
+            ("    name: p", "    annotations:\n      k: \"v\\\"\"\n    name: p"),
+            ("'web:1@sha256:00'", "\"web:1@sha256:00\""),
+        ],
+    );
+}
+
+#[test]
+fn every_kind_is_edited_where_its_pod_is() {
+    let spec = "spec: {restartPolicy: Never, containers: [{name: a, image: web:1}]}";
+    let cron = format!(
+        "apiVersion: batch/v1\nkind: CronJob\nmetadata: {{name: c}}\nspec:\n  schedule: x\n  jobTemplate:\n    spec:\n      template:\n        {spec}\n"
+    );
+    check_all(
+        &cron,
+        &[(
+            "        spec: {r",
+            "        metadata:\n          annotations:\n            k: \"v\\\"\"\n        spec: {r",
+        )],
+    );
+    let template =
+        format!("apiVersion: v1\nkind: PodTemplate\nmetadata: {{name: c}}\ntemplate:\n  {spec}\n");
+    check_all(
+        &template,
+        &[("  spec:", "  metadata:\n    annotations:\n      k: \"v\\\"\"\n  spec:")],
+    );
+}
+
+#[test]
+fn json_is_edited_too() {
+    let pod = "{\"apiVersion\":\"v1\",\"kind\":\"PodTemplate\",\"metadata\":{\"name\":\"a\"},\"template\":{\"spec\":{\"containers\":[{\"name\":\"a\",\"image\":\"web:1\"}]}}}\n";
+    check_all(
+        pod,
+        &[(
+            "\"template\":{",
+            "\"template\":{\"metadata\": {\"annotations\": {\"k\": \"v\\\"\"}}, ",
+        )],
+    );
+}
+
+#[test]
+fn attack_edit_that_would_change_another_object() {
+    // the template's metadata is the object's own: an annotation there would be in both
+    let text = "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: &m\n  name: d\nspec:\n  selector: {}\n  template:\n    metadata: *m\n    spec:\n      containers: [{name: a, image: web:1}]\n";
+    let error = edit(text).unwrap_err();
+    assert_eq!(error.problem, Problem::Edit);
+    assert!(error.hint().unwrap().contains("anchors"));
+}

@@ -1,0 +1,5 @@
+//! Prints docs/kinds.md.
+
+fn main() {
+    print!("{}", ah_manifest::kinds_page());
+}

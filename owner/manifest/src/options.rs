@@ -1,0 +1,35 @@
+//! What the owner decides about the reading itself.
+
+use crate::rules::Rules;
+
+/// How manifests are read. The default refuses everything that is not understood.
+#[derive(Debug, Clone, Default)]
+pub struct ReadOptions {
+    /// Which kinds beside Kubernetes' own embed pods, and where.
+    pub rules: Rules,
+    /// What becomes of an object of another kind that has something like a pod in it.
+    pub unknown_pods: UnknownPods,
+    /// What becomes of a pod to which its controller adds what no rule says.
+    pub incomplete: Incomplete,
+}
+
+/// What becomes of something that looks like a pod in an object of a kind without a rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UnknownPods {
+    /// It is an error, with its path.
+    #[default]
+    Refuse,
+    /// The object passes through untouched: what it runs has no policy, and gets no key.
+    PassThrough,
+}
+
+/// What becomes of a pod to which its controller adds what no rule says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Incomplete {
+    /// It is an error, with what the controller adds.
+    #[default]
+    Refuse,
+    /// It is read as it stands, and [`crate::PodTemplate::incomplete`] says what is lacking: its
+    /// policy denies whatever the controller adds.
+    Accept,
+}
