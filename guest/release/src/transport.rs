@@ -224,8 +224,8 @@ mod tests {
         assert_eq!(answered(b"\0\0\0\x03abc", Duration::ZERO).unwrap(), b"abc");
     }
 
-    /// Takes all that is written and remembers the pieces; answers with an empty message.
-    struct Pieces(std::sync::Arc<std::sync::Mutex<Vec<usize>>>, io::Cursor<[u8; 4]>);
+    /// Takes all that is written and remembers the pieces; answers with one byte.
+    struct Pieces(std::sync::Arc<std::sync::Mutex<Vec<usize>>>, io::Cursor<[u8; 5]>);
 
     impl Write for Pieces {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn a_long_message_goes_in_pieces_that_fit_one_descriptor() {
         let pieces = std::sync::Arc::default();
-        let connection = Pieces(std::sync::Arc::clone(&pieces), io::Cursor::new([0; 4]));
+        let connection = Pieces(std::sync::Arc::clone(&pieces), io::Cursor::new(*b"\0\0\0\x01a"));
         let deadline = Instant::now() + Duration::from_secs(60);
         let body = vec![7; 2 * MAX_WRITE_BYTES];
         Exchange::new(Box::new(connection), deadline).call(&body).unwrap();

@@ -20,6 +20,8 @@ pub(crate) struct PolicyData {
     pub(crate) logs: bool,
     /// What the pod's name must match.
     pub(crate) name_pattern: String,
+    /// A name that matches, for requests made of the policy alone; no rule reads it.
+    pub(crate) name_example: String,
     /// CreateSandbox.
     pub(crate) sandbox: SandboxData,
 }

@@ -180,6 +180,10 @@ fn state_before(
         if !matches!(request, Request::StartContainer(_)) || declared.name != bound {
             apply(policy, &mut state, "StartContainer", serde_json::json!({ "container_id": id }));
         }
+        // The decision is about a time at which an honest host asks: init containers before it have ended.
+        if declared.role == "init" && (creates || declared.name != bound) {
+            state.note_exit(&id, 0);
+        }
     }
     state
 }

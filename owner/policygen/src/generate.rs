@@ -21,6 +21,9 @@ const RULES: &str = include_str!("rules.rego");
 /// What stands between the rules and the data.
 pub(crate) const DATA_MARK: &str = "\npolicy_data := ";
 
+/// Makes the example of a pod's name.
+const EXAMPLE_DIGITS: &str = "0123456789abcdef";
+
 /// What the owner decides beside the pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
@@ -135,6 +138,7 @@ fn policy_data(pod: &Pod) -> Result<PolicyData, GenerateError> {
         files: file_names(pod, &host)?,
         logs: pod.logs == Logs::Readable,
         name_pattern: pod.name.pattern(),
+        name_example: pod.name.example(EXAMPLE_DIGITS),
         sandbox: sandbox_data(pod, &host)?,
     })
 }

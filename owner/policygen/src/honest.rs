@@ -44,7 +44,7 @@ impl Values {
         Self {
             sandbox_id: sandbox_id.unwrap_or_else(|| Sha256::of("sandbox").to_string()),
             facts,
-            name: stand_in_name(&data.name_pattern),
+            name: data.name_example.clone(),
         }
     }
 
@@ -80,16 +80,11 @@ fn is_fact(kind: &str) -> bool {
     matches!(kind, "name" | "label" | "uid" | "subdomain" | "address")
 }
 
-/// A name that a controller could give: what stands before the pattern's free part, and one digit.
-fn stand_in_name(pattern: &str) -> String {
-    let fixed = pattern.trim_start_matches('^').split('[').next().unwrap_or_default();
-    format!("{}0", fixed.replace('\\', ""))
-}
-
 fn stand_in(kind: &str, id: &str) -> String {
     match kind {
         "file" => "0000000000000000".to_owned(),
         "pci" => "02".to_owned(),
+        "index" => "0".to_owned(),
         "cgroups" => format!("/{id}"),
         "address" => "10.0.0.1".to_owned(),
         _ => "unknown".to_owned(),

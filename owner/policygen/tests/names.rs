@@ -22,9 +22,16 @@ fn is_allowed(of: &Pod, name: &str, index: &str) -> bool {
     case.host.pod_name = name.to_owned();
     case.host.pod_index = index.to_owned();
     let requests = ah_policygen::honest_requests(&case.pod, &case.host).unwrap();
-    requests.into_iter().all(|request| match case.decide(request) {
-        Ok(permit) => case.state.commit(permit.into_parts().1).is_ok(),
-        Err(_) => false,
+    requests.into_iter().all(|request| {
+        let ended = ah_policygen::ends(&request).map(str::to_owned);
+        let committed = match case.decide(request) {
+            Ok(permit) => case.state.commit(permit.into_parts().1).is_ok(),
+            Err(_) => false,
+        };
+        if let Some(id) = ended {
+            case.state.note_exit(&id, 0);
+        }
+        committed
     })
 }
 

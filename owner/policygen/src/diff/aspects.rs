@@ -55,7 +55,7 @@ pub(crate) fn of_pod(data: &PolicyData) -> Vec<Aspect> {
 
 /// Members of the policy's data that no aspect reads.
 pub(crate) fn others_of_pod(data: &PolicyData) -> Value {
-    let read = ["common", "containers", "files", "logs", "name_pattern", "sandbox"];
+    let read = ["common", "containers", "files", "logs", "name_example", "name_pattern", "sandbox"];
     let sandbox = serde_json::to_value(&data.sandbox).unwrap_or_default();
     let mut others = without(serde_json::to_value(data).unwrap_or_default(), &read);
     if let Some(map) = others.as_object_mut() {
