@@ -1,7 +1,7 @@
 //! Names of images: as written, as containerd writes them, and pinned.
 
 use ah_digest::Sha256;
-use oci_client::Reference;
+use oci_spec::distribution::{ParseError, Reference};
 
 use crate::error::RegistryError;
 
@@ -10,7 +10,7 @@ pub(crate) fn parse(name: &str) -> Result<Reference, RegistryError> {
     let wrong =
         |reason: String| RegistryError::Name { name: name.chars().take(300).collect(), reason };
     let reference: Reference =
-        name.parse().map_err(|error: oci_client::ParseError| wrong(error.to_string()))?;
+        name.parse().map_err(|error: ParseError| wrong(error.to_string()))?;
     if let Some(digest) = reference.digest() {
         Sha256::from_oci(digest).map_err(|error| wrong(error.to_string()))?;
     }
