@@ -125,7 +125,7 @@ impl RegistryError {
         match self {
             Self::Registry { registry, source, .. } => Some(source.hint(registry)),
             Self::Image { source, .. } => source.hint(),
-            Self::Layout { source: LayoutError::Image { source, .. }, .. } => source.hint(),
+            Self::Layout { source, .. } | Self::Place { source, .. } => source.hint(),
             Self::Cache { .. } => Some("name another folder with --cache".into()),
             Self::Offline { .. } => Some(
                 "give the image in a layout folder with --images, name it by a digest that was read before, or use a \
