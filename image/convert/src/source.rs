@@ -11,10 +11,10 @@ use sha2::Digest as _;
 
 use crate::MAX_LAYER_BYTES;
 
-/// Small enough that a chunk is still in the cache of a core when its readers get it.
-const CHUNK_BYTES: usize = 128 << 10;
+/// Large enough that threads seldom wake each other, small enough that a chunk is still in a core's cache.
+const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks under way to each reader.
-const CHUNKS: usize = 8;
+const CHUNKS: usize = 4;
 
 /// A piece of the tar. Its buffer goes back to the unpacking thread once both readers are done with it.
 struct Chunk {

@@ -8,11 +8,11 @@ use ah_digest::Sha256;
 use ah_oci::oci_spec::image::ImageConfiguration;
 use ah_oci::{LayerDescriptor, Layout, LayoutError, Platform, VerifiedReader};
 use ah_pod::ImageFacts;
-use oci_spec::distribution::Reference;
 
 use crate::cache::FactsCache;
 use crate::convert::LayerConverter;
 use crate::error::RegistryError;
+use crate::name::Reference;
 use crate::remote::Remote;
 use crate::{facts, name};
 

@@ -29,5 +29,4 @@ pub use error::{BoxError, RegistryError};
 pub use images::{Images, LayerBlob, Places, ResolvedImage, registry_folders};
 pub use lock::{LockError, LockFile, LockedImage};
 
-pub use oci_spec::distribution::Reference;
 pub use remote::RemoteError;

@@ -244,7 +244,7 @@ impl LockFile {
     pub fn image(&self, name: &str, platform: Platform) -> Result<&LockedImage, LockError> {
         let missing = || LockError::Missing { name: name.to_owned(), platform };
         let found = self.images.get(&(name.to_owned(), platform)).ok_or_else(missing)?;
-        match name::parse(name).ok().and_then(|reference| name::digest(&reference)) {
+        match name::parse(name).ok().and_then(|reference| reference.digest()) {
             Some(expected) if expected != found.target_digest => {
                 let (name, found) = (name.to_owned(), found.target_digest);
                 Err(LockError::Stale { name, found, expected })

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use oci_spec::distribution::Reference;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderMap, LOCATION, RANGE, RETRY_AFTER,
 };
@@ -17,6 +16,7 @@ use super::hosts::{Endpoint, Hosts};
 use super::retry::{self, Next};
 use crate::credentials::{self, Stored};
 use crate::images::Places;
+use crate::name::Reference;
 
 /// How long a registry may be silent.
 const TIMEOUT: Duration = Duration::from_secs(60);

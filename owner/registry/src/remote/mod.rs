@@ -15,12 +15,11 @@ use ah_oci::{
     LayerDescriptor, MAX_DOCUMENT_BYTES, Platform, VerifiedReader, parse_config, parse_index,
     parse_manifest, read_document, select_manifest,
 };
-use oci_spec::distribution::Reference;
 
 use crate::cache::FactsCache;
 use crate::error::RegistryError;
 use crate::images::{LayerBlob, Places};
-use crate::name;
+use crate::name::Reference;
 
 pub use error::RemoteError;
 
@@ -69,7 +68,9 @@ impl Remote {
             }
             let index = parse_index(&document).map_err(wrong)?;
             let next = select_manifest(&index, platform).map_err(wrong)?;
-            let next_reference = reference.clone_with_digest(next.digest().to_string());
+            let next_digest =
+                Sha256::from_oci(next.digest().as_ref()).map_err(|error| wrong(error.into()))?;
+            let next_reference = reference.with_digest(next_digest);
             (digest, document) = self.manifest(image, &next_reference).await?;
             check_length(image, &document, next.size())?;
         }
@@ -83,7 +84,7 @@ impl Remote {
         image: &str,
         reference: &Reference,
     ) -> Result<(Sha256, Vec<u8>), RegistryError> {
-        let digest = name::digest(reference);
+        let digest = reference.digest();
         if let Some((digest, bytes)) = digest.and_then(|d| Some((d, self.known(&d)?))) {
             return Ok((digest, bytes));
         }
