@@ -86,6 +86,15 @@ pub struct Images {
     /// Registry that is spoken to in plain HTTP (repeatable)
     #[arg(long, value_name = "HOST[:PORT]")]
     pub plain_http: Vec<String>,
+    /// Certificates (PEM) that are believed of registries, besides the system's (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub ca: Vec<PathBuf>,
+    /// Take what images are from this file, and add what is missing; made when it is not there
+    #[arg(long, value_name = "FILE")]
+    pub lock: Option<PathBuf>,
+    /// Never ask a registry: what is in no layout, lock file or cache is refused
+    #[arg(long)]
+    pub offline: bool,
 }
 
 /// What plays or is the CPU's security processor.

@@ -62,6 +62,11 @@ impl Dirs {
         self.layers.clone().unwrap_or_else(|| self.cache.join("layers"))
     }
 
+    /// What is known of images and layers without having them.
+    pub fn facts(&self) -> PathBuf {
+        self.cache.join("facts")
+    }
+
     /// Downloaded kernel packages.
     pub fn kernel(&self) -> PathBuf {
         self.cache.join("kernel")

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use crate::cli::Source;
 use crate::dirs::Dirs;
 use crate::keys::{self, Accept, read_text};
-use crate::resolve;
+use crate::resolve::{self, Need};
 use crate::ui::failure;
 
 /// Annotation that carries the initdata document (agent policy convention, section 2.1).
@@ -82,7 +82,7 @@ impl Facts {
         let manifest =
             ah_manifest::read_file(&source.file, &text).map_err(crate::manifest_error)?;
         the_pod(&manifest)?;
-        let images = resolve::resolve(dirs, &source.images, manifest.images()).await?;
+        let images = resolve::resolve(dirs, &source.images, manifest.images(), Need::Layers).await?;
         let pod = manifest.pod(&images.facts).map_err(crate::manifest_error)?;
         Ok(Self { manifest, pinned: images.pinned, pod, layers: images.layers })
     }

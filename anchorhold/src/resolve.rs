@@ -4,22 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ah_digest::Sha256;
 use ah_layers::LayerStore;
 use ah_oci::LayerDescriptor;
 use ah_pod::ImageFacts;
-use ah_registry::{BoxError, ConvertedLayer, Images, LayerConverter, Places, RegistryError};
+use ah_registry::{
+    BoxError, ConvertedLayer, Images, LayerConverter, LayerFiles, LockError, LockFile, Places,
+    Platform, RegistryError, ResolvedImage, TemporaryFiles,
+};
 use anyhow::Result;
-use futures_util::{StreamExt as _, stream};
 
 use crate::cli;
 use crate::dirs::Dirs;
 use crate::ui::{Progress, failure};
-
-/// Most images fetched at the same time; their layers are converted on all cores anyway.
-const IMAGES_AT_ONCE: usize = 4;
 
 /// What is known of the images.
 pub(crate) struct Resolved {
@@ -27,14 +26,17 @@ pub(crate) struct Resolved {
     pub(crate) facts: BTreeMap<String, ImageFacts>,
     /// Image as written to the name with its digest.
     pub(crate) pinned: BTreeMap<String, String>,
-    /// A block image for each layer, each root hash once.
+    /// A block image for each layer, each root hash once; none where only facts were asked for.
     pub(crate) layers: Vec<ah_sandbox::LayerImage>,
 }
 
-/// Opens the places where images are looked for.
-pub(crate) fn open(images: &cli::Images) -> Result<Images> {
-    let places = Places { layouts: images.images.clone(), plain_http: images.plain_http.clone() };
-    Images::open(&places).map_err(registry_error)
+/// What the images are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A policy: root hashes and accounts. No image is written, and a lock file is enough.
+    Facts,
+    /// A run: the layers' block images, too.
+    Layers,
 }
 
 /// Resolves images by their names as written.
@@ -42,41 +44,116 @@ pub(crate) async fn resolve(
     dirs: &Dirs,
     places: &cli::Images,
     names: BTreeSet<String>,
+    need: Need,
 ) -> Result<Resolved> {
-    let store = Arc::new(Store::open(dirs)?);
-    let images = open(places)?;
-    let progress = Progress::begin("images", names.len());
-    let (mut facts, mut pinned) = (BTreeMap::new(), BTreeMap::new());
-    let mut found =
-        stream::iter(names).map(|name| one(&images, name, store.clone())).buffered(IMAGES_AT_ONCE);
-    while let Some(image) = found.next().await {
-        let image = image.map_err(registry_error)?;
-        progress.step(&image.name, image.took, summary(&image.facts));
-        pinned.insert(image.name.clone(), image.pinned);
-        facts.insert(image.name, image.facts);
-    }
-    drop(found);
-    Ok(Resolved { facts, pinned, layers: store.layers() })
-}
-
-struct Found {
-    name: String,
-    pinned: String,
-    facts: ImageFacts,
-    took: Duration,
-}
-
-async fn one(images: &Images, name: String, store: Arc<Store>) -> Result<Found, RegistryError> {
     let start = Instant::now();
-    let resolved = images.resolve(&name).await?;
-    let facts = images.facts(&resolved, store).await?;
-    Ok(Found { pinned: resolved.pinned_name(), name, facts, took: start.elapsed() })
+    let mut lock = match &places.lock {
+        Some(path) => LockFile::read(path).map_err(lock_error)?.unwrap_or_default(),
+        None => LockFile::default(),
+    };
+    let mut found =
+        Resolved { facts: BTreeMap::new(), pinned: BTreeMap::new(), layers: Vec::new() };
+    let mut wanted = BTreeMap::new();
+    let progress = Progress::begin("images", names.len());
+    for name in names {
+        match lock.image(&name, Platform::default()) {
+            Ok(locked) if need == Need::Facts => {
+                progress.step(&name, start.elapsed(), summary(&locked.facts));
+                found.pinned.insert(name.clone(), locked.pinned_name(&name));
+                found.facts.insert(name, locked.facts.clone());
+            }
+            // the layers of a locked image are those of its digest, whatever its tag is now
+            Ok(locked) => drop(wanted.insert(name.clone(), locked.pinned_name(&name))),
+            Err(LockError::Missing { .. }) => drop(wanted.insert(name.clone(), name)),
+            Err(error) => return Err(lock_error(error)),
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(found);
+    }
+    let images = open(dirs, places)?;
+    let asked: Vec<String> = wanted.values().cloned().collect();
+    let resolved = images.resolve_all(&asked).await.map_err(registry_error)?;
+    let (facts, layers) = read(dirs, &images, &resolved, need).await?;
+    found.layers = layers;
+    let mut changed = false;
+    for ((name, image), facts) in wanted.into_keys().zip(resolved).zip(facts) {
+        progress.step(&name, start.elapsed(), summary(&facts));
+        let image = image.named(&name);
+        match lock.image(&name, image.platform()) {
+            Ok(_) => lock.check(&image, &facts).map_err(lock_error)?,
+            Err(_) => {
+                lock.add(&image, &facts).map_err(lock_error)?;
+                changed = true;
+            }
+        }
+        found.pinned.insert(name.clone(), image.pinned_name());
+        found.facts.insert(name, facts);
+    }
+    match &places.lock {
+        Some(path) if changed => lock.write(path).map_err(lock_error)?,
+        _ => {}
+    }
+    Ok(found)
+}
+
+async fn read(
+    dirs: &Dirs,
+    images: &Images,
+    resolved: &[ResolvedImage],
+    need: Need,
+) -> Result<(Vec<ImageFacts>, Vec<ah_sandbox::LayerImage>)> {
+    match need {
+        Need::Layers => {
+            let store = Arc::new(Store::open(dirs)?);
+            let facts = images.facts_all(resolved, store.clone()).await.map_err(registry_error)?;
+            Ok((facts, store.layers()))
+        }
+        Need::Facts => {
+            let converter: Arc<dyn LayerConverter> = match images.cache() {
+                Some(cache) => Arc::new(cache.clone()),
+                None => Arc::new(TemporaryFiles),
+            };
+            let facts = images.facts_all(resolved, converter).await.map_err(registry_error)?;
+            Ok((facts, Vec::new()))
+        }
+    }
+}
+
+/// Opens the places where images are looked for.
+pub(crate) fn open(dirs: &Dirs, images: &cli::Images) -> Result<Images> {
+    let places = Places {
+        layouts: images.images.clone(),
+        plain_http: images.plain_http.clone(),
+        auth_file: None,
+        ca: images.ca.clone(),
+        registry_folders: ah_registry::registry_folders(),
+        cache: Some(dirs.facts()),
+        offline: images.offline,
+        platform: Platform::default(),
+    };
+    Images::open(&places).map_err(registry_error)
 }
 
 /// A registry's error with its remedy.
 pub(crate) fn registry_error(error: RegistryError) -> anyhow::Error {
     match error.hint() {
-        Some(hint) => failure(&error, hint),
+        Some(hint) => anyhow::Error::new(crate::ui::Hint(hint)).context(causes(&error)),
+        None => error.into(),
+    }
+}
+
+/// An error with what is behind it on one line, for a text that must go before its remedy.
+fn causes(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", causes(source)),
+        None => error.to_string(),
+    }
+}
+
+fn lock_error(error: LockError) -> anyhow::Error {
+    match error.hint() {
+        Some(hint) => failure(causes(&error), hint),
         None => error.into(),
     }
 }
@@ -114,6 +191,6 @@ impl LayerConverter for Store {
         let file = File::open(&image.path)?;
         let used = ah_sandbox::LayerImage { path: image.path, verity: image.info };
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(image.info.root_hash, used);
-        Ok(ConvertedLayer { verity: image.info, image: file })
+        Ok(ConvertedLayer { verity: image.info, files: LayerFiles::Image(file) })
     }
 }

@@ -10,6 +10,8 @@ use crate::setup;
 enum Group {
     /// Start-up, layer conversion, policy decision, report verification
     Main,
+    /// The policy generator: images cold and warm from a registry on loopback, many pods, memory
+    Policy,
 }
 
 #[derive(clap::Args)]
@@ -27,7 +29,30 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     match options.group {
         Group::Main => main_figures(options.json),
+        Group::Policy => policy_figures(options.json),
     }
+}
+
+fn policy_figures(json: bool) -> Result<()> {
+    setup::packages()?;
+    setup::packages_for_policy_bench()?;
+    step("release build", || {
+        // by themselves: what is built together shares features
+        for package in ["anchorhold", "ah-testkit-images"] {
+            let build = ["build", "--quiet", "--locked", "--release", "--bins", "--package"];
+            run_quiet(cargo(&build).arg(package))?;
+        }
+        Ok(Done::Did("anchorhold and the benchmark".into()))
+    })?;
+    step("policy generation", || {
+        let work = target().join("bench-policy");
+        std::fs::create_dir_all(&work)?;
+        let mut bench = std::process::Command::new(target().join("release/bench-policy"));
+        bench.arg("--anchorhold").arg(target().join("release/anchorhold"));
+        bench.arg("--work").arg(work).args(json.then_some("--json"));
+        command(&mut bench)?;
+        Ok(Done::Did("5 runs of each, medians; images are made by the first run".into()))
+    })
 }
 
 fn main_figures(json: bool) -> Result<()> {

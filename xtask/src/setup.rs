@@ -80,11 +80,20 @@ pub(crate) fn path_with_tools() -> Result<std::ffi::OsString> {
 
 /// Installs the Debian packages that are missing.
 pub(crate) fn packages() -> Result<()> {
-    step("packages", || {
+    install_packages("packages", PACKAGES)
+}
+
+/// What only `cargo xtask bench policy` needs.
+pub(crate) fn packages_for_policy_bench() -> Result<()> {
+    install_packages("packages for the benchmark", &[("docker-registry", "serves its images")])
+}
+
+fn install_packages(name: &str, packages: &[(&str, &str)]) -> Result<()> {
+    step(name, || {
         let missing: Vec<&str> =
-            PACKAGES.iter().map(|(name, _)| *name).filter(|name| !installed(name)).collect();
+            packages.iter().map(|(name, _)| *name).filter(|name| !installed(name)).collect();
         if missing.is_empty() {
-            return Ok(Done::Skipped(format!("all {} are installed", PACKAGES.len())));
+            return Ok(Done::Skipped(format!("all {} are installed", packages.len())));
         }
         if on_path("apt-get").is_none() {
             bail!(

@@ -11,7 +11,7 @@ use crate::inputs::{self, Input};
 use crate::policy::make::{self, Choices, Made, Wanted};
 use crate::policy::output::{self, Target};
 use crate::policy::sidecar;
-use crate::resolve;
+use crate::resolve::{self, Need};
 use crate::ui::{self, failure};
 
 /// Every pod of every document of every file gets its policy.
@@ -53,7 +53,8 @@ pub(crate) async fn policies(
     places: &crate::cli::Images,
     choices: &Choices,
 ) -> Result<Vec<Made>> {
-    let images = resolve::resolve(dirs, places, make::image_names(inputs, wanted)).await?;
+    let names = make::image_names(inputs, wanted);
+    let images = resolve::resolve(dirs, places, names, Need::Facts).await?;
     make::make(inputs, wanted, &images.facts, &images.pinned, choices)
 }
 

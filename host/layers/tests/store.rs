@@ -134,3 +134,33 @@ fn attack_verity_hash_tree_altered_on_disk_is_found_by_the_full_check() {
     overwrite(&image, |bytes| bytes[tree + 2 * 4096 + 40] ^= 1);
     assert!(matches!(image.check(), Err(CheckError::Tree | CheckError::Block { .. })));
 }
+
+/// Names the folder in the process that this test starts of itself.
+const CHILD: &str = "AH_LAYERS_TEST_FOLDER";
+
+#[test]
+fn two_processes_share_a_folder() {
+    if let Some(folder) = std::env::var_os(CHILD) {
+        let image = make(&LayerStore::open(folder).unwrap(), &tar()).unwrap();
+        image.check().unwrap();
+        println!("root hash {}", image.info.root_hash);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["two_processes_share_a_folder", "--exact", "--nocapture"])
+            .env(CHILD, folder.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let children: Vec<_> = (0..4).map(|_| start()).collect();
+    let hash = make(&LayerStore::open(folder.path()).unwrap(), &tar()).unwrap().info.root_hash;
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(&format!("root hash {hash}")), "{text}");
+    }
+}

@@ -21,6 +21,7 @@
 mod output;
 mod source;
 mod translate;
+mod watch;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -32,6 +33,9 @@ use ah_verity::{BLOCK_BYTES_U64, Superblock, VerityError, VerityInfo};
 
 use output::{Discard, Output, Pump};
 use translate::Files;
+use watch::Watch;
+
+pub use watch::{MAX_WATCHED_FILE_BYTES, Seen};
 
 /// Number of the byte-for-byte output format. Part of every cache key; never reused.
 pub const CONVERSION_VERSION: u32 = 1;
@@ -105,7 +109,7 @@ pub fn convert_layer(
     expected_diff_id: &Sha256,
     out: &File,
 ) -> Result<Converted, ConvertError> {
-    let converted = run(layer, media_type, expected_diff_id, out)?;
+    let (converted, _) = run(layer, media_type, expected_diff_id, out, Watch(&[]))?;
     out.set_len(converted.sizes.image_bytes).map_err(ConvertError::Output)?;
     Ok(converted)
 }
@@ -119,7 +123,20 @@ pub fn root_hash(
     media_type: LayerMediaType,
     expected_diff_id: &Sha256,
 ) -> Result<Converted, ConvertError> {
-    run(layer, media_type, expected_diff_id, &Discard)
+    Ok(run(layer, media_type, expected_diff_id, &Discard, Watch(&[]))?.0)
+}
+
+/// As [`root_hash`], with what the layer has under some `paths` (relative, no `.` or `..`), in their order.
+///
+/// # Errors
+/// [`ConvertError`].
+pub fn root_hash_and_files(
+    layer: impl Read + Send,
+    media_type: LayerMediaType,
+    expected_diff_id: &Sha256,
+    paths: &[&str],
+) -> Result<(Converted, Vec<Seen>), ConvertError> {
+    run(layer, media_type, expected_diff_id, &Discard, Watch(paths))
 }
 
 fn run(
@@ -127,15 +144,16 @@ fn run(
     media_type: LayerMediaType,
     expected_diff_id: &Sha256,
     out: &dyn Output,
-) -> Result<Converted, ConvertError> {
+    watch: Watch<'_>,
+) -> Result<(Converted, Vec<Seen>), ConvertError> {
     let tar = media_type.decompress(layer).map_err(ConvertError::Open)?;
     std::thread::scope(|scope| {
         let (source, hashed) = source::start(scope, tar);
         let (pump, written) = Pump::start(scope, out);
-        let made = image(source, pump);
+        let made = image(source, pump, watch);
         // A failing writer ends the pump's channel; its own reason is the one to tell.
         let written = written.finish().map_err(ConvertError::Output)?;
-        let (first, summary) = made?;
+        let (first, summary, seen) = made?;
         let (found, tar_bytes) = hashed.finish();
         let expected = *expected_diff_id;
         if found != expected {
@@ -147,19 +165,25 @@ fn run(
         seal(out, &first, &tree, erofs_bytes).map_err(ConvertError::Output)?;
         let image_bytes = info.image_bytes();
         let sizes = Sizes { tar_bytes, erofs_bytes, image_bytes, inodes: summary.inodes };
-        Ok(Converted { info, diff_id: found, conversion_version: CONVERSION_VERSION, sizes })
+        let conversion_version = CONVERSION_VERSION;
+        Ok((Converted { info, diff_id: found, conversion_version, sizes }, seen))
     })
 }
 
 type Block = ah_verity::Block;
 
-/// Reads the tar and writes everything but block 0, which is returned.
-fn image(source: impl io::BufRead, pump: Pump) -> Result<(Block, ah_erofs::Summary), ConvertError> {
-    let mut files = Files { writer: ImageWriter::new(pump) };
+/// Reads the tar and writes everything but block 0, which is returned with what was watched.
+fn image(
+    source: impl io::BufRead,
+    pump: Pump,
+    watch: Watch<'_>,
+) -> Result<(Block, ah_erofs::Summary, Vec<Seen>), ConvertError> {
+    let mut files = Files { writer: ImageWriter::new(pump), watch, taking: None };
     let tree = ah_oci::read_layer(source, &mut files).map_err(ConvertError::Layer)?;
+    let seen = files.watch.seen(&tree);
     let tree = translate::tree(tree);
     let (pump, summary) = files.writer.finish(&tree).map_err(ConvertError::Image)?;
-    Ok((pump.into_first(), summary))
+    Ok((pump.into_first(), summary, seen))
 }
 
 /// Writes block 0, the dm-verity superblock and the hash tree.

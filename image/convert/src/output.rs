@@ -10,7 +10,7 @@ use ah_erofs::{BLOCK_BYTES, BlockSink};
 use ah_verity::{TreeBuilder, ZERO_SALT};
 
 /// Pieces under way to the writing thread.
-const PIECES: usize = 4;
+const PIECES: usize = 3;
 
 /// Where the image goes.
 pub(crate) trait Output: Sync {

@@ -11,16 +11,41 @@ use sha2::Digest as _;
 
 use crate::MAX_LAYER_BYTES;
 
+/// Large enough that threads seldom wake each other, small enough that a chunk is still in a core's cache.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks under way to each reader.
-const CHUNKS: usize = 8;
+const CHUNKS: usize = 4;
 
-type Chunk = Arc<Vec<u8>>;
+/// A piece of the tar. Its buffer goes back to the unpacking thread once both readers are done with it.
+struct Chunk {
+    buffer: Vec<u8>,
+    length: usize,
+    home: Option<SyncSender<Vec<u8>>>,
+}
+
+impl Chunk {
+    fn empty() -> Arc<Self> {
+        Arc::new(Self { buffer: Vec::new(), length: 0, home: None })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if let Some(home) = &self.home {
+            // a full or closed way home only means that the buffer is not used again
+            let _ = home.try_send(std::mem::take(&mut self.buffer));
+        }
+    }
+}
 
 /// Reads what the unpacking thread sends.
 pub(crate) struct Source {
-    chunks: Receiver<io::Result<Chunk>>,
-    chunk: Chunk,
+    chunks: Receiver<io::Result<Arc<Chunk>>>,
+    chunk: Arc<Chunk>,
     at: usize,
 }
 
@@ -36,27 +61,33 @@ pub(crate) fn start<'scope>(
     let (to_hasher, hash_chunks) = sync_channel(CHUNKS);
     scope.spawn(move || unpack(tar, &to_reader, &to_hasher));
     let hashed = scope.spawn(move || hash(&hash_chunks));
-    (Source { chunks, chunk: Chunk::default(), at: 0 }, Hashed(hashed))
+    (Source { chunks, chunk: Chunk::empty(), at: 0 }, Hashed(hashed))
 }
 
 /// Ends when the tar does, or when its reader is gone.
 fn unpack(
     mut tar: Box<dyn Read + Send + '_>,
-    to_reader: &SyncSender<io::Result<Chunk>>,
-    to_hasher: &SyncSender<Chunk>,
+    to_reader: &SyncSender<io::Result<Arc<Chunk>>>,
+    to_hasher: &SyncSender<Arc<Chunk>>,
 ) {
+    let (home, used) = sync_channel(2 * CHUNKS + 2);
     let mut total = 0u64;
     loop {
-        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        let result = (&mut tar).take(CHUNK_BYTES as u64).read_to_end(&mut chunk);
-        total += chunk.len() as u64;
+        let mut buffer: Vec<u8> = used.try_recv().unwrap_or_else(|_| vec![0; CHUNK_BYTES]);
+        let result = fill(&mut tar, &mut buffer).and_then(|length| {
+            total += length as u64;
+            match total {
+                0..=MAX_LAYER_BYTES => Ok(length),
+                _ => {
+                    let text =
+                        format!("layer is too large: expected at most {MAX_LAYER_BYTES} bytes");
+                    Err(io::Error::new(io::ErrorKind::InvalidData, text))
+                }
+            }
+        });
         let result = match result {
             Ok(0) => return,
-            Ok(_) if total > MAX_LAYER_BYTES => {
-                let text = format!("layer is too large: expected at most {MAX_LAYER_BYTES} bytes");
-                Err(io::Error::new(io::ErrorKind::InvalidData, text))
-            }
-            Ok(_) => Ok(Chunk::new(chunk)),
+            Ok(length) => Ok(Arc::new(Chunk { buffer, length, home: Some(home.clone()) })),
             Err(error) => Err(error),
         };
         let failed = result.is_err();
@@ -70,12 +101,26 @@ fn unpack(
     }
 }
 
-fn hash(chunks: &Receiver<Chunk>) -> (Sha256, u64) {
+/// Fills the buffer; less only at the end. A decoder is fastest when it may write much at once.
+fn fill(tar: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match tar.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+fn hash(chunks: &Receiver<Arc<Chunk>>) -> (Sha256, u64) {
     let mut hasher = sha2::Sha256::new();
     let mut bytes = 0;
     for chunk in chunks {
-        hasher.update(&*chunk);
-        bytes += chunk.len() as u64;
+        hasher.update(chunk.bytes());
+        bytes += chunk.length as u64;
     }
     (Sha256::new(hasher.finalize().into()), bytes)
 }
@@ -89,16 +134,16 @@ impl Hashed<'_> {
 
 impl BufRead for Source {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.chunk.len() {
+        if self.at == self.chunk.length {
             // Both a sent end and a vanished sender are the tar's end: the diff id tells whether it is the true one.
-            self.chunk = self.chunks.recv().unwrap_or_else(|_| Ok(Chunk::default()))?;
+            self.chunk = self.chunks.recv().unwrap_or_else(|_| Ok(Chunk::empty()))?;
             self.at = 0;
         }
-        Ok(&self.chunk[self.at..])
+        Ok(&self.chunk.bytes()[self.at..])
     }
 
     fn consume(&mut self, bytes: usize) {
-        self.at = (self.at + bytes).min(self.chunk.len());
+        self.at = (self.at + bytes).min(self.chunk.length);
     }
 }
 

@@ -77,6 +77,8 @@ pub enum NodeKind<C> {
 /// What is known of a file before its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape<'a> {
+    /// Path as the tar has it.
+    pub path: &'a [u8],
     /// Length, bytes.
     pub size: u64,
     /// Whether only parts of it are given.
@@ -448,7 +450,7 @@ fn take_data<R: BufRead, S: ContentSink>(
     sink: &mut S,
 ) -> Result<S::Content, DataError<S::Error>> {
     let sparse = entry.sparse.is_some();
-    let shape = Shape { size: entry.size, sparse, xattrs: &entry.xattrs };
+    let shape = Shape { path: &entry.path, size: entry.size, sparse, xattrs: &entry.xattrs };
     sink.begin(shape).map_err(DataError::Sink)?;
     entries.read_data(entry, |offset, bytes| sink.write(offset, bytes).map_err(DataError::Sink))?;
     sink.end().map_err(DataError::Sink)

@@ -21,11 +21,14 @@ const MAX_INDEX_DEPTH: usize = 3;
 const NAME_ANNOTATIONS: [&str; 2] =
     ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
 
-/// An OCI image layout: a folder, or a tar of one (`oci-archive`, also gzipped).
+/// An OCI image layout: a folder, or a tar of one (`oci-archive`, also gzipped); or the folder of containerd's content
+/// store (`…/io.containerd.content.v1.content`), which has the same blobs and no names: images are found in it by the
+/// digest in their name.
 #[derive(Debug, Clone)]
 pub struct Layout {
     files: Files,
-    index: ImageIndex,
+    /// Names; none in a content store, whose names are in a database of containerd's own.
+    index: Option<ImageIndex>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +66,11 @@ pub enum LayoutError {
         /// The version found.
         found: String,
     },
+    /// What `docker save` wrote before it wrote layouts: it has no manifest, so nothing that a digest could name.
+    #[error(
+        "archive is one of docker save without an OCI layout, which does not have the image's manifest"
+    )]
+    DockerSave,
     /// No image has the name.
     #[error("layout has no image named {name:?}, but {known:?}")]
     NotFound {
@@ -88,6 +96,21 @@ pub enum LayoutError {
         /// What is wrong.
         source: ImageError,
     },
+}
+
+impl LayoutError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::DockerSave => Some(
+                "take the image as `skopeo copy docker-daemon:NAME oci-archive:FILE:NAME` or with a docker of version 25 \
+                 or later; for the digest that a registry gives it, read it from there"
+                    .into(),
+            ),
+            Self::Image { source, .. } => source.hint(),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -122,7 +145,12 @@ impl Layout {
     }
 
     fn open(files: Files) -> Result<Self, LayoutError> {
-        let version = files.small("oci-layout")?;
+        let version = match files.small("oci-layout") {
+            Err(LayoutError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Self::without_index(files, source);
+            }
+            version => version?,
+        };
         let version = serde_json::from_slice::<LayoutVersion>(&version)
             .map_or_else(|error| error.to_string(), |version| version.image_layout_version);
         if version != "1.0.0" {
@@ -130,12 +158,27 @@ impl Layout {
         }
         let index = resolve::parse_index(&files.small("index.json")?)
             .map_err(|source| LayoutError::Image { name: "index.json".into(), source })?;
-        Ok(Self { files, index })
+        Ok(Self { files, index: Some(index) })
+    }
+
+    /// What else has blobs or layers, and is no layout.
+    fn without_index(files: Files, source: io::Error) -> Result<Self, LayoutError> {
+        match &files {
+            Files::Folder(folder) if folder.join("blobs/sha256").is_dir() => {
+                Ok(Self { files, index: None })
+            }
+            _ if files.open("manifest.json").is_ok() => Err(LayoutError::DockerSave),
+            _ => Err(LayoutError::File { path: "oci-layout".into(), source }),
+        }
+    }
+
+    fn manifests(&self) -> &[Descriptor] {
+        self.index.as_ref().map_or(&[], |index| index.manifests().as_slice())
     }
 
     /// Names of the images, as their annotations give them.
     pub fn names(&self) -> Vec<String> {
-        self.index.manifests().iter().flat_map(names).map(str::to_owned).collect()
+        self.manifests().iter().flat_map(names).map(str::to_owned).collect()
     }
 
     /// Finds an image by name (`busybox`, `localhost/app:1`, `name@sha256:…`) and reads its documents.
@@ -146,10 +189,16 @@ impl Layout {
     /// # Errors
     /// [`LayoutError`].
     pub fn resolve(&self, name: &str, platform: Platform) -> Result<ResolvedImage, LayoutError> {
-        let descriptor = self.find(name)?;
         let image = |source| LayoutError::Image { name: name.to_owned(), source };
-        let target_digest = digest_of(descriptor).map_err(|error| image(error.into()))?;
-        let (mut digest, mut size) = (target_digest, descriptor.size());
+        let (target_digest, size) = match self.index {
+            Some(_) => {
+                let descriptor = self.find(name)?;
+                let digest = digest_of(descriptor).map_err(|error| image(error.into()))?;
+                (digest, descriptor.size())
+            }
+            None => self.find_blob(name)?,
+        };
+        let (mut digest, mut size) = (target_digest, size);
         for _ in 0..MAX_INDEX_DEPTH {
             let document = self.document(digest, size)?;
             if !resolve::is_index(&document).map_err(image)? {
@@ -174,7 +223,7 @@ impl Layout {
             None => (name, None),
         };
         let mut found: Vec<&Descriptor> = Vec::new();
-        for descriptor in self.index.manifests() {
+        for descriptor in self.manifests() {
             let named = names(descriptor)
                 .any(|known| known == name || full_name(known) == full_name(wanted));
             let pinned = digest.is_none_or(|digest| descriptor.digest().as_ref() == digest);
@@ -188,6 +237,13 @@ impl Layout {
             [] => Err(LayoutError::NotFound { name: name.to_owned(), known: self.names() }),
             _ => Err(LayoutError::Ambiguous { name: name.to_owned() }),
         }
+    }
+
+    /// The document that a name's digest names, and its length.
+    fn find_blob(&self, name: &str) -> Result<(Sha256, u64), LayoutError> {
+        let digest = name.split_once('@').and_then(|(_, text)| Sha256::from_oci(text).ok());
+        let found = digest.and_then(|d| Some((d, self.files.open(&blob_path(&d)).ok()?.1)));
+        found.ok_or_else(|| LayoutError::NotFound { name: name.to_owned(), known: Vec::new() })
     }
 
     fn document(&self, digest: Sha256, size_bytes: u64) -> Result<Vec<u8>, LayoutError> {

@@ -238,6 +238,71 @@ mod tests {
         }
     }
 
+    /// The identity in an image with its own account files.
+    fn identity(
+        image_user: &str,
+        passwd: Option<&str>,
+        group: Option<&str>,
+    ) -> (u32, u32, Vec<u32>) {
+        let mut container = container("app");
+        container.image.user = image_user.into();
+        container.image.accounts = Accounts::parse(passwd, group);
+        let user = workload(&pod(vec![]), &container).unwrap();
+        (user.uid, user.gid, user.additional_gids)
+    }
+
+    #[test]
+    fn trap_a_number_needs_no_account_files() {
+        assert_eq!(identity("1000", None, None), (1000, 0, vec![0]));
+        assert_eq!(identity("", None, None), (0, 0, vec![0]));
+        assert_eq!(identity("1000", None, Some("g:x:5:1000\n")), (1000, 0, vec![0]));
+    }
+
+    #[test]
+    fn trap_the_image_users_group_part_is_dropped() {
+        let (passwd, group) = (Some("a:x:7:8::/:\n"), Some("g:x:9:\n"));
+        for user in ["a", "a:g", "a:9", "7:9", "7:g", "7:"] {
+            assert_eq!(identity(user, passwd, group), (7, 8, vec![8]), "{user}");
+        }
+    }
+
+    #[test]
+    fn trap_a_group_named_like_the_user_is_no_membership() {
+        let group = Some("a:x:90:a\nb:x:91:a\n");
+        assert_eq!(identity("a", Some("a:x:7:8::/:\n"), group), (7, 8, vec![8, 91]));
+        assert_eq!(identity("7", Some("a:x:7:8::/:\n"), group), (7, 8, vec![8, 91]));
+        // the primary group stays, whatever its name
+        assert_eq!(identity("a", Some("a:x:7:90::/:\n"), group), (7, 90, vec![90, 91]));
+    }
+
+    #[test]
+    fn trap_the_first_entry_of_a_name_or_number_counts() {
+        let passwd = Some("a:x:7:8::/:\na:x:9:9::/:\nb:x:7:5::/:\n");
+        let group = Some("g:x:20:b\nh:x:21:a\n");
+        assert_eq!(identity("a", passwd, group), (7, 8, vec![8, 21]));
+        assert_eq!(identity("7", passwd, group), (7, 8, vec![8, 21]));
+        assert_eq!(identity("b", passwd, group), (7, 5, vec![5, 20]));
+    }
+
+    #[test]
+    fn trap_a_user_that_reads_as_a_number_is_one() {
+        let passwd = Some("33:x:1:2::/:\nwww:x:33:34::/:\n");
+        assert_eq!(identity("33", passwd, None), (33, 34, vec![34]));
+        assert_eq!(identity("033", passwd, None), (33, 34, vec![34]));
+    }
+
+    #[test]
+    fn trap_a_user_of_an_image_whose_accounts_are_gone_is_refused() {
+        let mut app = container("app");
+        app.image.user = "www".into();
+        let unknown = Err(UserError::UnknownUser { name: "www".into() });
+        assert_eq!(workload(&pod(vec![]), &app), unknown);
+        app.image.user = "-1".into();
+        assert!(workload(&pod(vec![]), &app).is_err());
+        app.image.user = "4294967296".into();
+        assert!(workload(&pod(vec![]), &app).is_err());
+    }
+
     #[test]
     fn the_pods_groups_are_added_sorted() {
         let groups = |pod: &mut Pod| {

@@ -1,14 +1,12 @@
 //! `/etc/passwd` and `/etc/group` of the merged layers, looked up as overlayfs would show them.
 
-use ah_erofs::{FileKind, Image, Inode, ReadAt, ReadError};
+use ah_erofs::ReadError;
 use ah_pod::Accounts;
 
-/// Longest account file, bytes.
-const MAX_FILE_BYTES: u64 = 16 << 20;
+use crate::view::{Directory as One, File, Found as InLayer, View};
+
 /// Most symbolic links followed for one path (Linux, `MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
-/// What overlayfs reads as "nothing below" (Linux, filesystems/overlayfs).
-const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// Why the files are not read.
 #[derive(Debug, thiserror::Error)]
@@ -28,42 +26,39 @@ pub(crate) enum AccountsError {
         /// The path.
         path: &'static str,
     },
+    /// The way leads to files that were not kept when the layer streamed by: whole images are needed.
+    #[error("layer was not kept whole")]
+    NotKept,
 }
 
 /// The accounts of an image, from its layers, bottom first.
-pub(crate) fn read<R: ReadAt>(layers: &[Image<R>]) -> Result<Accounts, AccountsError> {
+pub(crate) fn read(layers: &[View]) -> Result<Accounts, AccountsError> {
     let merged = Merged(layers);
     let (passwd, group) = (merged.text("/etc/passwd")?, merged.text("/etc/group")?);
     Ok(Accounts::parse(passwd.as_deref(), group.as_deref()))
 }
 
-struct Merged<'a, R>(&'a [Image<R>]);
+struct Merged<'a>(&'a [View]);
 
 /// A directory as it is seen: the directories of the layers that make it up, top first.
-type Directory = Vec<(usize, Inode)>;
+type Directory = Vec<(usize, One)>;
 
 enum Found {
     Directory(Directory),
-    Other(usize, Inode),
+    Symlink(Vec<u8>),
+    File(usize, File),
+    Other,
 }
 
-impl<R: ReadAt> Merged<'_, R> {
+impl Merged<'_> {
     fn text(&self, path: &'static str) -> Result<Option<String>, AccountsError> {
-        let Some((layer, inode)) = self.resolve(path)? else { return Ok(None) };
-        if inode.kind != FileKind::File {
-            return Err(AccountsError::NotAFile { path });
-        }
-        match self.0.get(layer) {
-            Some(image) => {
-                let bytes = image.read_file(&inode, MAX_FILE_BYTES)?;
-                Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
-            }
-            None => Ok(None),
-        }
+        let Some((layer, file)) = self.resolve(path)? else { return Ok(None) };
+        let Some(view) = self.0.get(layer) else { return Ok(None) };
+        Ok(Some(String::from_utf8_lossy(&view.read(&file)?).into_owned()))
     }
 
     /// Walks the path inside the image, links followed within it.
-    fn resolve(&self, path: &'static str) -> Result<Option<(usize, Inode)>, AccountsError> {
+    fn resolve(&self, path: &'static str) -> Result<Option<(usize, File)>, AccountsError> {
         let mut open = vec![self.root()?];
         let mut steps: Vec<Vec<u8>> = parts(path.as_bytes());
         let mut links = 0;
@@ -78,21 +73,19 @@ impl<R: ReadAt> Merged<'_, R> {
             match self.lookup(directory, &step)? {
                 None => return Ok(None),
                 Some(Found::Directory(next)) => open.push(next),
-                Some(Found::Other(layer, inode)) if inode.kind == FileKind::Symlink => {
+                Some(Found::Symlink(target)) => {
                     links += 1;
                     if links > MAX_LINKS {
                         return Err(AccountsError::Links { path });
                     }
-                    let Some(image) = self.0.get(layer) else { return Ok(None) };
-                    let target = image.read_link(&inode)?;
                     if target.starts_with(b"/") {
                         open.truncate(1);
                     }
                     steps.extend(parts(&target));
                 }
-                Some(Found::Other(layer, inode)) => {
-                    return Ok(steps.is_empty().then_some((layer, inode)));
-                }
+                Some(Found::File(..) | Found::Other) if !steps.is_empty() => return Ok(None),
+                Some(Found::File(layer, file)) => return Ok(Some((layer, file))),
+                Some(Found::Other) => return Err(AccountsError::NotAFile { path }),
             }
         }
         match open.last().and_then(|directory| directory.first()) {
@@ -103,34 +96,28 @@ impl<R: ReadAt> Merged<'_, R> {
 
     fn root(&self) -> Result<Directory, AccountsError> {
         let layers = self.0.iter().enumerate().rev();
-        Ok(layers
-            .map(|(index, image)| Ok((index, image.root()?)))
-            .collect::<Result<_, ReadError>>()?)
+        layers.map(|(index, view)| Ok((index, view.root()?))).collect()
     }
 
     /// What a name is in a merged directory: the top layer that has it decides; directories merge
     /// down to one that is opaque, to a whiteout, or to something else of that name.
     fn lookup(&self, directory: &Directory, name: &[u8]) -> Result<Option<Found>, AccountsError> {
         let mut merged = Directory::new();
-        for (layer, inode) in directory {
-            let Some(image) = self.0.get(*layer) else { continue };
-            let entries = image.read_dir(inode)?;
-            let Ok(at) = entries.binary_search_by(|entry| entry.name.as_slice().cmp(name)) else {
-                continue;
-            };
-            let Some(entry) = entries.get(at) else { continue };
-            let found = image.inode(entry.nid)?;
-            match found.kind {
-                FileKind::CharDevice { major: 0, minor: 0 } => break,
-                FileKind::Directory => {
-                    let opaque = found.meta.xattrs.contains_key(OPAQUE);
-                    merged.push((*layer, found));
+        for (layer, one) in directory {
+            let Some(view) = self.0.get(*layer) else { continue };
+            match view.lookup(one, name)? {
+                None => {}
+                Some(InLayer::Whiteout) => break,
+                Some(InLayer::Directory { directory, opaque }) => {
+                    merged.push((*layer, directory));
                     if opaque {
                         break;
                     }
                 }
-                _ if merged.is_empty() => return Ok(Some(Found::Other(*layer, found))),
-                _ => break,
+                Some(_) if !merged.is_empty() => break,
+                Some(InLayer::Symlink(target)) => return Ok(Some(Found::Symlink(target))),
+                Some(InLayer::File(file)) => return Ok(Some(Found::File(*layer, file))),
+                Some(InLayer::Other) => return Ok(Some(Found::Other)),
             }
         }
         Ok((!merged.is_empty()).then_some(Found::Directory(merged)))
@@ -148,30 +135,46 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use ah_digest::Sha256;
     use ah_oci::LayerMediaType;
     use ah_testkit_images::{Entry, TarBuilder};
 
     use super::*;
+    use crate::convert::{KeptFiles, LayerFiles};
 
-    fn layer(entries: &[Entry]) -> Image<File> {
+    fn layer(entries: &[Entry]) -> View {
         let tar = TarBuilder::bytes(entries.iter().cloned());
         let file = tempfile::tempfile().unwrap();
         let diff_id = Sha256::of(&tar);
         ah_convert::convert_layer(&tar[..], LayerMediaType::Tar, &diff_id, &file).unwrap();
-        Image::open(file).unwrap()
+        View::open(LayerFiles::Image(file)).unwrap()
+    }
+
+    /// The same layer as it is known when nothing but the account files was kept of it.
+    fn kept(entries: &[Entry]) -> View {
+        let tar = TarBuilder::bytes(entries.iter().cloned());
+        let diff_id = Sha256::of(&tar);
+        let (_, kept) =
+            KeptFiles::while_converting(&tar[..], LayerMediaType::Tar, &diff_id).unwrap();
+        View::open(LayerFiles::Kept(kept)).unwrap()
     }
 
     /// The names in the merged `/etc/passwd`; `None` when there is no such file.
     fn check(layers: &[&[Entry]], expect: Option<&[&str]>) {
-        let layers: Vec<_> = layers.iter().map(|entries| layer(entries)).collect();
-        let found = read(&layers).unwrap().passwd;
-        let names: Option<Vec<String>> =
-            found.map(|entries| entries.into_iter().map(|entry| entry.name).collect());
-        let expect = expect.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        assert_eq!(names, expect);
+        let images: Vec<_> = layers.iter().map(|entries| layer(entries)).collect();
+        let expect =
+            expect.map(|names| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(names(read(&images).unwrap()), expect);
+        let kept: Vec<_> = layers.iter().map(|entries| kept(entries)).collect();
+        match read(&kept) {
+            Ok(found) => assert_eq!(names(found), expect),
+            // links lead elsewhere, which only whole images tell
+            Err(error) => assert!(matches!(error, AccountsError::NotKept), "{error:?}"),
+        }
+    }
+
+    fn names(found: Accounts) -> Option<Vec<String>> {
+        found.passwd.map(|entries| entries.into_iter().map(|entry| entry.name).collect())
     }
 
     fn file(path: &str, text: &str) -> Entry {
@@ -212,10 +215,25 @@ mod tests {
     }
 
     #[test]
+    fn kept_files_answer_what_they_can_and_no_more() {
+        let low = [file("etc/passwd", "low:x:1:1\n"), file("etc/group", "g:x:1:\n")];
+        let whiteout = [file("etc/.wh.passwd", "")];
+        assert_eq!(names(read(&[kept(&low)]).unwrap()), Some(vec!["low".into()]));
+        assert_eq!(names(read(&[kept(&low), kept(&whiteout)]).unwrap()), None);
+        let link = [Entry::symlink("etc/passwd", "/nix/passwd"), file("nix/passwd", "n:x:1:1\n")];
+        assert!(matches!(read(&[kept(&link)]), Err(AccountsError::NotKept)));
+        let hard = [file("base", "h:x:1:1\n"), Entry::hard_link("etc/passwd", "base")];
+        assert!(matches!(read(&[kept(&hard)]), Err(AccountsError::NotKept)));
+        assert_eq!(names(read(&[layer(&hard)]).unwrap()), Some(vec!["h".into()]));
+    }
+
+    #[test]
     fn attack_a_link_in_a_circle_and_a_folder_for_a_file() {
         let circle = [layer(&[Entry::symlink("etc/passwd", "passwd")])];
         assert!(matches!(read(&circle), Err(AccountsError::Links { .. })));
-        let folder = [layer(&[Entry::dir("etc/passwd")])];
-        assert!(matches!(read(&folder), Err(AccountsError::NotAFile { .. })));
+        for make in [layer, kept] {
+            let folder = [make(&[Entry::dir("etc/passwd")])];
+            assert!(matches!(read(&folder), Err(AccountsError::NotAFile { .. })));
+        }
     }
 }

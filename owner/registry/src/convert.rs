@@ -1,25 +1,65 @@
-//! Who turns layers into block images.
+//! Who turns layers into block images, or into what a policy needs of them.
 
 use std::fs::File;
 use std::io::{self, Read};
 
-use ah_oci::LayerDescriptor;
+use ah_convert::{ConvertError, Converted, Seen};
+use ah_digest::Sha256;
+use ah_oci::{LayerDescriptor, LayerMediaType};
 use ah_verity::VerityInfo;
 
 use crate::error::BoxError;
 
-/// A layer as a block image.
+/// What is kept of a layer that streams by: the way to the account files.
+const KEPT_PATHS: [&str; 3] = ["etc", "etc/passwd", "etc/group"];
+
+/// A converted layer.
 #[derive(Debug)]
 pub struct ConvertedLayer {
     /// What opens it.
     pub verity: VerityInfo,
-    /// The block image, from which the account files are read.
-    pub image: File,
+    /// Where the account files are read from.
+    pub files: LayerFiles,
 }
 
-/// Turns layers into block images; `host/layers`' store behind it shares one cache.
+/// The files of a layer.
+#[derive(Debug)]
+pub enum LayerFiles {
+    /// All of them: the block image.
+    Image(File),
+    /// Those that decide who a process runs as.
+    Kept(KeptFiles),
+}
+
+/// What a layer says of `/etc`, `/etc/passwd` and `/etc/group`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFiles(pub(crate) [Seen; 3]);
+
+impl KeptFiles {
+    /// Reads a layer once, for its root hash and these files.
+    ///
+    /// # Errors
+    /// [`ConvertError`].
+    pub fn while_converting(
+        layer: impl Read + Send,
+        media_type: LayerMediaType,
+        diff_id: &Sha256,
+    ) -> Result<(Converted, Self), ConvertError> {
+        let (converted, seen) =
+            ah_convert::root_hash_and_files(layer, media_type, diff_id, &KEPT_PATHS)?;
+        let seen = seen.try_into().unwrap_or([Seen::NotTaken, Seen::NotTaken, Seen::NotTaken]);
+        Ok((converted, Self(seen)))
+    }
+
+    /// What the layer has under a path; `None` when that was not kept.
+    pub(crate) fn get(&self, path: &str) -> Option<&Seen> {
+        KEPT_PATHS.iter().zip(&self.0).find(|(kept, _)| **kept == path).map(|(_, seen)| seen)
+    }
+}
+
+/// Turns layers into block images or root hashes; `host/layers`' store behind it shares one cache with runs.
 pub trait LayerConverter: Send + Sync {
-    /// The block image of a layer whose blob `open` gives. The converter must check the diff id.
+    /// Converts a layer whose blob `open` gives. The converter must check the diff id.
     ///
     /// # Errors
     /// When the layer cannot be opened, read or converted.
@@ -43,6 +83,6 @@ impl LayerConverter for TemporaryFiles {
         let image = tempfile::tempfile()?;
         let converted =
             ah_convert::convert_layer(open()?, layer.media_type, &layer.diff_id, &image)?;
-        Ok(ConvertedLayer { verity: converted.info, image })
+        Ok(ConvertedLayer { verity: converted.info, files: LayerFiles::Image(image) })
     }
 }

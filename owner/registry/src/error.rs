@@ -5,6 +5,8 @@ use std::io;
 use ah_digest::Sha256;
 use ah_oci::{ImageError, LayoutError};
 
+use crate::remote::RemoteError;
+
 /// Any error, as [`crate::LayerConverter`] gives it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -44,7 +46,7 @@ pub enum RegistryError {
         /// The registry.
         registry: String,
         /// The client's reason.
-        source: Box<oci_client::errors::OciDistributionError>,
+        source: Box<RemoteError>,
     },
     /// The registry gave other bytes than the digest names.
     #[error("registry gave another document: found digest {found}, expected {expected}")]
@@ -70,13 +72,19 @@ pub enum RegistryError {
         /// The reason.
         source: ImageError,
     },
-    /// Stored credentials could not be used.
-    #[error("credentials for registry {registry:?} are not usable: {reason}")]
-    Credentials {
-        /// The registry.
-        registry: String,
-        /// The reason.
-        reason: String,
+    /// The cache's folder or a file in it.
+    #[error("cache file {path:?} is not accessible")]
+    Cache {
+        /// The file.
+        path: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The network would be needed and must not be used.
+    #[error("image {name:?} is not at hand and the network must not be used")]
+    Offline {
+        /// The image.
+        name: String,
     },
     /// A layer could not be converted.
     #[error("layer {diff_id} of image {name:?} was not converted")]
@@ -115,13 +123,15 @@ impl RegistryError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Registry { registry, name, .. } => Some(format!(
-                "give {name} in a layout folder with --images, log in with `docker login {registry}`, or name a \
-                 registry without TLS with --plain-http {registry}"
-            )),
-            Self::Credentials { registry, .. } => {
-                Some(format!("log in again with `docker login {registry}` and a password or token"))
-            }
+            Self::Registry { registry, source, .. } => Some(source.hint(registry)),
+            Self::Image { source, .. } => source.hint(),
+            Self::Layout { source, .. } | Self::Place { source, .. } => source.hint(),
+            Self::Cache { .. } => Some("name another folder with --cache".into()),
+            Self::Offline { .. } => Some(
+                "give the image in a layout folder with --images, name it by a digest that was read before, or use a \
+                 lock file that has it with --lock"
+                    .into(),
+            ),
             _ => None,
         }
     }

@@ -1,37 +1,49 @@
-//! From a resolved image to what a pod needs to know of it.
+//! From resolved images to what a pod needs to know of them.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::num::NonZero;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use ah_erofs::Image;
+use ah_digest::Sha256;
 use ah_oci::LayerDescriptor;
-use ah_pod::{ImageFacts, Layer};
+use ah_pod::{Accounts, ImageFacts, Layer};
 
-use crate::accounts;
-use crate::convert::{ConvertedLayer, LayerConverter};
+use crate::accounts::{self, AccountsError};
+use crate::cache::FactsCache;
+use crate::convert::{ConvertedLayer, LayerConverter, LayerFiles, TemporaryFiles};
 use crate::error::{BoxError, RegistryError};
 use crate::images::ResolvedImage;
+use crate::view::View;
 
 /// Most layers converted at the same time.
 const MAX_WORKERS: usize = 8;
 
+/// The facts of several images, in their order. A layer that several images have is converted once.
 pub(crate) fn facts(
-    image: &ResolvedImage,
+    images: &[ResolvedImage],
     converter: &dyn LayerConverter,
-) -> Result<ImageFacts, RegistryError> {
-    let converted = convert_all(image, converter)?;
-    let layers = image.layers().iter().zip(&converted);
-    let layers = layers
-        .map(|(layer, converted)| Layer { diff_id: layer.diff_id, verity: converted.verity })
-        .collect();
-    let not_read = |source: BoxError| RegistryError::Accounts { name: image.name().into(), source };
-    let images = converted.into_iter().map(|converted| Image::open(converted.image));
-    let images: Vec<_> =
-        images.collect::<Result<_, _>>().map_err(|error| not_read(error.into()))?;
-    let accounts = accounts::read(&images).map_err(|error| not_read(error.into()))?;
+    cache: Option<&FactsCache>,
+) -> Result<Vec<ImageFacts>, RegistryError> {
+    let converted = convert_all(images, converter)?;
+    images.iter().map(|image| facts_of(image, &converted, cache)).collect()
+}
 
+/// Converted layers by diff id.
+type Converted = HashMap<Sha256, ConvertedLayer>;
+
+fn facts_of(
+    image: &ResolvedImage,
+    converted: &Converted,
+    cache: Option<&FactsCache>,
+) -> Result<ImageFacts, RegistryError> {
+    let mut layers = Vec::new();
+    for layer in image.layers() {
+        let found = converted.get(&layer.diff_id).ok_or(RegistryError::Cancelled)?;
+        layers.push(Layer { diff_id: layer.diff_id, verity: found.verity });
+    }
+    let accounts = accounts_of(image, converted, cache)?;
     let config = image.config().config().clone().unwrap_or_default();
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let mut volumes = list(config.volumes());
@@ -48,14 +60,53 @@ pub(crate) fn facts(
         accounts,
         layers,
     };
-    check(image, &facts)?;
+    check(image.name(), &facts)?;
     Ok(facts)
 }
 
+/// The accounts, from what was kept of the layers; where links lead to other files, from whole images, which are made
+/// for it and known afterwards.
+fn accounts_of(
+    image: &ResolvedImage,
+    converted: &Converted,
+    cache: Option<&FactsCache>,
+) -> Result<Accounts, RegistryError> {
+    let not_read = |source: BoxError| RegistryError::Accounts { name: image.name().into(), source };
+    match accounts::read(&views(image, converted)?) {
+        Err(AccountsError::NotKept) => {}
+        found => return found.map_err(|error| not_read(error.into())),
+    }
+    if let Some(known) = cache.and_then(|cache| cache.accounts(image.layers())) {
+        return Ok(known);
+    }
+    let whole = convert_all(std::slice::from_ref(image), &TemporaryFiles)?;
+    let accounts =
+        accounts::read(&views(image, &whole)?).map_err(|error| not_read(error.into()))?;
+    if let Some(cache) = cache {
+        cache.keep_accounts(image.layers(), &accounts).map_err(|source| not_read(source.into()))?;
+    }
+    Ok(accounts)
+}
+
+fn views(image: &ResolvedImage, converted: &Converted) -> Result<Vec<View>, RegistryError> {
+    let not_read = |source: BoxError| RegistryError::Accounts { name: image.name().into(), source };
+    let view = |layer: &LayerDescriptor| {
+        let found = converted.get(&layer.diff_id).ok_or(RegistryError::Cancelled)?;
+        let files = match &found.files {
+            LayerFiles::Image(file) => {
+                LayerFiles::Image(file.try_clone().map_err(|error| not_read(error.into()))?)
+            }
+            LayerFiles::Kept(kept) => LayerFiles::Kept(kept.clone()),
+        };
+        View::open(files).map_err(|error| not_read(error.into()))
+    };
+    image.layers().iter().map(view).collect()
+}
+
 /// Texts that would mean something else in a request than in the config.
-fn check(image: &ResolvedImage, facts: &ImageFacts) -> Result<(), RegistryError> {
+pub(crate) fn check(name: &str, facts: &ImageFacts) -> Result<(), RegistryError> {
     let wrong = |field, found: &str| {
-        Err(RegistryError::Config { name: image.name().into(), field, found: found.into() })
+        Err(RegistryError::Config { name: name.into(), field, found: found.into() })
     };
     let texts = [("Entrypoint", &facts.entrypoint), ("Cmd", &facts.cmd), ("Env", &facts.env)];
     for (field, texts) in texts {
@@ -76,38 +127,40 @@ fn check(image: &ResolvedImage, facts: &ImageFacts) -> Result<(), RegistryError>
     }
 }
 
-/// Several layers at once, each in its place in the result.
+/// Several layers at once, of all images, each once; the largest first, so that none is left for the end alone.
 fn convert_all(
-    image: &ResolvedImage,
+    images: &[ResolvedImage],
     converter: &dyn LayerConverter,
-) -> Result<Vec<ConvertedLayer>, RegistryError> {
-    let layers = image.layers();
+) -> Result<Converted, RegistryError> {
+    let mut jobs: Vec<(&ResolvedImage, &LayerDescriptor)> =
+        images.iter().flat_map(|image| image.layers().iter().map(move |l| (image, l))).collect();
+    jobs.sort_by_key(|(_, layer)| (std::cmp::Reverse(layer.size_bytes), *layer.diff_id.as_bytes()));
+    jobs.dedup_by_key(|(_, layer)| (layer.size_bytes, layer.diff_id, layer.digest));
     let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<Result<ConvertedLayer, RegistryError>>>> =
-        layers.iter().map(|_| Mutex::new(None)).collect();
+    let done = Mutex::new(Ok(Converted::new()));
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Handle::try_current().ok();
     std::thread::scope(|scope| {
-        for _ in 0..cores.min(MAX_WORKERS).min(layers.len()) {
+        for _ in 0..cores.min(MAX_WORKERS).min(jobs.len()) {
             scope.spawn(|| {
                 let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let (Some(layer), Some(slot)) = (layers.get(index), results.get(index)) else {
-                        return;
-                    };
+                while let Some((image, layer)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let result = convert(image, layer, converter);
-                    if let Ok(mut slot) = slot.lock() {
-                        *slot = Some(result);
+                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                    match (&mut *done, result) {
+                        (Ok(converted), Ok(one)) => drop(converted.insert(layer.diff_id, one)),
+                        // the first failure ends the others' work
+                        (Ok(_), Err(error)) => {
+                            *done = Err(error);
+                            next.store(jobs.len(), Ordering::Relaxed);
+                        }
+                        (Err(_), _) => return,
                     }
                 }
             });
         }
     });
-    results
-        .into_iter()
-        .map(|slot| slot.into_inner().ok().flatten().unwrap_or(Err(RegistryError::Cancelled)))
-        .collect()
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn convert(

@@ -1,25 +1,149 @@
 //! Names of images: as written, as containerd writes them, and pinned.
 
 use ah_digest::Sha256;
-use oci_client::Reference;
 
 use crate::error::RegistryError;
 
-/// Reads a name as Docker and containerd do (`busybox` is `docker.io/library/busybox:latest`).
-pub(crate) fn parse(name: &str) -> Result<Reference, RegistryError> {
-    let wrong =
-        |reason: String| RegistryError::Name { name: name.chars().take(300).collect(), reason };
-    let reference: Reference =
-        name.parse().map_err(|error: oci_client::ParseError| wrong(error.to_string()))?;
-    if let Some(digest) = reference.digest() {
-        Sha256::from_oci(digest).map_err(|error| wrong(error.to_string()))?;
-    }
-    Ok(reference)
+/// Longest repository with its registry, bytes (distribution, reference).
+const MAX_NAME_BYTES: usize = 255;
+/// Longest tag, bytes.
+const MAX_TAG_BYTES: usize = 128;
+
+/// A name taken apart, completed as Docker and containerd do (`busybox` is `docker.io/library/busybox:latest`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reference {
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Sha256>,
 }
 
-/// The digest in a name.
-pub(crate) fn digest(reference: &Reference) -> Option<Sha256> {
-    reference.digest().and_then(|digest| Sha256::from_oci(digest).ok())
+impl Reference {
+    /// `host[:port]`, Docker Hub being `docker.io`.
+    pub(crate) fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// Path in the registry.
+    pub(crate) fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag as written.
+    pub(crate) fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The digest as written.
+    pub(crate) fn digest(&self) -> Option<Sha256> {
+        self.digest
+    }
+
+    /// Another document of the same repository.
+    pub(crate) fn with_digest(&self, digest: Sha256) -> Self {
+        Self { digest: Some(digest), ..self.clone() }
+    }
+}
+
+/// Reads a name (distribution, reference: `[registry/]repository[:tag][@digest]`).
+pub(crate) fn parse(name: &str) -> Result<Reference, RegistryError> {
+    let wrong = |reason: &str| RegistryError::Name {
+        name: name.chars().take(300).collect(),
+        reason: reason.into(),
+    };
+    let (rest, digest) = match name.split_once('@') {
+        Some((rest, digest)) => {
+            let digest = Sha256::from_oci(digest).map_err(|error| wrong(&error.to_string()))?;
+            (rest, Some(digest))
+        }
+        None => (name, None),
+    };
+    // a colon before a slash belongs to a port
+    let (rest, tag) = match rest.rsplit_once(':') {
+        Some((rest, tag)) if !tag.contains('/') => (rest, Some(tag)),
+        _ => (rest, None),
+    };
+    let (registry, repository) = match rest.split_once('/') {
+        Some((first, path)) if is_registry(first) => (first, path.to_owned()),
+        Some(_) => ("docker.io", rest.to_owned()),
+        None => ("docker.io", format!("library/{rest}")),
+    };
+    let (registry, repository) = match (registry, repository) {
+        ("docker.io" | "index.docker.io", path) if !path.contains('/') => {
+            ("docker.io", format!("library/{path}"))
+        }
+        ("index.docker.io", path) => ("docker.io", path),
+        other => other,
+    };
+    if !valid_host(registry) {
+        return Err(wrong("the registry is no host with an optional port"));
+    }
+    if registry.len() + repository.len() >= MAX_NAME_BYTES {
+        return Err(wrong("it is too long"));
+    }
+    if !repository.split('/').all(valid_part) {
+        return Err(wrong(
+            "a repository has lower-case letters, digits, and single separators between them",
+        ));
+    }
+    if !tag.is_none_or(valid_tag) {
+        return Err(wrong("a tag has letters, digits, and after the first also . _ -"));
+    }
+    let (registry, tag) = (registry.to_owned(), tag.map(str::to_owned));
+    Ok(Reference { registry, repository, tag, digest })
+}
+
+/// What tells a registry from the first part of a repository on Docker Hub.
+fn is_registry(first: &str) -> bool {
+    first == "localhost"
+        || first.contains(['.', ':'])
+        || first.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+fn valid_host(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else { return false };
+        let port_fits = port.is_empty() || port.strip_prefix(':').is_some_and(valid_port);
+        return port_fits && address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let (host, port) = match host.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (host, None),
+    };
+    let label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !label.is_empty()
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    port.is_none_or(valid_port) && host.split('.').all(label)
+}
+
+fn valid_port(port: &str) -> bool {
+    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+/// `[a-z0-9]+` with separators `.`, `_`, `__` or dashes between.
+fn valid_part(part: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let (Some(first), Some(last)) = (part.bytes().next(), part.bytes().last()) else {
+        return false;
+    };
+    let separators = part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let mut separators = separators.filter(|separator| !separator.is_empty());
+    word(first)
+        && word(last)
+        && separators.all(|separator| {
+            matches!(separator, "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-')
+        })
+}
+
+fn valid_tag(tag: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    tag.len() <= MAX_TAG_BYTES
+        && tag.bytes().next().is_some_and(word)
+        && tag.bytes().all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
 }
 
 /// `registry/repository@sha256:…`, as containerd names a pinned image.
@@ -61,8 +185,52 @@ mod tests {
     }
 
     #[test]
+    fn names_are_completed_as_docker_and_containerd_do() {
+        let check = |name: &str, registry: &str, repository: &str, tag: Option<&str>| {
+            let found = parse(name).unwrap();
+            let parts = (found.registry(), found.repository(), found.tag());
+            assert_eq!(parts, (registry, repository, tag));
+        };
+        check("busybox", "docker.io", "library/busybox", None);
+        check("index.docker.io/busybox:1", "docker.io", "library/busybox", Some("1"));
+        check("docker.io/team/app:1.2_x-y", "docker.io", "team/app", Some("1.2_x-y"));
+        check("team/app", "docker.io", "team/app", None);
+        check("localhost/app", "localhost", "app", None);
+        check("host:5000/app", "host:5000", "app", None);
+        check("[::1]:5000/a/b:c", "[::1]:5000", "a/b", Some("c"));
+        check("Registry.example/a__b/c-d.e---f", "Registry.example", "a__b/c-d.e---f", None);
+    }
+
+    #[test]
     fn names_that_are_none_are_refused() {
-        for name in ["", "UPPER", "a b", "a@sha256:00", "a@md5:0123", "../a", "a:"] {
+        let long = format!("a/{}", "x".repeat(300));
+        for name in [
+            "",
+            "UPPER",
+            "a b",
+            "a@sha256:00",
+            "a@md5:0123",
+            "../a",
+            "a:",
+            "a/",
+            "/a",
+            "a//b",
+            "a..b",
+            "a_-b",
+            "-a",
+            "a-",
+            "a:-x",
+            "host:port/a",
+            "host:99999/a",
+            "[::x]/a",
+            "h_st.x/a",
+            "a?b",
+            "a%2f",
+            "ä",
+            "a@b@c",
+            "http://host/a",
+            &long,
+        ] {
             assert!(matches!(parse(name), Err(RegistryError::Name { .. })), "{name}");
         }
     }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ah_digest::Sha256;
+use ah_oci::LayoutError;
 use ah_pod::ImageFacts;
 use ah_registry::{Images, Places, RegistryError, TemporaryFiles};
 use ah_testkit_images::{
-    BuiltImage, Entry, ImageSpec, LayerSpec, LayoutBuilder, Packing, write_archive,
+    BuiltImage, Entry, ImageSpec, LayerSpec, LayoutBuilder, Packing, TarBuilder, write_archive,
 };
 
 const NAME: &str = "localhost/app:1";
@@ -73,6 +74,33 @@ async fn a_layout_and_its_archive_give_the_same_facts() {
     assert_eq!(facts(archive.path().into(), NAME).await.unwrap(), found);
     let pinned = format!("{NAME}@{digest}");
     assert_eq!(facts(folder.path().into(), &pinned).await.unwrap(), found);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containerds_content_store_has_images_by_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let built = layout(folder.path());
+    let pinned = format!("{NAME}@{}", built.manifest_digest.to_oci());
+    let expect = facts(folder.path().into(), &pinned).await.unwrap();
+    for file in ["oci-layout", "index.json"] {
+        fs::remove_file(folder.path().join(file)).unwrap();
+    }
+    assert_eq!(facts(folder.path().into(), &pinned).await.unwrap(), expect);
+    let path = blob(folder.path(), &built.manifest_digest);
+    fs::write(&path, fs::read_to_string(&path).unwrap() + " ").unwrap();
+    let error = facts(folder.path().into(), &pinned).await.unwrap_err();
+    assert!(root_cause(&error).contains("blob digest differs"), "{}", root_cause(&error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_without_manifest_digests_is_refused_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("saved.tar");
+    let tar = TarBuilder::bytes([Entry::file("manifest.json", "[]")]);
+    fs::write(&archive, tar).unwrap();
+    let error = facts(archive, NAME).await.unwrap_err();
+    assert!(matches!(&error, RegistryError::Place { source: LayoutError::DockerSave, .. }));
+    assert!(error.hint().unwrap().contains("skopeo"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -194,5 +194,5 @@ async fn a_missing_image_says_where_it_was_looked_for() {
     assert!(
         matches!(&error, RegistryError::Registry { registry: host, .. } if *host == registry.host)
     );
-    assert!(error.hint().unwrap().contains("--images"));
+    assert!(error.hint().unwrap().contains("docker login"));
 }

@@ -127,6 +127,11 @@ impl<W: Write> TarBuilder<W> {
         Self { out }
     }
 
+    /// What it writes to, without an end mark.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
     /// Writes one entry.
     ///
     /// # Errors
