@@ -215,8 +215,11 @@ async fn run(dirs: &Dirs, options: &Genpolicy) -> Result<()> {
     };
     let key_service = make::key_service(dirs, &options.key_service, options.form).await?;
     let choices = Choices { form: options.form, key_service };
-    let places =
-        Images { images: options.images.clone(), plain_http: options.insecure_registry.clone() };
+    let places = Images {
+        images: options.images.clone(),
+        plain_http: options.insecure_registry.clone(),
+        ..Images::default()
+    };
     let made = policies(dirs, &inputs, &wanted, &places, &choices).await?;
     print_policies(options, &made);
     let texts: Vec<String> = texts(&inputs, &made)?

@@ -82,7 +82,8 @@ impl Facts {
         let manifest =
             ah_manifest::read_file(&source.file, &text).map_err(crate::manifest_error)?;
         the_pod(&manifest)?;
-        let images = resolve::resolve(dirs, &source.images, manifest.images(), Need::Layers).await?;
+        let images =
+            resolve::resolve(dirs, &source.images, manifest.images(), Need::Layers).await?;
         let pod = manifest.pod(&images.facts).map_err(crate::manifest_error)?;
         Ok(Self { manifest, pinned: images.pinned, pod, layers: images.layers })
     }
