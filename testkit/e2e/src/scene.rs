@@ -182,6 +182,16 @@ impl Scene {
         self.folder.path()
     }
 
+    /// The pod's YAML.
+    pub fn file(&self) -> &Path {
+        &self.source.file
+    }
+
+    /// The layout folder of its images.
+    pub fn images(&self) -> PathBuf {
+        self.folder().join("images")
+    }
+
     /// The guest image that is booted.
     pub fn image(&self) -> &GuestImage {
         &self.image

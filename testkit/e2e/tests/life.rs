@@ -1,5 +1,8 @@
 //! What a pod's life asks of host, agent and kernel beside its requests: output, input, executed commands, figures, ends.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::process::Command;
 use std::sync::Arc;
 
 use ah_pod::requests;
@@ -8,6 +11,7 @@ use ah_sandbox::{AgentClient, Created, SandboxError, Stop, Stream};
 use ah_testkit_e2e::Scene;
 use ah_testkit_images::busybox;
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 /// The busybox pod with parts of its own, in a sandbox that is led by the test.
 async fn created(annotations: &str, spec: &str) -> Result<(Scene, Created)> {
@@ -202,4 +206,72 @@ async fn attack_policy_text_altered_by_one_byte() -> Result<()> {
     let Err(error) = refused else { bail!("not refused") };
     assert!(error.to_string().contains("HOST_DATA"), "{error}");
     Ok(())
+}
+
+/// Programs, guest image, images and pod where every user can read them, and a home for a user without any right.
+fn for_everybody(scene: &Scene) -> Result<TempDir> {
+    let place = tempfile::Builder::new().prefix("ah").tempdir_in("/tmp")?;
+    let at = |name: &str| place.path().join(name);
+    fs::create_dir(at("bin"))?;
+    fs::copy(scene.program()?, at("bin/anchorhold"))?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let bridge = std::env::split_paths(&path).map(|folder| folder.join(BRIDGE));
+    if let Some(bridge) = bridge.into_iter().find(|file| file.is_file()) {
+        fs::copy(bridge, at("bin").join(BRIDGE))?;
+    }
+    for (name, from) in [("guest", scene.image().folder.clone()), ("images", scene.images())] {
+        run(Command::new("cp").arg("-r").arg(from).arg(at(name)))?;
+    }
+    fs::copy(scene.file(), at("pod.yaml"))?;
+    run(Command::new("chmod").args(["-R", "a+rX"]).arg(place.path()))?;
+    fs::create_dir(at("home"))?;
+    fs::set_permissions(at("home"), fs::Permissions::from_mode(0o700))?;
+    if is_root() {
+        std::os::unix::fs::chown(at("home"), Some(NOBODY), Some(NOBODY))?;
+    }
+    Ok(place)
+}
+
+const BRIDGE: &str = "vhost-device-vsock";
+const NOBODY: u32 = 65_534;
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{command:?}: {text}");
+    Ok(())
+}
+
+#[test]
+fn a_pod_runs_for_a_user_without_any_right() -> Result<()> {
+    let scene = Scene::shell("echo for everybody")?;
+    let place = for_everybody(&scene)?;
+    let at = |name: &str| place.path().join(name);
+    let mut command = match is_root() {
+        true => Command::new("setpriv"),
+        false => Command::new("env"),
+    };
+    if is_root() {
+        let id = NOBODY.to_string();
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--no-new-privs", "env"]);
+    }
+    let path = std::env::join_paths([at("bin"), "/usr/bin".into(), "/bin".into()])?;
+    command.arg("-i").arg(joined("PATH=", path.as_ref())).arg(joined("HOME=", at("home").as_ref()));
+    command.arg("anchorhold").args(["run", "--tee", "software", "-f"]).arg(at("pod.yaml"));
+    command.arg("--images").arg(at("images")).arg("--guest").arg(at("guest"));
+    let output = command.output()?;
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "[main] for everybody\n", "{talk}");
+    Ok(())
+}
+
+fn joined(name: &str, value: &std::ffi::OsStr) -> std::ffi::OsString {
+    let mut text = std::ffi::OsString::from(name);
+    text.push(value);
+    text
 }
