@@ -41,6 +41,21 @@ fn a_pod_s_containers_pass_the_checks() {
 }
 
 #[test]
+fn the_settings_that_a_pod_may_have_are_those_that_the_guest_makes() {
+    assert_eq!(ah_pod::SYSCTLS, ah_container::SETTINGS);
+    let mut pod = pod();
+    for name in ah_pod::SYSCTLS {
+        pod.security.sysctls.insert(name.into(), "1".into());
+    }
+    let sandbox = requests::create_sandbox_container(&pod, &host(&pod)).unwrap();
+    plan(&sandbox, &Layout::guest()).unwrap();
+    let mut other = sandbox;
+    let linux = other.OCI.as_mut().unwrap().Linux.as_mut().unwrap();
+    linux.Sysctl.insert("kernel.core_pattern".into(), "1".into());
+    assert!(plan(&other, &Layout::guest()).is_err());
+}
+
+#[test]
 fn a_privileged_container_and_an_exec_pass_the_checks() {
     let mut pod = pod();
     pod.containers[0].security.privileged = true;

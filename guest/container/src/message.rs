@@ -2,6 +2,7 @@
 //!
 //! Both ends are the same binary, so the format has no version.
 
+use std::collections::BTreeMap;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,6 +29,8 @@ const MAX_REASON_CHARS: usize = 4096;
 pub(crate) enum Order {
     /// Make the sandbox's shared namespaces (ipc, uts) and set its hostname. Once, before the first container.
     Sandbox { hostname: String, shared_pid: bool },
+    /// Set kernel settings in those namespaces.
+    Settings { settings: BTreeMap<String, String> },
     /// Create a container from the bundle; beside it stdin, stdout, stderr, or none when the process has a terminal.
     Create { id: String, bundle: PathBuf, state: PathBuf, terminal: bool },
     /// Let a created container's first process go.

@@ -1,5 +1,6 @@
 //! The agent's end of the runtime process.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -85,6 +86,17 @@ impl Runtime {
         let order = Order::Sandbox { hostname: hostname.to_owned(), shared_pid };
         match self.ask(&order, &[])? {
             (Answer::Sandbox { first_pid }, _) => Ok(first_pid),
+            _ => Err(RuntimeError::OutOfTurn),
+        }
+    }
+
+    /// Sets kernel settings in the sandbox's namespaces, after [`Runtime::sandbox`].
+    ///
+    /// # Errors
+    /// [`RuntimeError`] when one is refused or the process is gone.
+    pub fn settings(&self, settings: &BTreeMap<String, String>) -> Result<(), RuntimeError> {
+        match self.ask(&Order::Settings { settings: settings.clone() }, &[])? {
+            (Answer::Done, _) => Ok(()),
             _ => Err(RuntimeError::OutOfTurn),
         }
     }

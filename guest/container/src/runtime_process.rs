@@ -69,6 +69,10 @@ fn obey(order: Order, fds: Vec<OwnedFd>) -> Result<(Answer, Option<OwnedFd>), Fa
             let first_pid = sandbox(&hostname, shared_pid)?;
             Ok((Answer::Sandbox { first_pid }, None))
         }
+        Order::Settings { settings } => {
+            crate::settings::set(&settings)?;
+            Ok((Answer::Done, None))
+        }
         Order::Create { id, bundle, state, terminal } => create(id, &bundle, &state, terminal, fds),
         Order::Start { id, state } => {
             Container::load(state.join(id))?.start()?;

@@ -228,6 +228,7 @@ fn pod(containers: Vec<Container>) -> Pod {
         security: PodSecurity::default(),
         share_process_namespace: false,
         volumes: Vec::new(),
+        services: Vec::new(),
         containers,
         restart_policy: RestartPolicy::Never,
         termination_grace_seconds: 30,

@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
+use ah_agent_api::agent::CopyFileRequest;
 use ah_agent_client::{AgentClient, Limit};
 use ah_pod::{HostValues, Pod, requests};
 use ah_vmm::{GUEST_MAC, RunDir, Vm, VmError, VmSpec};
@@ -145,7 +146,7 @@ pub struct Networked {
 }
 
 impl Networked {
-    /// Makes the sandbox, copies the node's files in, makes the sandbox container.
+    /// Makes the sandbox and its container, copies the files of node and volumes in.
     ///
     /// # Errors
     /// [`SandboxError`] by blame.
@@ -153,15 +154,24 @@ impl Networked {
         let Self { link, pod, host } = self;
         let request = requests::create_sandbox(&pod, &host);
         link.call(None, link.agent.create_sandbox(&request)).await?;
-        let files = requests::copy_files(&pod, &host)?;
-        let copies = files.iter().map(|file| link.agent.copy_file(file));
-        link.call(None, try_join_all(copies)).await?;
+        copy(&link, &requests::copy_sandbox_files(&pod, &host)?).await?;
         let request = requests::create_sandbox_container(&pod, &host)?;
         link.call(None, link.agent.create_container(&request)).await?;
         link.call(None, link.agent.start_container(&host.sandbox_id)).await?;
+        let mut files = Vec::new();
+        for index in 0..pod.containers.len() {
+            files.extend(requests::copy_container_files(&pod, index, &host)?);
+        }
+        copy(&link, &files).await?;
         link.timeline.reached(StageName::SandboxCreated, None);
         Ok(Created { link, pod, host })
     }
+}
+
+/// All at once: no file needs another to be there.
+async fn copy(link: &Link, files: &[CopyFileRequest]) -> Result<(), SandboxError> {
+    let copies = files.iter().map(|file| link.agent.copy_file(file));
+    link.call(None, try_join_all(copies)).await.map(drop)
 }
 
 /// The sandbox is there; containers may be created.

@@ -6,6 +6,7 @@ use ah_agent_api::{
     DecodeError, FileType, InputError, MAX_MESSAGE_BYTES, METHODS, PolicyRequest, Request, decode,
     encode, method, request_names,
 };
+use ah_digest::Sha256;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -152,7 +153,7 @@ fn json_requests_take_defaults_and_refuse_unknown_fields() {
 }
 
 #[test]
-fn copy_file_input_has_type_and_target_but_no_data() {
+fn copy_file_input_has_type_target_and_digest_but_no_data() {
     let request = |mode, data: &[u8]| CopyFileRequest {
         path: "/p".to_owned(),
         file_mode: mode,
@@ -163,8 +164,19 @@ fn copy_file_input_has_type_and_target_but_no_data() {
     assert_eq!(
         link,
         json!({ "path": "/p", "file_type": "Symlink", "symlink_target": "../x", "file_size": 0,
-            "file_mode": 0o120777, "dir_mode": 0, "uid": 0, "gid": 0, "offset": 0 })
+            "file_mode": 0o120777, "dir_mode": 0, "uid": 0, "gid": 0, "offset": 0,
+            "data_size": null, "data_sha256": null, "data_text": null })
     );
+    let file = |data: &[u8]| request(0o100644, data).to_input().unwrap();
+    assert_eq!(file(b"x")["data_size"], 1);
+    assert_eq!(file(b"x")["data_sha256"], Sha256::of(b"x").to_string());
+    assert_eq!(file(b"x")["data_text"], "x");
+    assert_eq!(file(&[0xff])["data_text"], json!(null));
+    assert_eq!(file(&[b'x'; 257])["data_text"], json!(null));
+    let text = CopyFileRequest::from_json(file(b"x")).unwrap();
+    assert_eq!(text, request(0o100644, b"x"));
+    let digest_alone = CopyFileRequest::from_json(file(&[b'x'; 257]));
+    assert!(matches!(digest_alone, Err(InputError::Json { .. })), "{digest_alone:?}");
     let kind = |mode| request(mode, b"x").to_input().unwrap()["file_type"].clone();
     assert_eq!(kind(0o100644), "Regular");
     assert_eq!(kind(0o040755), "Directory");

@@ -161,8 +161,8 @@ mod tests {
             container_files(&container),
             ["hosts", "termination-log", "hostname", "resolv.conf"]
         );
-        container.mounts =
-            vec![VolumeMount { volume: "v".into(), path: "/etc/hosts".into(), read_only: false }];
+        let (volume, path) = ("v".into(), "/etc/hosts".into());
+        container.mounts = vec![VolumeMount { volume, path, read_only: false, sub_path: None }];
         assert_eq!(container_files(&container), ["termination-log", "hostname", "resolv.conf"]);
     }
 }

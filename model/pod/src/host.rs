@@ -27,8 +27,12 @@ pub mod placeholder {
     pub const NODE_NAME: &str = "$(node-name)";
     /// The pod's address.
     pub const POD_IP: &str = "$(pod-ip)";
+    /// The pod's addresses.
+    pub const POD_IPS: &str = "$(pod-ips)";
     /// The node's address.
     pub const HOST_IP: &str = "$(host-ip)";
+    /// The node's addresses.
+    pub const HOST_IPS: &str = "$(host-ips)";
     /// The id of the container that the request is about.
     pub const CONTAINER_ID: &str = "$(bundle-id)";
     /// The 16 hexadecimal digits in the name of a copied file.
@@ -39,12 +43,17 @@ pub mod placeholder {
     pub const EXEC_ID: &str = "$(exec-id)";
     /// One line of the host's resolver configuration.
     pub const DNS_SERVER: &str = "$(dns-server)";
+    /// The folder that holds the present version of a volume's files.
+    pub const VOLUME_VERSION: &str = "$(volume-version)";
 
     /// How placeholders begin that the policy generator makes of these ones: reserved like them.
-    pub const RESERVED_STEMS: [&str; 3] = ["$(file-id-", "$(pci-path-", "$(cgroups-path)"];
+    pub const RESERVED_STEMS: [&str; 4] =
+        ["$(file-id-", "$(pci-path-", "$(cgroups-path)", SERVICE_IP_STEM];
+    /// How the placeholder of a service's address begins; its index and `)` follow.
+    pub const SERVICE_IP_STEM: &str = "$(service-ip-";
 
     /// Every placeholder.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 16] = [
         SANDBOX_ID,
         SANDBOX_NAME,
         SANDBOX_NAMESPACE,
@@ -52,12 +61,15 @@ pub mod placeholder {
         POD_INDEX,
         NODE_NAME,
         POD_IP,
+        POD_IPS,
         HOST_IP,
+        HOST_IPS,
         CONTAINER_ID,
         FILE_ID,
         PCI_PATH,
         EXEC_ID,
         DNS_SERVER,
+        VOLUME_VERSION,
     ];
 }
 
@@ -79,8 +91,14 @@ pub struct HostValues {
     pub node_name: String,
     /// The pod's address.
     pub pod_ip: String,
+    /// The pod's addresses, one a family, separated by commas, the one above first.
+    pub pod_ips: String,
     /// The node's address.
     pub host_ip: String,
+    /// The node's addresses, as the pod's.
+    pub host_ips: String,
+    /// Cluster addresses of [`Pod::services`].
+    pub service_ips: Vec<String>,
     /// Memory of the node, for the OOM score of burstable pods; 0 is unknown.
     pub node_memory_bytes: u64,
     /// Resolver settings of the node or the cluster.
@@ -89,8 +107,10 @@ pub struct HostValues {
     pub container_ids: BTreeMap<String, String>,
     /// Root hash of a layer to the PCI path of its disk.
     pub pci_paths: BTreeMap<Sha256, String>,
-    /// `<container id>/<file base name>` to 16 hexadecimal digits.
+    /// `<container id>/<file base name>`, for a volume of files `<container id>/<mount path>`, to 16 hexadecimal digits.
     pub file_ids: BTreeMap<String, String>,
+    /// Folder that holds a volume's files: `..`, a time and a number, as the kubelet names it.
+    pub volume_version: String,
 }
 
 /// Resolver settings that the host gives to pods whose `dnsPolicy` asks for them.
@@ -105,6 +125,13 @@ pub struct DnsFacts {
     pub options: Vec<String>,
 }
 
+/// Any name of the kubelet's form does: nothing reads the time.
+const VOLUME_VERSION: &str = "..1970_01_01_00_00_00.1";
+
+fn is_files(pod: &Pod, mount: &crate::VolumeMount) -> bool {
+    crate::trees::file_volume(pod, mount).is_some()
+}
+
 impl HostValues {
     /// Placeholders for everything that only the host knows about `pod`.
     pub fn placeholders(pod: &Pod) -> Self {
@@ -116,7 +143,12 @@ impl HostValues {
             pod_uid: placeholder::POD_UID.into(),
             node_name: placeholder::NODE_NAME.into(),
             pod_ip: placeholder::POD_IP.into(),
+            pod_ips: placeholder::POD_IPS.into(),
             host_ip: placeholder::HOST_IP.into(),
+            host_ips: placeholder::HOST_IPS.into(),
+            service_ips: (0..pod.services.len())
+                .map(|index| format!("{}{index})", placeholder::SERVICE_IP_STEM))
+                .collect(),
             node_memory_bytes: 0,
             dns: DnsFacts {
                 nameservers: vec![placeholder::DNS_SERVER.into()],
@@ -125,6 +157,7 @@ impl HostValues {
             container_ids: BTreeMap::new(),
             pci_paths: BTreeMap::new(),
             file_ids: BTreeMap::new(),
+            volume_version: placeholder::VOLUME_VERSION.into(),
         };
         for container in &pod.containers {
             values.container_ids.insert(container.name.clone(), placeholder::CONTAINER_ID.into());
@@ -149,7 +182,11 @@ impl HostValues {
             pod_uid: pod_uid.into(),
             node_name: node_name.into(),
             pod_ip: crate::network::GUEST_IP.into(),
+            pod_ips: crate::network::GUEST_IP.into(),
             host_ip: crate::network::GATEWAY_IP.into(),
+            host_ips: crate::network::GATEWAY_IP.into(),
+            // there is no cluster; whoever asks for its services finds the host
+            service_ips: vec![crate::network::GATEWAY_IP.into(); pod.services.len()],
             node_memory_bytes: 0,
             dns: DnsFacts {
                 nameservers: vec![crate::network::DNS_IP.into()],
@@ -158,6 +195,7 @@ impl HostValues {
             container_ids: BTreeMap::new(),
             pci_paths: BTreeMap::new(),
             file_ids: BTreeMap::new(),
+            volume_version: VOLUME_VERSION.into(),
         };
         for container in &pod.containers {
             let id = Sha256::of(format!("{sandbox_id}/{}", container.name)).to_string();
@@ -169,19 +207,24 @@ impl HostValues {
         values
     }
 
-    /// The key of a copied file in [`file_ids`](Self::file_ids).
-    pub fn file_key(container_id: &str, base_name: &str) -> String {
-        format!("{container_id}/{base_name}")
+    /// The key of a copied file, by its base name, or of a volume of files, by its mount path, in
+    /// [`file_ids`](Self::file_ids).
+    pub fn file_key(container_id: &str, name: &str) -> String {
+        format!("{container_id}/{name}")
     }
 
-    pub(crate) fn fact(&self, fact: HostFact) -> &str {
+    /// The value of a fact.
+    pub fn fact(&self, fact: HostFact) -> &str {
         match fact {
             HostFact::PodName => &self.pod_name,
             HostFact::PodNamespace => &self.namespace,
             HostFact::PodUid => &self.pod_uid,
             HostFact::PodIndex => &self.pod_index,
             HostFact::PodIp => &self.pod_ip,
+            HostFact::PodIps => &self.pod_ips,
             HostFact::HostIp => &self.host_ip,
+            HostFact::HostIps => &self.host_ips,
+            HostFact::ServiceIp(index) => self.service_ips.get(index).map_or("", String::as_str),
             HostFact::NodeName => &self.node_name,
         }
     }
@@ -191,9 +234,13 @@ impl HostValues {
             (self.sandbox_id.clone(), crate::files::SANDBOX_FILES.map(String::from).to_vec());
         let containers = pod.containers.iter().filter_map(|container| {
             let id = self.container_ids.get(&container.name)?;
-            Some((id.clone(), crate::files::container_files(container)))
+            let volumes = container.mounts.iter().filter(|mount| is_files(pod, mount));
+            let volumes = volumes.map(|mount| mount.path.clone());
+            let files = crate::files::container_files(container);
+            Some((id.clone(), files.into_iter().chain(volumes).collect()))
         });
-        let owners: Vec<_> = std::iter::once(sandbox).chain(containers).collect();
+        let owners: Vec<(String, Vec<String>)> =
+            std::iter::once(sandbox).chain(containers).collect();
         for (container_id, names) in owners {
             for name in names {
                 let key = Self::file_key(&container_id, &name);

@@ -22,8 +22,11 @@ pub mod requests;
 pub mod resources;
 mod seccomp;
 mod spec;
+mod sysctls;
 mod text;
+pub mod trees;
 pub mod users;
+mod volumes;
 
 pub use host::{DnsFacts, HostValues, placeholder};
 pub use image::{Accounts, GroupEntry, ImageFacts, Layer, PasswdEntry};
@@ -31,9 +34,13 @@ pub use name::{NamePiece, PodName};
 pub use order::{Step, steps};
 pub use pod::{
     Container, ContainerSecurity, DnsPolicy, DnsSettings, EnvVar, FsGroup, FsGroupChange,
-    HostAlias, Logs, Medium, Pod, PodSecurity, Port, Protocol, RestartPolicy, Role, RunAs, Seccomp,
-    Volume, VolumeMount,
+    HostAlias, Logs, Pod, PodSecurity, Port, Protocol, RestartPolicy, Role, RunAs, Seccomp,
+    VolumeMount,
 };
 pub use requests::RequestError;
 pub use resources::{Qos, Resources};
+pub use sysctls::{SYSCTLS, is_sysctl_value};
 pub use text::{HostFact, Part, Text, expand};
+pub use volumes::{
+    FileBytes, FileContent, FileVolume, Medium, Unpinned, Volume, VolumeFile, VolumeSource,
+};

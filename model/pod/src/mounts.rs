@@ -7,7 +7,7 @@ use ah_agent_api::types::FSGroupChangePolicy;
 use crate::files::{self, SHARED_DIR};
 use crate::pod::FsGroupChange;
 use crate::requests::RequestError;
-use crate::{Container, HostValues, Pod, Volume};
+use crate::{Container, HostValues, Pod, Volume, VolumeMount, VolumeSource, trees};
 
 /// What the guest keeps for the whole sandbox (Kata runtime, `kataGuestSandboxDir`).
 const SANDBOX_DIR: &str = "/run/kata-containers/sandbox";
@@ -40,7 +40,7 @@ pub(crate) fn workload(
     container_id: &str,
     host: &HostValues,
 ) -> Result<Vec<Mount>, RequestError> {
-    let mut given = volumes(pod, container)?;
+    let mut given = volumes(pod, container, container_id, host)?;
     for file in files::files(container) {
         given.push(copied(&file, container, container_id, host)?);
     }
@@ -89,14 +89,20 @@ pub(crate) fn sandbox_storages() -> Vec<Storage> {
     }]
 }
 
-/// One storage for each volume that the container mounts, in the pod's order.
+/// One storage for each emptyDir that the container mounts, in the pod's order. Volumes of files have none: they are copied in.
 pub(crate) fn volume_storages(pod: &Pod, container: &Container) -> Vec<Storage> {
     let used = |volume: &&Volume| container.mounts.iter().any(|mount| mount.volume == volume.name);
-    pod.volumes.iter().filter(used).map(|volume| volume_storage(pod, volume)).collect()
+    let storage = |volume: &Volume| match &volume.source {
+        VolumeSource::EmptyDir { size_limit_bytes, .. } => {
+            Some(volume_storage(pod, &volume.name, *size_limit_bytes))
+        }
+        VolumeSource::Files(_) => None,
+    };
+    pod.volumes.iter().filter(used).filter_map(storage).collect()
 }
 
-fn volume_storage(pod: &Pod, volume: &Volume) -> Storage {
-    let size = volume.size_limit_bytes.map(|bytes| format!("size={bytes}"));
+fn volume_storage(pod: &Pod, name: &str, size_limit_bytes: Option<u64>) -> Storage {
+    let size = size_limit_bytes.map(|bytes| format!("size={bytes}"));
     let fs_group = pod.security.fs_group.map(|group| FSGroup {
         group_id: group.gid,
         group_change_policy: match group.change {
@@ -111,7 +117,7 @@ fn volume_storage(pod: &Pod, volume: &Volume) -> Storage {
         source: "tmpfs".into(),
         fstype: "tmpfs".into(),
         options: std::iter::once("mode=0777".to_owned()).chain(size).collect(),
-        mount_point: volume_path(&volume.name),
+        mount_point: volume_path(name),
         fs_group: fs_group.into(),
         shared: true,
         ..Default::default()
@@ -122,20 +128,42 @@ fn volume_path(name: &str) -> String {
     format!("{SANDBOX_DIR}/ephemeral/{name}")
 }
 
-fn volumes(pod: &Pod, container: &Container) -> Result<Vec<Mount>, RequestError> {
-    container
-        .mounts
-        .iter()
-        .map(|mount| {
-            if !pod.volumes.iter().any(|volume| volume.name == mount.volume) {
-                return Err(RequestError::UnknownVolume {
-                    container: container.name.clone(),
-                    volume: mount.volume.clone(),
-                });
+fn volumes(
+    pod: &Pod,
+    container: &Container,
+    container_id: &str,
+    host: &HostValues,
+) -> Result<Vec<Mount>, RequestError> {
+    let mounts = container.mounts.iter();
+    mounts.map(|mount| volume_mount(pod, container, mount, container_id, host)).collect()
+}
+
+fn volume_mount(
+    pod: &Pod,
+    container: &Container,
+    mount: &VolumeMount,
+    container_id: &str,
+    host: &HostValues,
+) -> Result<Mount, RequestError> {
+    let volume = pod.volumes.iter().find(|volume| volume.name == mount.volume);
+    match volume.map(|volume| &volume.source) {
+        None => Err(RequestError::UnknownVolume {
+            container: container.name.clone(),
+            volume: mount.volume.clone(),
+        }),
+        Some(VolumeSource::EmptyDir { .. }) => {
+            let mut source = volume_path(&mount.volume);
+            if let Some(sub_path) = &mount.sub_path {
+                source = format!("{source}/{sub_path}");
             }
-            Ok(bind(&mount.path, &volume_path(&mount.volume), &bind_options(mount.read_only)))
-        })
-        .collect()
+            Ok(bind(&mount.path, &source, &bind_options(mount.read_only)))
+        }
+        // read-only whatever the mount says (kubelet, `GetAttributes` of these volumes)
+        Some(VolumeSource::Files(_)) => {
+            let source = trees::tree_path(&mount.path, container_id, host)?;
+            Ok(bind(&mount.path, &source, &bind_options(true)))
+        }
+    }
 }
 
 /// Volumes of the image under a read-only root, but for those that a mount of the pod replaces.
@@ -230,14 +258,19 @@ fn depth(path: &str) -> usize {
 mod tests {
     use super::*;
     use crate::requests::tests::{container, host, pod};
-    use crate::{FsGroup, Medium, VolumeMount};
+    use crate::{FsGroup, Medium};
 
     fn volume(name: &str) -> Volume {
-        Volume { name: name.into(), medium: Medium::Disk, size_limit_bytes: None }
+        limited(name, None)
+    }
+
+    fn limited(name: &str, size_limit_bytes: Option<u64>) -> Volume {
+        let source = VolumeSource::EmptyDir { medium: Medium::Disk, size_limit_bytes };
+        Volume { name: name.into(), source }
     }
 
     fn mount(volume: &str, path: &str) -> VolumeMount {
-        VolumeMount { volume: volume.into(), path: path.into(), read_only: false }
+        VolumeMount { volume: volume.into(), path: path.into(), read_only: false, sub_path: None }
     }
 
     fn with(
@@ -326,11 +359,19 @@ mod tests {
     }
 
     #[test]
+    fn a_sub_path_is_a_part_of_its_volume() {
+        let part = VolumeMount { sub_path: Some("x/y".into()), ..mount("a", "/data") };
+        let mounts = with(vec![part], |_| ()).unwrap();
+        let found = mounts.iter().find(|mount| mount.destination == "/data").unwrap();
+        assert_eq!(found.source, "/run/kata-containers/sandbox/ephemeral/a/x/y");
+    }
+
+    #[test]
     fn a_volume_is_one_storage_in_the_guests_memory() {
         let mut container = container("app");
         container.mounts = vec![mount("b", "/x"), mount("b", "/y")];
         let mut pod = pod(vec![container]);
-        pod.volumes = vec![volume("a"), Volume { size_limit_bytes: Some(4096), ..volume("b") }];
+        pod.volumes = vec![volume("a"), limited("b", Some(4096))];
         pod.security.fs_group = Some(FsGroup { gid: 7, change: FsGroupChange::OnRootMismatch });
         let storages = volume_storages(&pod, &pod.containers[0]);
         let [storage] = storages.as_slice() else { panic!("{storages:?}") };

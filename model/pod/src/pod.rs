@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostFact, HostValues, ImageFacts, PodName, Resources, Text};
+use crate::{HostFact, HostValues, ImageFacts, PodName, Resources, Text, Volume};
 
 /// A pod. Field names follow the Kubernetes API where it has the field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct Pod {
     pub share_process_namespace: bool,
     /// `spec.volumes`.
     pub volumes: Vec<Volume>,
+    /// Services whose addresses are in the containers' environment, `namespace/name`.
+    pub services: Vec<String>,
     /// Init containers in their order, then the others in theirs.
     pub containers: Vec<Container>,
     /// `spec.restartPolicy`.
@@ -117,28 +119,6 @@ pub struct RunAs {
     pub user: Option<u32>,
     /// `runAsGroup`.
     pub group: Option<u32>,
-}
-
-/// `spec.volumes[*]`: an emptyDir, which lives in the guest's memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Volume {
-    /// Name, a DNS label.
-    pub name: String,
-    /// `emptyDir.medium`.
-    pub medium: Medium,
-    /// `emptyDir.sizeLimit`.
-    pub size_limit_bytes: Option<u64>,
-}
-
-/// `emptyDir.medium`. Both live in the guest's memory: no disk of the host holds plain text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Medium {
-    /// Unset.
-    Disk,
-    /// `Memory`.
-    Memory,
 }
 
 /// `spec.restartPolicy`.
@@ -268,6 +248,8 @@ pub struct VolumeMount {
     pub path: String,
     /// `readOnly`.
     pub read_only: bool,
+    /// `subPath`: this part of the volume alone; relative, without empty parts, `.` and `..`.
+    pub sub_path: Option<String>,
 }
 
 /// `ports[*]`.
@@ -323,6 +305,14 @@ impl Pod {
                 name.trim_end_matches(['-', '.']).to_owned()
             }
         }
+    }
+
+    /// The user that a projected token belongs to: the one that all containers run as, where the manifest says one (kubelet,
+    /// `FsUserFrom`).
+    pub(crate) fn token_user(&self) -> Option<u32> {
+        let mut users = self.containers.iter().map(|container| container.security.run_as.user);
+        let first = users.next().flatten()?;
+        users.all(|user| user == Some(first)).then_some(first)
     }
 
     /// The container of this name and its index.

@@ -1,5 +1,7 @@
 //! The agent requests of a pod's life, each built from the pod and the host's values alone.
 
+use std::collections::BTreeSet;
+
 use ah_agent_api::agent::{
     CopyFileRequest, CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, Storage,
     UpdateInterfaceRequest, UpdateRoutesRequest,
@@ -8,7 +10,7 @@ use ah_agent_api::oci::Spec;
 use ah_verity::VerityInfo;
 
 use crate::users::UserError;
-use crate::{Container, HostValues, Pod, files, mounts, network, placeholder, spec};
+use crate::{Container, HostValues, Pod, files, mounts, network, placeholder, spec, trees};
 
 /// Where the layers of all images are mounted in the guest, by root hash.
 const LAYERS_DIR: &str = "/run/kata-containers/layers";
@@ -63,6 +65,18 @@ pub enum RequestError {
         container: String,
         /// Name of the volume.
         volume: String,
+    },
+    /// A `subPath` names nothing of a volume whose files are known.
+    #[error(
+        "container {container:?} mounts {sub_path:?} of volume {volume:?}, which has no such file or folder"
+    )]
+    UnknownSubPath {
+        /// Name of the container.
+        container: String,
+        /// Name of the volume.
+        volume: String,
+        /// The `subPath`.
+        sub_path: String,
     },
     /// Two of a container's copied files would have one name.
     #[error(
@@ -155,22 +169,43 @@ pub fn create_container(
     Ok(request)
 }
 
-/// The files copied in before the containers are created: the sandbox's, then each container's.
+/// The files copied in before the sandbox container is created.
+///
+/// # Errors
+/// As [`create_container`].
+pub fn copy_sandbox_files(
+    pod: &Pod,
+    host: &HostValues,
+) -> Result<Vec<CopyFileRequest>, RequestError> {
+    check_reserved(pod)?;
+    let resolv_conf = files::content(files::Content::ResolvConf, pod, host);
+    let names = files::SANDBOX_FILES.iter();
+    names
+        .map(|base_name| {
+            let path = mounts::copied_path(&host.sandbox_id, base_name, host)?;
+            Ok(copy_file(path, &resolv_conf))
+        })
+        .collect()
+}
+
+/// The files copied in before the containers are created: the sandbox's, then each container's with its volumes. Those of the
+/// containers follow the sandbox container, which says what the pod is called.
 ///
 /// # Errors
 /// As [`create_container`].
 pub fn copy_files(pod: &Pod, host: &HostValues) -> Result<Vec<CopyFileRequest>, RequestError> {
-    check_reserved(pod)?;
-    let resolv_conf = files::content(files::Content::ResolvConf, pod, host);
-    let mut requests = Vec::new();
-    for base_name in files::SANDBOX_FILES {
-        let path = mounts::copied_path(&host.sandbox_id, base_name, host)?;
-        requests.push(copy_file(path, &resolv_conf));
-    }
+    let mut requests = copy_sandbox_files(pod, host)?;
     for container in &pod.containers {
         requests.extend(container_files(pod, container, host)?);
     }
     Ok(requests)
+}
+
+/// Base names of the copied files that are no volume's: what they hold is the host's to say.
+pub fn free_files(pod: &Pod) -> BTreeSet<String> {
+    let sandbox = files::SANDBOX_FILES.map(String::from);
+    let containers = pod.containers.iter().flat_map(files::container_files);
+    sandbox.into_iter().chain(containers).collect()
 }
 
 /// The files of the container at `index` alone, as a runtime that creates containers one by one
@@ -272,6 +307,7 @@ fn container_files(
         requests.push(copy_file(path, &files::content(file.content, pod, host)));
         seen.push(file.base_name);
     }
+    requests.extend(trees::copies(pod, container, id, host)?);
     Ok(requests)
 }
 

@@ -14,14 +14,20 @@ pub enum HostFact {
     PodNamespace,
     /// `metadata.uid`.
     PodUid,
-    /// `status.podIP` and, with one address family, `status.podIPs`.
+    /// `status.podIP`.
     PodIp,
-    /// `status.hostIP` and, with one address family, `status.hostIPs`.
+    /// `status.podIPs`: one address a family, separated by commas.
+    PodIps,
+    /// `status.hostIP`.
     HostIp,
+    /// `status.hostIPs`.
+    HostIps,
     /// `spec.nodeName`.
     NodeName,
     /// Number of a pod: a StatefulSet's ordinal, an Indexed Job's completion index.
     PodIndex,
+    /// Cluster address of a service, by its index in [`crate::Pod::services`].
+    ServiceIp(usize),
 }
 
 /// One piece of a [`Text`].

@@ -13,6 +13,13 @@ pub const RELEASE_SOCKET_ANNOTATION: &str = "anchorhold.dev/release-socket";
 /// Commands that the host may run: JSON, container name to a list of argument lists.
 pub const EXEC_ANNOTATION: &str = "anchorhold.dev/exec";
 
+/// Objects whose files the host may choose, names and contents: JSON, a list of `configMap/NAME`, `secret/NAME`,
+/// `downwardAPI/metadata.labels`, `downwardAPI/metadata.annotations`.
+pub const UNPINNED_ANNOTATION: &str = "anchorhold.dev/unpinned";
+
+/// Services of the pod's namespace whose variables containers get, with `enableServiceLinks: true`: JSON, a list of names.
+pub const SERVICES_ANNOTATION: &str = "anchorhold.dev/services";
+
 /// The namespace of the owner's choices: nothing in it is ignored.
 const PREFIX: &str = "anchorhold.dev/";
 
@@ -22,6 +29,8 @@ pub(crate) struct Choices {
     pub(crate) logs: Logs,
     pub(crate) release_socket: BTreeSet<String>,
     pub(crate) execs: BTreeMap<String, Vec<Vec<String>>>,
+    pub(crate) unpinned: BTreeSet<String>,
+    pub(crate) services: Vec<String>,
 }
 
 /// Reads the choices of a pod with these containers.
@@ -30,8 +39,13 @@ pub(crate) fn choices(
     containers: &[&str],
     path: &str,
 ) -> Result<Choices, ManifestError> {
-    let mut choices =
-        Choices { logs: Logs::Readable, release_socket: BTreeSet::new(), execs: BTreeMap::new() };
+    let mut choices = Choices {
+        logs: Logs::Readable,
+        release_socket: BTreeSet::new(),
+        execs: BTreeMap::new(),
+        unpinned: BTreeSet::new(),
+        services: Vec::new(),
+    };
     for (key, value) in annotations.iter().filter(|(key, _)| key.starts_with(PREFIX)) {
         let fail = |problem| {
             let path = format!("{path}.{key}");
@@ -42,6 +56,8 @@ pub(crate) fn choices(
             RELEASE_SOCKET_ANNOTATION => {
                 choices.release_socket = names(value, containers).map_err(fail)?;
             }
+            UNPINNED_ANNOTATION => choices.unpinned = unpinned(value).map_err(fail)?,
+            SERVICES_ANNOTATION => choices.services = services(value).map_err(fail)?,
             EXEC_ANNOTATION => choices.execs = execs(value, containers).map_err(fail)?,
             _ => return Err(fail(Problem::UnknownField)),
         }
@@ -69,6 +85,23 @@ fn known(name: &str, containers: &[&str]) -> Result<String, Problem> {
             expected: format!("a container of the pod: {}", containers.join(", ")),
         }),
     }
+}
+
+fn unpinned(value: &str) -> Result<BTreeSet<String>, Problem> {
+    let wrong = || Problem::Value {
+        found: value.into(),
+        expected: "JSON like [\"configMap/NAME\", \"secret/NAME\"]".into(),
+    };
+    serde_json::from_str(value).map_err(|_| wrong())
+}
+
+/// Each name once.
+fn services(value: &str) -> Result<Vec<String>, Problem> {
+    let expected = "JSON like [\"service\"], each name once";
+    let wrong = || Problem::Value { found: value.into(), expected: expected.into() };
+    let names: Vec<String> = serde_json::from_str(value).map_err(|_| wrong())?;
+    let once: BTreeSet<&String> = names.iter().collect();
+    if once.len() == names.len() { Ok(names) } else { Err(wrong()) }
 }
 
 fn execs(value: &str, containers: &[&str]) -> Result<BTreeMap<String, Vec<Vec<String>>>, Problem> {

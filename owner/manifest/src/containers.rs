@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::error::ManifestError;
 use crate::quantity::Quantity;
 use crate::template::{PodContext, bytes, missing, no_image, require, value};
+use crate::volumes::relative;
 use crate::{env, identity};
 
 /// Default of `terminationMessagePath` (Kubernetes API).
@@ -126,10 +127,20 @@ fn milli(path: &str, text: &str) -> Result<u64, ManifestError> {
 fn mounts(container: &api::Container, path: &str) -> Result<Vec<VolumeMount>, ManifestError> {
     let mut mounts: Vec<VolumeMount> = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let sub_path = sub_path(mount, &format!("{path}.volumeMounts[{index}].subPath"))?;
         let path = format!("{path}.volumeMounts[{index}].mountPath");
-        require(&path, &mount.mount_path, "an absolute path below /, without .. and :", |path| {
-            is_plain_path(path) && !path.contains(':') && !path.trim_matches('/').is_empty()
-        })?;
+        require(
+            &path,
+            &mount.mount_path,
+            "an absolute path below /, without ., .. and :",
+            |path| {
+                let below_root = !path.trim_matches('/').is_empty();
+                is_plain_path(path)
+                    && below_root
+                    && !path.contains(':')
+                    && path.split('/').all(|part| part != ".")
+            },
+        )?;
         if mounts.iter().any(|other| other.path == mount.mount_path) {
             return Err(value(&path, &mount.mount_path, "a path that no other mount has"));
         }
@@ -137,9 +148,21 @@ fn mounts(container: &api::Container, path: &str) -> Result<Vec<VolumeMount>, Ma
             volume: mount.name.clone(),
             path: mount.mount_path.clone(),
             read_only: mount.read_only.unwrap_or(false),
+            sub_path,
         });
     }
     Ok(mounts)
+}
+
+/// The part of the volume, where the mount is of a part.
+fn sub_path(mount: &api::VolumeMount, path: &str) -> Result<Option<String>, ManifestError> {
+    let found = mount.sub_path.as_deref().unwrap_or_default();
+    require(path, found, "a relative path without ..", |found| {
+        !found.starts_with('/')
+            && !found.chars().any(char::is_control)
+            && found.split('/').all(|part| part != "..")
+    })?;
+    Ok(Some(relative(found)).filter(|sub_path| !sub_path.is_empty()))
 }
 
 fn ports(container: &api::Container, path: &str) -> Result<Vec<Port>, ManifestError> {

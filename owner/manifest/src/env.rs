@@ -40,11 +40,16 @@ pub(crate) fn variables(
                 }
             }
             None => expand(written, |name| {
-                variables.iter().find(|known| known.name == name).map(|known| known.value.clone())
+                // services last (kubelet, `makeEnvironmentVariables`)
+                let mut known = variables.iter().chain(&context.links.env);
+                known.find(|known| known.name == name).map(|known| known.value.clone())
             }),
         };
         set(&mut variables, variable.name.clone(), value);
     }
+    let is_new = |link: &&EnvVar| !variables.iter().any(|variable| variable.name == link.name);
+    let links: Vec<EnvVar> = context.links.env.iter().filter(is_new).cloned().collect();
+    variables.extend(links);
     Ok(variables)
 }
 
@@ -152,7 +157,7 @@ fn from_source(
     Err(missing(path, "fieldRef, resourceFieldRef, configMapKeyRef or secretKeyRef"))
 }
 
-fn from_field(
+pub(crate) fn from_field(
     context: &PodContext<'_>,
     field: &ObjectFieldSelector,
     path: &str,
@@ -166,19 +171,16 @@ fn from_field(
         let what = format!("annotation {key:?}");
         return labelled(context, context.annotations.get(key), path, &what, key);
     }
-    let account = [&context.spec.service_account_name, &context.spec.service_account];
-    let account = account.into_iter().flatten().find(|name| !name.is_empty());
     Ok(match found {
         "metadata.name" => context.name.clone(),
-        "metadata.namespace" => match &context.namespace {
-            Some(namespace) => namespace.as_str().into(),
-            None => Text::host(HostFact::PodNamespace),
-        },
+        "metadata.namespace" => context.namespace(),
         "metadata.uid" => Text::host(HostFact::PodUid),
         "spec.nodeName" => Text::host(HostFact::NodeName),
-        "spec.serviceAccountName" => account.map_or("default", String::as_str).into(),
-        "status.podIP" | "status.podIPs" => Text::host(HostFact::PodIp),
-        "status.hostIP" | "status.hostIPs" => Text::host(HostFact::HostIp),
+        "spec.serviceAccountName" => context.service_account().into(),
+        "status.podIP" => Text::host(HostFact::PodIp),
+        "status.podIPs" => Text::host(HostFact::PodIps),
+        "status.hostIP" => Text::host(HostFact::HostIp),
+        "status.hostIPs" => Text::host(HostFact::HostIps),
         other => return Err(value(path, other, FIELD_PATHS)),
     })
 }
@@ -199,6 +201,20 @@ fn labelled(
         (Some(added), _) => Ok(added.clone()),
         (None, Some(value)) => Ok(value.as_str().into()),
         (None, None) => Err(fail(path, Problem::NotInFile { what: what.into() })),
+    }
+}
+
+/// As the resource of a container, which has to be named.
+pub(crate) fn from_named_resource(
+    context: &PodContext<'_>,
+    selector: &ResourceFieldSelector,
+    path: &str,
+) -> Result<Text, ManifestError> {
+    let name = selector.container_name.as_deref().unwrap_or_default();
+    let container = all_containers(context.spec).find(|(_, container)| container.name == name);
+    match container {
+        Some((_, container)) => from_resource(context, container, selector, path),
+        None => Err(value(&format!("{path}.containerName"), name, "a container of the pod")),
     }
 }
 

@@ -77,6 +77,12 @@ pub enum Problem {
         /// The object or key.
         what: String,
     },
+    /// What a volume's files come from is neither in the file nor left to the host.
+    #[error("{what} is not in the file, so what it holds cannot be pinned")]
+    NotPinned {
+        /// The object or field, as the annotation would name it.
+        what: String,
+    },
     /// A kind that is not read.
     #[error("kind {found:?} is not supported, expected {expected}")]
     Kind {
@@ -172,6 +178,10 @@ impl ManifestError {
             }
             Problem::NotInFile { .. } => {
                 "add the object to the same file, after a line `---`, or give its file too"
+            }
+            Problem::NotPinned { .. } => {
+                "add the object to the same file, after a line `---`, or let the host choose it: annotation \
+                 anchorhold.dev/unpinned: '[\"configMap/NAME\"]'"
             }
             Problem::PodInUnknownKind { .. } => {
                 "give a rule for the kind (docs/kinds.md), or allow pods without a policy"

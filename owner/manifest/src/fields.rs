@@ -219,15 +219,16 @@ mod tests {
             json!({"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}),
             Err("spec.volumes[0].hostPath"),
         );
+        check_case(json!({"volumes": [{"name": "a", "configMap": {"name": "c"}}]}), Ok(()));
         check_case(
-            json!({"volumes": [{"name": "a", "configMap": {}}]}),
-            Err("spec.volumes[0].configMap"),
+            json!({"volumes": [{"name": "a", "csi": {"driver": "d"}}]}),
+            Err("spec.volumes[0].csi"),
         );
         check_case(json!({"ephemeralContainers": []}), Ok(()));
         check_case(json!({"affinity": {"nodeAffinity": {}}}), Ok(()));
         check_case(
-            json!({"containers": [{"name": "a"}, {"name": "b", "volumeMounts": [{"subPath": "x"}]}]}),
-            Err("spec.containers[1].volumeMounts[0].subPath"),
+            json!({"containers": [{"name": "a"}, {"name": "b", "volumeMounts": [{"subPathExpr": "x"}]}]}),
+            Err("spec.containers[1].volumeMounts[0].subPathExpr"),
         );
     }
 }

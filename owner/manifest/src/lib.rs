@@ -24,20 +24,26 @@ mod quantity;
 mod rules;
 mod scalar;
 mod schema;
+mod services;
 mod settings;
 mod source;
 mod sources;
 mod strict;
 mod template;
+mod token;
+mod volumes;
 mod workload;
 mod yaml;
 
-pub use annotations::{EXEC_ANNOTATION, LOGS_ANNOTATION, RELEASE_SOCKET_ANNOTATION};
+pub use annotations::{
+    EXEC_ANNOTATION, LOGS_ANNOTATION, RELEASE_SOCKET_ANNOTATION, SERVICES_ANNOTATION,
+    UNPINNED_ANNOTATION,
+};
 pub use edit::Edits;
 pub use error::{ManifestError, Place, Problem, YamlProblem};
 pub use kinds::page as kinds_page;
 pub use manifest::{Manifest, ManifestSet, read, read_file, read_set};
-pub use options::{Incomplete, ReadOptions, UnknownPods};
+pub use options::{Incomplete, Platform, ReadOptions, UnknownPods};
 pub use rules::Rules;
 pub use source::{LoadError, NamedText, load};
 pub use template::PodTemplate;

@@ -95,7 +95,7 @@ fn fill(files: &mut [Manifest], options: &ReadOptions) -> Result<(), ManifestErr
     for (index, document, path, mut workload) in found {
         let Some(file) = files.get_mut(index) else { continue };
         sources.complete(&mut workload);
-        let pod = PodTemplate::new(document, &path, workload, &sources)
+        let pod = PodTemplate::new(document, &path, workload, &sources, options.platform)
             .map_err(|error| file.located(error, document))?;
         file.pods.push(pod);
     }
@@ -114,7 +114,10 @@ fn sort(
         Ok(Object::Secret(secret)) => sources.add_secret(&secret),
         Ok(Object::LimitRange(range)) => sources.add_limit_range(&range),
         Ok(Object::ServiceAccount(account)) => sources.add_service_account(&account),
-        Ok(Object::Other) => Ok(()),
+        Ok(Object::Other) => {
+            sources.add_other(&object.value);
+            Ok(())
+        }
         Err(failure) => Err(failure),
     };
     read.map(|()| Vec::new()).map_err(below(&object.path))

@@ -11,6 +11,18 @@ pub struct ReadOptions {
     pub unknown_pods: UnknownPods,
     /// What becomes of a pod to which its controller adds what no rule says.
     pub incomplete: Incomplete,
+    /// What the pods will run on.
+    pub platform: Platform,
+}
+
+/// What the pods will run on: what is added to a pod depends on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Platform {
+    /// `anchorhold run`: nothing is added.
+    #[default]
+    OneMachine,
+    /// A Kubernetes cluster: pods get a service account's token unless they refuse it, and variables of the API's service.
+    Cluster,
 }
 
 /// What becomes of something that looks like a pod in an object of a kind without a rule.

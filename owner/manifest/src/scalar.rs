@@ -22,6 +22,9 @@ pub(crate) fn plain(text: &str) -> Result<Value, YamlProblem> {
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return Ok(Value::String(text.into()));
     }
+    if let Some(mode) = octal(text) {
+        return Ok(mode.into());
+    }
     if is_decimal(digits) {
         return match text.strip_prefix('+').unwrap_or(text).parse::<i64>() {
             Ok(number) => Ok(number.into()),
@@ -36,6 +39,13 @@ pub(crate) fn plain(text: &str) -> Result<Value, YamlProblem> {
         true => ambiguous(),
         false => Ok(Value::String(text.into())),
     }
+}
+
+/// `0644`, which the Kubernetes tools read as YAML 1.1 does (octal; yaml.org/type/int.html) and people write for the permissions
+/// of files. Longer ones are more likely meant as texts.
+fn octal(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('0').filter(|digits| (1..=4).contains(&digits.len()))?;
+    i64::from_str_radix(digits, 8).ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn is_decimal(digits: &str) -> bool {
@@ -113,6 +123,8 @@ mod tests {
             ("true", json!(true)),
             ("0", json!(0)),
             ("-7", json!(-7)),
+            ("0644", json!(420)),
+            ("00", json!(0)),
             ("1.5", json!(1.5)),
             ("1e3", json!(1000.0)),
             ("a", json!("a")),
@@ -136,7 +148,9 @@ mod tests {
             "No",
             "on",
             "y",
-            "0644",
+            "0689",
+            "0644444",
+            "-0644",
             "0x1F",
             "0o17",
             "1_000",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ah_pod::{
     DnsPolicy, DnsSettings, FsGroup, FsGroupChange, HostAlias, PodSecurity, RestartPolicy, RunAs,
 };
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{PodSecurityContext, PodSpec};
 
 use crate::checks::{is_dns_name, missing, require, value};
 use crate::error::ManifestError;
@@ -98,8 +98,29 @@ pub(crate) fn security(spec: &PodSpec, path: &str) -> Result<PodSecurity, Manife
             })
             .collect::<Result<_, _>>()?,
         ignore_image_groups,
-        sysctls: BTreeMap::new(),
+        sysctls: sysctls(context, &path)?,
     })
+}
+
+/// Kubernetes' safe ones, which a cluster allows without asking its admin, and nothing that is not namespaced.
+fn sysctls(
+    context: &PodSecurityContext,
+    path: &str,
+) -> Result<BTreeMap<String, String>, ManifestError> {
+    let mut sysctls = BTreeMap::new();
+    for (index, sysctl) in context.sysctls.iter().flatten().enumerate() {
+        let path = format!("{path}.sysctls[{index}]");
+        let name = sysctl.name.replace('/', ".");
+        require(&format!("{path}.name"), &name, &ah_pod::SYSCTLS.join(", "), |name| {
+            ah_pod::SYSCTLS.contains(&name)
+        })?;
+        let expected = "numbers separated by blanks, commas or -";
+        require(&format!("{path}.value"), &sysctl.value, expected, ah_pod::is_sysctl_value)?;
+        if sysctls.insert(name, sysctl.value.clone()).is_some() {
+            return Err(value(&path, &sysctl.name, "each name once"));
+        }
+    }
+    Ok(sysctls)
 }
 
 pub(crate) fn restart_policy(

@@ -12,13 +12,19 @@ use crate::strict::Failure;
 use crate::workload::Workload;
 
 /// Namespace, where it is said, and name.
-type Key = (Option<String>, String);
+pub(crate) type Key = (Option<String>, String);
 
 /// What pods are read with, by namespace and name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sources {
     pub(crate) config_maps: BTreeMap<Key, BTreeMap<String, String>>,
     pub(crate) secrets: BTreeMap<Key, BTreeMap<String, Option<String>>>,
+    /// Files that ConfigMaps make in volumes.
+    pub(crate) config_map_files: BTreeMap<Key, BTreeMap<String, Vec<u8>>>,
+    /// Files that Secrets make in volumes.
+    pub(crate) secret_files: BTreeMap<Key, BTreeMap<String, Vec<u8>>>,
+    /// Services, read when one is named: most manifests have some that no pod needs.
+    pub(crate) services: BTreeMap<Key, Value>,
     accounts: BTreeMap<Key, Account>,
     limits: BTreeMap<Option<String>, Defaults>,
 }
@@ -41,6 +47,11 @@ impl Sources {
     pub(crate) fn add_config_map(&mut self, map: &ConfigMap) -> Result<(), Failure> {
         let what = format!("ConfigMap {:?}", map.metadata.name.as_deref().unwrap_or_default());
         let values = map.data.clone().unwrap_or_default();
+        let binary = map.binary_data.iter().flatten();
+        let binary = binary.map(|(key, bytes)| (key.clone(), bytes.0.clone()));
+        let files = values.iter().map(|(key, text)| (key.clone(), text.clone().into_bytes()));
+        let files = files.chain(binary).collect();
+        insert(&mut self.config_map_files, key(&map.metadata), files, what.clone())?;
         insert(&mut self.config_maps, key(&map.metadata), values, what)
     }
 
@@ -52,7 +63,25 @@ impl Sources {
         let plain = secret.string_data.iter().flatten();
         let plain = plain.map(|(key, value)| (key.clone(), Some(value.clone())));
         let what = format!("Secret {:?}", secret.metadata.name.as_deref().unwrap_or_default());
+        let bytes = secret.data.iter().flatten();
+        let bytes = bytes.map(|(key, bytes)| (key.clone(), bytes.0.clone()));
+        let text = secret.string_data.iter().flatten();
+        let text = text.map(|(key, text)| (key.clone(), text.clone().into_bytes()));
+        let files = bytes.chain(text).collect();
+        insert(&mut self.secret_files, key(&secret.metadata), files, what.clone())?;
         insert(&mut self.secrets, key(&secret.metadata), decoded.chain(plain).collect(), what)
+    }
+
+    /// Of the kinds without pods, Services may be named by a pod.
+    pub(crate) fn add_other(&mut self, value: &Value) {
+        let text =
+            |pointer: &str| value.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        if text("/apiVersion").as_deref() == Some("v1")
+            && text("/kind").as_deref() == Some("Service")
+        {
+            let name = text("/metadata/name").unwrap_or_default();
+            self.services.insert((text("/metadata/namespace"), name), value.clone());
+        }
     }
 
     pub(crate) fn add_service_account(&mut self, account: &ServiceAccount) -> Result<(), Failure> {

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use ah_pod::{Accounts, ImageFacts, Medium, Pod, Text, Volume};
+use ah_pod::{Accounts, ImageFacts, Pod, PodName, Text};
 use k8s_openapi::api::core::v1::{self as api, PodSpec};
 
 pub(crate) use crate::checks::{bytes, fail, missing, require, value};
 use crate::error::{ManifestError, Problem};
 use crate::manifest::Sources;
+use crate::options::Platform;
+use crate::services::{Links, Wanted, links};
 use crate::strict::{below, join, strict};
 use crate::workload::Workload;
-use crate::{annotations, checks, containers, fields, settings};
+use crate::{annotations, checks, containers, fields, settings, token, volumes};
 
 /// A pod that a manifest declares, without what only its images know.
 #[derive(Debug, Clone)]
@@ -48,6 +50,13 @@ pub(crate) struct PodContext<'a> {
     pub(crate) added: BTreeMap<String, Text>,
     pub(crate) sources: &'a Sources,
     pub(crate) choices: annotations::Choices,
+    /// Path of the annotations.
+    pub(crate) annotations_path: &'a str,
+    pub(crate) platform: Platform,
+    /// Variables of services.
+    pub(crate) links: Links,
+    /// The object is the pod and says its name: nobody adds labels to it.
+    pub(crate) is_bare_pod: bool,
 }
 
 impl PodTemplate {
@@ -57,12 +66,13 @@ impl PodTemplate {
         object_path: &str,
         workload: Workload,
         sources: &Sources,
+        platform: Platform,
     ) -> Result<Self, ManifestError> {
         let place = Places {
             spec: join(object_path, &workload.spec_path),
             annotations: workload.annotations_path.as_ref().map(|path| join(object_path, path)),
         };
-        let result = Self::read(document, &place, &workload, sources);
+        let result = Self::read(document, &place, &workload, sources, platform);
         // what the controller or a default added has its place elsewhere in the object
         result.map_err(|mut error| {
             if let Some(rest) = error.place.path.strip_prefix(&place.spec) {
@@ -80,12 +90,22 @@ impl PodTemplate {
         place: &Places,
         workload: &Workload,
         sources: &Sources,
+        platform: Platform,
     ) -> Result<Self, ManifestError> {
         let path = place.spec.as_str();
         let spec: PodSpec = strict(&workload.spec).map_err(below(path))?;
         fields::check_spec(&workload.spec, path)?;
         let names: Vec<&str> = all_containers(&spec).map(|(_, c)| c.name.as_str()).collect();
         let annotations_path = place.annotations.as_deref().unwrap_or_default();
+        let choices = annotations::choices(&workload.annotations, &names, annotations_path)?;
+        let wanted = Wanted {
+            enabled: spec.enable_service_links,
+            names: &choices.services,
+            annotations_path,
+            namespace: &workload.namespace,
+            platform,
+        };
+        let links = links(&wanted, sources)?;
         let context = PodContext {
             spec: &spec,
             name: workload.pod_name.text(),
@@ -94,7 +114,11 @@ impl PodTemplate {
             annotations: workload.annotations.clone(),
             added: workload.added.clone(),
             sources,
-            choices: annotations::choices(&workload.annotations, &names, annotations_path)?,
+            choices,
+            annotations_path,
+            platform,
+            links,
+            is_bare_pod: workload.kind == "Pod" && matches!(workload.pod_name, PodName::Fixed(_)),
         };
         checks::check_names(&context, path)?;
         let draft = draft(workload, &context, path)?;
@@ -197,6 +221,7 @@ impl PodTemplate {
             E::NoCommand { container }
             | E::UnknownCapability { container, .. }
             | E::UnknownVolume { container, .. }
+            | E::UnknownSubPath { container, .. }
             | E::FileNameTaken { container, .. }
             | E::User { container, .. } => container,
             _ => return spec_path.into(),
@@ -234,7 +259,7 @@ fn draft(workload: &Workload, context: &PodContext<'_>, path: &str) -> Result<Po
         let path = format!("{path}.{container_path}");
         drafts.push(containers::container(context, container, index < count_init, &path)?);
     }
-    Ok(Pod {
+    let mut pod = Pod {
         name: workload.pod_name.clone(),
         namespace: workload.namespace.clone(),
         hostname: spec.hostname.clone().filter(|name| !name.is_empty()),
@@ -243,34 +268,15 @@ fn draft(workload: &Workload, context: &PodContext<'_>, path: &str) -> Result<Po
         dns: settings::dns(spec, path)?,
         security: settings::security(spec, path)?,
         share_process_namespace: spec.share_process_namespace.unwrap_or(false),
-        volumes: volumes(spec, path)?,
+        volumes: volumes::volumes(context, path)?,
+        services: context.links.services.clone(),
         containers: drafts,
         restart_policy: settings::restart_policy(workload, spec, path)?,
         termination_grace_seconds: settings::grace(spec, path)?,
         logs: context.choices.logs,
-    })
-}
-
-fn volumes(spec: &PodSpec, path: &str) -> Result<Vec<Volume>, ManifestError> {
-    let volumes = spec.volumes.iter().flatten();
-    volumes
-        .enumerate()
-        .map(|(index, volume)| {
-            let path = format!("{path}.volumes[{index}]");
-            // the other kinds were refused by the table; none at all is an emptyDir (Kubernetes API)
-            let source = volume.empty_dir.clone().unwrap_or_default();
-            let medium = match source.medium.as_deref() {
-                Some("Memory") => Medium::Memory,
-                _ => Medium::Disk,
-            };
-            let limit_path = format!("{path}.emptyDir.sizeLimit");
-            let size_limit_bytes = match &source.size_limit {
-                None => None,
-                Some(text) => Some(bytes(&limit_path, &text.0)?).filter(|bytes| *bytes > 0),
-            };
-            Ok(Volume { name: volume.name.clone(), medium, size_limit_bytes })
-        })
-        .collect()
+    };
+    token::add(context, &mut pod);
+    Ok(pod)
 }
 
 /// What stands for an image until it is resolved.

@@ -14,9 +14,11 @@ mod fields;
 mod kinds;
 mod mutated;
 mod rules;
+mod services;
 mod sets;
 mod values;
 mod variants;
+mod volumes;
 
 /// A Pod of one container, with more fields of the container and of the spec.
 fn pod_yaml(container: &str, spec: &str) -> String {
@@ -44,6 +46,13 @@ fn facts() -> ImageFacts {
         accounts: Accounts::default(),
         layers: vec![Layer { diff_id: Sha256::of("tar"), verity }],
     }
+}
+
+fn pod_on(platform: crate::Platform, text: &str) -> Result<Pod, ManifestError> {
+    let options = crate::ReadOptions { platform, ..Default::default() };
+    let text = crate::NamedText { name: "pod.yaml".into(), text: text.into() };
+    let set = crate::read_set(vec![text], &options)?;
+    set.files()[0].pod(&BTreeMap::from([("web:1".to_owned(), facts())]))
 }
 
 fn pod_of(text: &str) -> Result<Pod, ManifestError> {

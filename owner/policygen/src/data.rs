@@ -1,5 +1,7 @@
 //! `policy_data`: what the rules know about the pod.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,6 +26,76 @@ pub(crate) struct PolicyData {
     pub(crate) name_example: String,
     /// CreateSandbox.
     pub(crate) sandbox: SandboxData,
+    /// Services whose addresses the host says, `namespace/name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) services: Vec<String>,
+    /// What is copied in for volumes of files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) trees: Vec<TreeData>,
+}
+
+/// The folder or file that is copied in for a mount. Mounts that have the same share one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TreeData {
+    /// Base names under which it may be copied in.
+    pub(crate) names: Vec<String>,
+    /// Group of its files; of folders and links it may be 0 as well.
+    pub(crate) gid: u32,
+    /// What is in it, by path.
+    pub(crate) entries: BTreeMap<String, EntryData>,
+    /// Objects of which the host chooses the files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unpinned: Option<UnpinnedData>,
+}
+
+/// Files that the host chooses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UnpinnedData {
+    pub(crate) objects: Vec<String>,
+    /// Type and permissions of each.
+    pub(crate) mode: u32,
+}
+
+/// One part of a tree; which members it has says what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub(crate) enum EntryData {
+    Folder {
+        folder: bool,
+    },
+    Link {
+        link: String,
+    },
+    Pinned {
+        mode: u32,
+        uid: u32,
+        sha256: String,
+    },
+    /// The value of a placeholder, alone, of this kind.
+    Fact {
+        mode: u32,
+        uid: u32,
+        is: String,
+        kind: String,
+    },
+    /// The text says what should be there.
+    Free {
+        mode: u32,
+        uid: u32,
+        free: String,
+    },
+}
+
+/// A mount whose source is a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VolumeData {
+    /// Index into the request's mounts.
+    pub(crate) mount: usize,
+    /// Index into the trees.
+    pub(crate) tree: usize,
 }
 
 /// One container.
@@ -45,6 +117,9 @@ pub(crate) struct ContainerData {
     /// Names of the environment variables that come from Secrets: enforced like the others, but not shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) secrets: Vec<String>,
+    /// Its volumes of files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<VolumeData>,
 }
 
 /// CreateSandbox.
@@ -66,7 +141,7 @@ pub(crate) struct Read {
     pub(crate) kind: String,
     /// The list, map or field that holds the text.
     pub(crate) of: String,
-    /// Index or key in it.
+    /// Index or key in it; the name of an environment variable.
     pub(crate) at: Value,
     /// Characters before the value.
     pub(crate) skip: usize,

@@ -40,11 +40,16 @@ pub fn honest_requests(pod: &Pod, host: &HostValues) -> Result<Vec<Request>, Req
         Request::UpdateInterface(requests::interface("52:54:00:12:34:56")),
         Request::UpdateRoutes(requests::routes()),
     ];
-    all.extend(requests::copy_files(pod, host)?.into_iter().map(Request::CopyFile));
+    let files = requests::copy_sandbox_files(pod, host)?;
+    all.extend(files.into_iter().map(Request::CopyFile));
     let sandbox = requests::create_sandbox_container(pod, host)?;
     let sandbox_id = sandbox.container_id.clone();
     all.push(Request::CreateContainer(sandbox));
     all.push(start(&sandbox_id));
+    for index in 0..pod.containers.len() {
+        let files = requests::copy_container_files(pod, index, host)?;
+        all.extend(files.into_iter().map(Request::CopyFile));
+    }
     let mut ids = BTreeMap::new();
     for (index, container) in in_order(pod) {
         let create = requests::create_container(pod, index, host)?;

@@ -10,9 +10,11 @@ use serde_json::Value;
 
 use crate::cases;
 use crate::data::{PolicyData, SANDBOX};
+use crate::generate::DATA_MARK;
 use crate::honest::{Values, apply};
 use crate::request_json::Document;
 use crate::show::read_data;
+use crate::write;
 
 /// Why a request cannot be explained.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +117,8 @@ pub fn explain(policy: &str, document: &str) -> Result<Explained, ExplainError> 
 /// # Errors
 /// [`ExplainError`].
 pub fn answer(policy: &str, question: &Question<'_>) -> Result<Explained, ExplainError> {
-    let policy = Policy::compile(policy)?;
+    let text = policy;
+    let mut policy = Policy::compile(text)?;
     let mut document = Document::parse(question.document, question.kind)?;
     name_container(&mut document);
     let request = Request::from_json(&document.kind, document.request)?;
@@ -123,7 +126,10 @@ pub fn answer(policy: &str, question: &Question<'_>) -> Result<Explained, Explai
     let state = match question.after {
         Some(cases) => cases::state_after(&policy, cases)?,
         None => {
-            let (data, input) = (read_data(&policy)?, request.to_input()?);
+            let (mut data, input) = (read_data(&policy)?, request.to_input()?);
+            if !data.trees.is_empty() {
+                policy = with_volumes_copied(text, &mut data)?;
+            }
             state_before(&policy, &data, &request, &input, document.container.as_deref())
         }
     };
@@ -139,6 +145,15 @@ fn name_container(document: &mut Document) {
     if let (Some(id), Some(request)) = (id, document.request.as_object_mut()) {
         request.entry("container_id").or_insert(Value::String(id));
     }
+}
+
+/// The policy without the question whether volumes were copied in: one request alone cannot answer it.
+fn with_volumes_copied(policy: &str, data: &mut PolicyData) -> Result<Policy, ExplainError> {
+    data.containers.iter_mut().for_each(|container| container.volumes.clear());
+    let json = serde_json::to_value(&*data)
+        .map_err(|err| ExplainError::Data { detail: err.to_string() })?;
+    let rules = policy.rsplit_once(DATA_MARK).map_or(policy, |(rules, _)| rules);
+    Ok(Policy::compile(&format!("{rules}{DATA_MARK}{}\n", write::json(&json)))?)
 }
 
 /// The state in which an honest host would make this request. A predecessor that the policy denies is left out; the
@@ -179,6 +194,9 @@ fn state_before(
         apply(policy, &mut state, "CreateContainer", create);
         if !matches!(request, Request::StartContainer(_)) || declared.name != bound {
             apply(policy, &mut state, "StartContainer", serde_json::json!({ "container_id": id }));
+            if declared.role == "init" {
+                state.note_exit(&id, 0);
+            }
         }
         // The decision is about a time at which an honest host asks: init containers before it have ended.
         if declared.role == "init" && (creates || declared.name != bound) {

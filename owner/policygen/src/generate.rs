@@ -6,14 +6,14 @@ use ah_agent_api::PolicyRequest;
 use ah_agent_api::agent::CreateContainerRequest;
 use ah_permit::{Denial, PolicyError};
 use ah_pod::{
-    Container, DnsPolicy, HostValues, Logs, Pod, RequestError, RestartPolicy, Role, placeholder,
-    requests, resources,
+    Container, DnsPolicy, HostValues, Logs, Pod, RequestError, RestartPolicy, Role, requests,
+    resources,
 };
 use ah_policy::{DocumentError, GuestSettings, InitData, KeyService, SETTINGS_KEY};
 use serde_json::Value;
 
 use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData};
-use crate::{dry_run, template, write};
+use crate::{dry_run, template, trees, write};
 
 /// The rules, the same for every pod.
 const RULES: &str = include_str!("rules.rego");
@@ -112,13 +112,16 @@ fn policy_data(pod: &Pod) -> Result<PolicyData, GenerateError> {
     let host = HostValues::placeholders(pod);
     let mut wholes = vec![input(&requests::create_sandbox_container(pod, &host)?)?];
     let mut containers = vec![container_data(None, pod)];
+    let mut all_trees = Vec::new();
     let mut names = BTreeSet::new();
     for (index, container) in in_order(pod) {
         if !names.insert(container.name.as_str()) {
             return Err(GenerateError::NameTwice { name: container.name.clone() });
         }
-        wholes.push(input(&requests::create_container(pod, index, &host)?)?);
-        containers.push(container_data(Some(container), pod));
+        let whole = input(&requests::create_container(pod, index, &host)?)?;
+        let volumes = trees::volumes(pod, index, &whole, &mut all_trees)?;
+        wholes.push(whole);
+        containers.push(ContainerData { volumes, ..container_data(Some(container), pod) });
     }
     let none = || Value::Object(serde_json::Map::new());
     let mut workloads = wholes.iter().skip(1);
@@ -135,11 +138,13 @@ fn policy_data(pod: &Pod) -> Result<PolicyData, GenerateError> {
     Ok(PolicyData {
         common,
         containers,
-        files: file_names(pod, &host)?,
+        files: requests::free_files(pod).into_iter().collect(),
         logs: pod.logs == Logs::Readable,
         name_pattern: pod.name.pattern(),
         name_example: pod.name.example(EXAMPLE_DIGITS),
         sandbox: sandbox_data(pod, &host)?,
+        services: pod.services.clone(),
+        trees: all_trees,
     })
 }
 
@@ -170,6 +175,7 @@ fn container_data(container: Option<&Container>, pod: &Pod) -> ContainerData {
             read: Vec::new(),
             request: Value::Null,
             secrets: Vec::new(),
+            volumes: Vec::new(),
         };
     };
     let bounds = resources::oom_score_adj_bounds(pod, container);
@@ -188,6 +194,7 @@ fn container_data(container: Option<&Container>, pod: &Pod) -> ContainerData {
         read: Vec::new(),
         request: Value::Null,
         secrets: secrets(container),
+        volumes: Vec::new(),
     }
 }
 
@@ -206,16 +213,4 @@ fn sandbox_data(pod: &Pod, host: &HostValues) -> Result<SandboxData, GenerateErr
     }
     let request = request.to_input()?;
     Ok(SandboxData { dns_from_host, read: template::reads(&request)?, request })
-}
-
-/// Base names of the copied files: what follows the file id in their paths.
-fn file_names(pod: &Pod, host: &HostValues) -> Result<Vec<String>, GenerateError> {
-    let marker = format!("-{}-", placeholder::FILE_ID);
-    let mut names = BTreeSet::new();
-    for file in requests::copy_files(pod, host)? {
-        if let Some((_, name)) = file.path.split_once(&marker) {
-            names.insert(name.to_owned());
-        }
-    }
-    Ok(names.into_iter().collect())
 }

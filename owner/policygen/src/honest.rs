@@ -77,7 +77,7 @@ impl Values {
 }
 
 fn is_fact(kind: &str) -> bool {
-    matches!(kind, "name" | "label" | "uid" | "subdomain" | "address")
+    matches!(kind, "name" | "label" | "uid" | "subdomain" | "address" | "addresses")
 }
 
 fn stand_in(kind: &str, id: &str) -> String {
@@ -86,7 +86,7 @@ fn stand_in(kind: &str, id: &str) -> String {
         "pci" => "02".to_owned(),
         "index" => "0".to_owned(),
         "cgroups" => format!("/{id}"),
-        "address" => "10.0.0.1".to_owned(),
+        "address" | "addresses" => "10.0.0.1".to_owned(),
         _ => "unknown".to_owned(),
     }
 }
@@ -94,7 +94,11 @@ fn stand_in(kind: &str, id: &str) -> String {
 /// As `value` in the rules.
 fn found(read: &Read, input: &Value) -> Option<String> {
     let text = match (read.of.as_str(), &read.at) {
-        ("Env", Value::Number(at)) => input.pointer(&format!("/OCI/Process/Env/{at}"))?,
+        ("Env", Value::String(name)) => {
+            let start = format!("{name}=");
+            let env = input.pointer("/OCI/Process/Env")?.as_array()?;
+            env.iter().find(|entry| entry.as_str().is_some_and(|text| text.starts_with(&start)))?
+        }
         ("Annotations", Value::String(at)) => input.pointer("/OCI/Annotations")?.get(at)?,
         _ => return None,
     };

@@ -14,6 +14,7 @@ mod honest;
 mod request_json;
 mod show;
 mod template;
+mod trees;
 mod write;
 
 pub use cases::{Outcome, Tested, honest_cases, test};
@@ -21,4 +22,4 @@ pub use diff::{Change, ContainerDiff, Diff, Presence, diff};
 pub use dry_run::{ends, honest_requests, stand_in_host};
 pub use explain::{ExplainError, Explained, Question, answer, explain};
 pub use generate::{GenerateError, Generated, Options, generate};
-pub use show::{Shown, ShownContainer, ShownEnv, ShownMount, show};
+pub use show::{Shown, ShownContainer, ShownEnv, ShownFile, ShownMount, ShownVolume, show};

@@ -58,8 +58,10 @@ default GuestDetailsRequest := true
 # --- values that the host chooses
 
 # The same everywhere in the pod: the first request that has one fixes it.
-pod_facts := {"$(sandbox-id)", "$(sandbox-name)", "$(sandbox-namespace)", "$(pod-uid)", "$(node-name)", "$(pod-ip)",
-	"$(host-ip)", "$(pod-index)"}
+pod_facts := service_facts | {"$(sandbox-id)", "$(sandbox-name)", "$(sandbox-namespace)", "$(pod-uid)", "$(node-name)",
+	"$(pod-ip)", "$(pod-ips)", "$(host-ip)", "$(host-ips)", "$(pod-index)"}
+
+service_facts := {concat("", ["$(service-ip-", format_int(i, 10), ")"]) | policy_data.services[i]}
 
 hexadecimal := "0123456789abcdef"
 
@@ -108,6 +110,14 @@ patterns := {
 
 bounded("address", v) if is_address(v)
 
+# One of each family, the second after a comma.
+bounded("addresses", v) if {
+	count(split(v, ",")) <= 2
+	every address in split(v, ",") {
+		is_address(address)
+	}
+}
+
 bounded("name", v) if {
 	count(v) <= 63
 	regex.match(policy_data.name_pattern, v)
@@ -133,7 +143,7 @@ is_remote_address(v) if {
 texts := {
 	"Annotations": input.OCI.Annotations,
 	"CgroupsPath": {"": input.OCI.Linux.CgroupsPath},
-	"Env": input.OCI.Process.Env,
+	"Env": {split(entry, "=")[0]: entry | entry := input.OCI.Process.Env[_]},
 	"Hostname": {"": input.OCI.Hostname},
 	"Mounts": [m.source | m := input.OCI.Mounts[_]],
 	"container_id": {"": input.container_id},
@@ -174,6 +184,7 @@ CreateSandboxRequest := {"allowed": true, "ops": ops} if {
 		op(["containers"], {}),
 		op(["names"], {}),
 		op(["gone"], {}),
+		op(["copied"], {}),
 	]
 }
 
@@ -219,7 +230,17 @@ declared(name) := c if {
 	c.name == name
 }
 
-container_request(c, found) := with_oom_score(c, filled(template(c), found))
+container_request(c, found) := with_oom_score(c, with_env_order(filled(template(c), found)))
+
+# The kubelet writes variables in no certain order, and each is there once: the order says nothing.
+with_env_order(request) := request if not is_same_env(request)
+
+with_env_order(request) := changed if {
+	is_same_env(request)
+	changed := object.union(request, {"OCI": {"Process": {"Env": input.OCI.Process.Env}}})
+}
+
+is_same_env(request) if sort(request.OCI.Process.Env) == sort(input.OCI.Process.Env)
 
 # The sandbox container's request stands whole; what the others have in common is written once.
 template(c) := c.request if c.role == "sandbox"
@@ -299,6 +320,7 @@ CreateContainerRequest := {"allowed": true, "ops": ops} if {
 	found := values(c.read, texts, data.pstate.facts)
 	complete(c.read, found)
 	input == container_request(c, found)
+	count(incomplete(c)) == 0
 	known := object.union(data.pstate.facts, {p: v | some p in pod_facts; v := found[p]})
 	is_name_of_index(known)
 	ops := [
@@ -409,17 +431,44 @@ CloseStdinRequest if is_stdin
 
 shared_dir := "/run/kata-containers/shared/containers/"
 
-# <shared_dir><container id>-<16 hex>-<name>: the id is at 39, the 16 digits at 104, the name at 121.
-CopyFileRequest if {
+# <shared_dir><container id>-<16 hex>-<name>/<rest>: the id is at 39, the 16 digits at 104, the name at 121. The copy is for
+# a container that is not created yet. Its place is the rest with the version's folder under its common name.
+copied := c if {
 	data.pstate.sandbox
-	input.file_type == "Regular"
 	id := substring(input.path, 39, 64)
 	is_new(id)
 	file := substring(input.path, 104, 16)
 	bounded("file", file)
-	name := substring(input.path, 121, -1)
-	name in policy_data.files
-	input.path == concat("", [shared_dir, id, "-", file, "-", name])
+	parts := split(substring(input.path, 121, -1), "/")
+	every part in parts {
+		is_plain_part(part)
+	}
+	at := concat("-", [id, file, parts[0]])
+	rest := array.slice(parts, 1, count(parts))
+	input.path == concat("/", array.concat([concat("", [shared_dir, at])], rest))
+	c := {"at": at, "name": parts[0], "rest": rest, "path": concat("/", rest), "place": place(rest)}
+}
+
+# No path has the form of a placeholder.
+is_plain_part(part) if {
+	not part in {"", ".", ".."}
+	not contains(part, "$(")
+}
+
+# The kubelet's name for a version of a volume's files.
+is_version(part) if regex.match(`^\.\.[0-9]{4}(_[0-9]{2}){5}\.[0-9]{1,19}$`, part)
+
+place(rest) := concat("/", array.concat(["$(volume-version)"], array.slice(rest, 1, count(rest)))) if is_version(rest[0])
+
+place(rest) := concat("/", rest) if not is_version(rest[0])
+
+# Files whose contents are the host's to say, never in the place of a volume's.
+CopyFileRequest if {
+	input.file_type == "Regular"
+	copied.name in policy_data.files
+	copied.path == ""
+	not data.pstate.copied[copied.at]
+	count(fitting) == 0
 	is_file_mode(input.file_mode)
 	is_dir_mode(input.dir_mode)
 	input.uid == 0
@@ -436,6 +485,152 @@ is_file_mode(mode) if bits.and(mode, 3657) == 0
 
 # Of 0o7777 no more than rwxr-xr-x.
 is_dir_mode(mode) if bits.and(mode, 3602) == 0
+
+# --- volumes of files
+
+# A part of a volume that some container declares under this name. What was copied is remembered, and a container is created
+# only when it is the whole of its own volumes.
+CopyFileRequest := {"allowed": true, "ops": ops} if {
+	is_dir_mode(input.dir_mode)
+	count(fitting) > 0
+	ops := array.concat(first_copy, array.concat(
+		[op(["copied", token(copied.at), token(copied.path)], [remembered(e) | some e in fitting])],
+		[op(["facts", e.is], input.data_text) | some e in fitting; e.is],
+	))
+}
+
+first_copy := [op(["copied", token(copied.at)], {}) | not data.pstate.copied[copied.at]]
+
+# A name in a JSON pointer (RFC 6901).
+token(name) := replace(replace(name, "~", "~0"), "/", "~1")
+
+remembered(e) := {"link": input.symlink_target} if e.link
+
+remembered(e) := e if not e.link
+
+fitting := [e |
+	some t in policy_data.trees
+	copied.name in t.names
+	e := entry(t)
+	fits(e, t.gid)
+]
+
+entry(t) := t.entries[copied.place]
+
+entry(t) := unpinned(t) if not t.entries[copied.place]
+
+# What the host may add where the owner leaves the files to it: links to names in the version's folder, and what is in that.
+unpinned(t) := {"link": concat("", ["..data/", copied.rest[0]])} if {
+	t.unpinned
+	input.file_type == "Symlink"
+	count(copied.rest) == 1
+	is_free_name(copied.rest[0])
+}
+
+unpinned(t) := {"folder": true} if {
+	t.unpinned
+	input.file_type == "Directory"
+	is_free_place
+}
+
+unpinned(t) := {"mode": t.unpinned.mode, "uid": 0, "free": "unpinned"} if {
+	input.file_type == "Regular"
+	is_free_place
+}
+
+is_free_place if {
+	is_version(copied.rest[0])
+	count(copied.rest) in {2, 3, 4, 5, 6, 7, 8}
+	every name in array.slice(copied.rest, 1, count(copied.rest)) {
+		is_free_name(name)
+	}
+}
+
+is_free_name(name) if {
+	regex.match(`^[A-Za-z0-9._-]{1,253}$`, name)
+	not startswith(name, "..")
+}
+
+fits(e, gid) if {
+	e.folder
+	input.file_type == "Directory"
+	bits.and(input.file_mode, 2048) == 0
+	is_empty(gid)
+}
+
+fits(e, gid) if {
+	input.file_type == "Symlink"
+	leads_to(e.link)
+	is_empty(gid)
+}
+
+# Its owner is root, and no contents come with it.
+is_empty(gid) if {
+	input.uid == 0
+	input.gid in {0, gid}
+	input.file_size == 0
+	input.offset == 0
+}
+
+leads_to(link) if {
+	link == "$(volume-version)"
+	is_version(input.symlink_target)
+}
+
+leads_to(link) if {
+	link != "$(volume-version)"
+	input.symlink_target == link
+}
+
+# The whole file in one request: a digest of a part would say nothing.
+fits(e, gid) if {
+	input.file_type == "Regular"
+	input.file_mode == e.mode
+	input.uid == e.uid
+	input.gid == gid
+	input.offset == 0
+	input.file_size == input.data_size
+	holds(e)
+}
+
+holds(e) if input.data_sha256 == e.sha256
+
+holds(e) if {
+	bounded(e.kind, input.data_text)
+	object.get(data.pstate.facts, e.is, input.data_text) == input.data_text
+}
+
+holds(e) if {
+	e.free
+	input.data_size <= 1048576
+}
+
+incomplete(c) := [v | some v in c.volumes; not is_whole(v)]
+
+made_for(v) := data.pstate.copied[substring(input.OCI.Mounts[v.mount].source, count(shared_dir), -1)]
+
+is_whole(v) if {
+	t := policy_data.trees[v.tree]
+	made := made_for(v)
+	wanted := {replace(path, "$(volume-version)", version(made)): e | some path, e in t.entries}
+	count([path | some path, e in wanted; not is_made(e, version(made), made[path])]) == 0
+	has_no_more(t, wanted, made)
+}
+
+version(made) := made["..data"][0].link
+
+version(made) := "" if not made["..data"]
+
+is_made(e, v, entries) if object.union(e, {"link": replace(e.link, "$(volume-version)", v)}) in entries
+
+is_made(e, _, entries) if e in entries
+
+has_no_more(t, _, _) if t.unpinned
+
+has_no_more(t, wanted, made) if {
+	not t.unpinned
+	count(wanted) == count(made)
+}
 
 # --- network
 
@@ -529,7 +724,7 @@ field(r) := "/OCI/Linux/CgroupsPath" if r.of == "CgroupsPath"
 
 field(r) := "/OCI/Hostname" if r.of == "Hostname"
 
-field(r) := sprintf("/OCI/Process/Env/%v", [r.at]) if r.of == "Env"
+field(r) := sprintf("/OCI/Process/Env/%v", [[i | startswith(input.OCI.Process.Env[i], concat("", [r.at, "="]))][0]]) if r.of == "Env"
 
 field(r) := sprintf("/OCI/Annotations/%v", [r.at]) if r.of == "Annotations"
 
@@ -581,6 +776,18 @@ create_reasons[r] {
 	found := values(c.read, texts, facts)
 	container_request(c, found) == input
 	some r in unread(c.read, texts, found)
+}
+
+create_reasons[r] {
+	some c in candidates
+	some v in incomplete(c)
+	r := {
+		"container": c.name,
+		"field": sprintf("/OCI/Mounts/%v/source", [v.mount]),
+		"found": sort([path | made_for(v)[path]]),
+		"expected": [path | policy_data.trees[v.tree].entries[path]],
+		"text": "the volume was not copied in whole before",
+	}
 }
 
 create_reasons[r] {
@@ -675,11 +882,63 @@ no_stdin := [{"container": c.name, "text": "the container declares no stdin"} |
 	not declared(c.name).stdin
 ]
 
-explain_CopyFileRequest := [{
+explain_CopyFileRequest := array.concat(volume_reasons, [{
 	"field": "/path",
 	"found": input.path,
-	"expected": concat("", [shared_dir, "<id of a container not yet created>-<16 hex>-<", concat("|", policy_data.files), ">"]),
-	"text": "only these files, regular, not executable, owned by root, up to 1 MiB",
-}]
+	"expected": concat("", [shared_dir, "<id of a container not yet created>-<16 hex>-<", concat("|", file_names), ">"]),
+	"text": "only these files: regular, not executable, owned by root, up to 1 MiB; and the parts of the pod's volumes",
+} | count(volume_reasons) == 0])
+
+file_names := array.concat(policy_data.files, [name | some t in policy_data.trees; some name in t.names])
+
+# How the copy differs from the part of a volume that has its path.
+volume_reasons := [{"request": object.union(input, expected_copy(e, t.gid))} |
+	some t in policy_data.trees
+	copied.name in t.names
+	e := t.entries[copied.place]
+]
+
+expected_copy(e, gid) := object.union(without_contents(gid), {
+	"file_type": "Directory",
+	"file_mode": input.file_mode - bits.and(input.file_mode, 2048),
+}) if e.folder
+
+expected_copy(e, gid) := object.union(without_contents(gid), {"file_type": "Symlink", "symlink_target": target(e.link)}) if e.link
+
+expected_copy(e, gid) := {
+	"file_type": "Regular",
+	"file_mode": e.mode,
+	"dir_mode": dir_mode,
+	"uid": e.uid,
+	"gid": gid,
+	"offset": 0,
+	"file_size": input.data_size,
+	"data_sha256": object.get(e, "sha256", input.data_sha256),
+	"data_text": contents(e),
+} if e.mode
+
+without_contents(gid) := {"dir_mode": dir_mode, "uid": 0, "gid": group(gid), "file_size": 0, "offset": 0}
+
+dir_mode := input.dir_mode - bits.and(input.dir_mode, 3602)
+
+group(gid) := input.gid if input.gid in {0, gid}
+
+group(gid) := gid if not input.gid in {0, gid}
+
+target(link) := link if link != "$(volume-version)"
+
+target(link) := "a folder named ..<date>_<time>.<number>" if {
+	link == "$(volume-version)"
+	not is_version(input.symlink_target)
+}
+
+target(link) := input.symlink_target if {
+	link == "$(volume-version)"
+	is_version(input.symlink_target)
+}
+
+contents(e) := input.data_text if not e.is
+
+contents(e) := concat("", ["a value of the kind ", e.kind]) if e.is
 
 explain_SetPolicyRequest := [{"text": "the policy is the one whose digest is in HOST_DATA"}]

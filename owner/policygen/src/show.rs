@@ -3,10 +3,11 @@
 mod text;
 
 use ah_permit::{Policy, Secrets};
+use ah_pod::placeholder;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::data::{ContainerData, PolicyData, SANDBOX};
+use crate::data::{ContainerData, EntryData, PolicyData, SANDBOX};
 use crate::explain::ExplainError;
 
 pub(crate) use text::Words;
@@ -58,10 +59,12 @@ pub struct ShownContainer {
     pub user: String,
     /// Environment, in order.
     pub env: Vec<ShownEnv>,
-    /// Mounts that are not the same for every pod.
+    /// Mounts that are not the same for every pod, but for its volumes of files.
     pub mounts: Vec<ShownMount>,
     /// Mounts that are.
     pub standard_mounts: Vec<ShownMount>,
+    /// Its volumes of files, or the parts of them that it has.
+    pub volumes: Vec<ShownVolume>,
     /// Effective capabilities.
     pub capabilities: Vec<String>,
     /// Commands that the host may have run in it.
@@ -98,6 +101,32 @@ pub struct ShownMount {
     pub options: Vec<String>,
 }
 
+/// A volume of files, or the part of one, as a container has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShownVolume {
+    /// Where the container sees it.
+    pub destination: String,
+    /// Files that the owner declared.
+    pub files: Vec<ShownFile>,
+    /// Objects whose files the host chooses, names and contents.
+    pub unpinned: Vec<String>,
+}
+
+/// One file of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShownFile {
+    /// Path in the volume; empty where the volume is the file.
+    pub path: String,
+    /// Permissions, octal.
+    pub mode: String,
+    /// SHA-256 of the contents, where they are pinned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What the host may put there, where they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unpinned: Option<String>,
+}
+
 /// Reads a policy made by this crate.
 ///
 /// # Errors
@@ -105,7 +134,17 @@ pub struct ShownMount {
 pub fn show(policy: &str) -> Result<Shown, ExplainError> {
     let data = read_data(&Policy::compile(policy)?)?;
     let workloads = data.containers.iter().filter(|container| container.name != SANDBOX);
-    let containers = workloads.map(|container| shown(container, &data.request(container)));
+    let containers = workloads.map(|container| {
+        let request = data.request(container);
+        let volumes = shown_volumes(&data, container, &request);
+        let mut shown = shown(container, &request);
+        let of_files = |mount: &ShownMount| {
+            volumes.iter().any(|volume| volume.destination == mount.destination)
+        };
+        shown.mounts.retain(|mount| !of_files(mount));
+        shown.standard_mounts.retain(|mount| !of_files(mount));
+        ShownContainer { volumes, ..shown }
+    });
     Ok(Shown {
         containers: containers.collect(),
         logs: data.logs,
@@ -128,6 +167,8 @@ fn host_chooses(data: &PolicyData) -> Vec<String> {
         ("$(pod-index)", "the pod's number among its controller's pods"),
         ("$(node-name)", "the node's name (a DNS name)"),
         ("$(pod-ip)", "the pod's address (IPv4 or IPv6)"),
+        ("$(pod-ips)", "the pod's addresses, one a family"),
+        ("$(host-ips)", "the node's addresses, one a family"),
         ("$(host-ip)", "the node's address (IPv4 or IPv6)"),
     ];
     let reads: Vec<&str> =
@@ -139,10 +180,45 @@ fn host_chooses(data: &PolicyData) -> Vec<String> {
         };
         chooses.push(format!("{name}: {words}{bound}"));
     }
+    for (index, service) in data.services.iter().enumerate() {
+        chooses.push(format!(
+            "$(service-ip-{index}): the address of service {service} (IPv4 or IPv6)"
+        ));
+    }
     if data.sandbox.dns_from_host {
         chooses.push("name servers and search domains".to_owned());
     }
     chooses
+}
+
+fn shown_volumes(
+    data: &PolicyData,
+    container: &ContainerData,
+    request: &Value,
+) -> Vec<ShownVolume> {
+    let volumes = container.volumes.iter();
+    let shown = volumes.filter_map(|volume| {
+        let tree = data.trees.get(volume.tree)?;
+        let destination = request.pointer(&format!("/OCI/Mounts/{}/destination", volume.mount));
+        Some(ShownVolume {
+            destination: text(destination),
+            files: tree.entries.iter().filter_map(|(path, entry)| file(path, entry)).collect(),
+            unpinned: tree.unpinned.iter().flat_map(|unpinned| unpinned.objects.clone()).collect(),
+        })
+    });
+    shown.collect()
+}
+
+fn file(path: &str, entry: &EntryData) -> Option<ShownFile> {
+    let (mode, sha256, unpinned) = match entry {
+        EntryData::Folder { .. } | EntryData::Link { .. } => return None,
+        EntryData::Pinned { mode, sha256, .. } => (mode, Some(sha256.clone()), None),
+        EntryData::Fact { mode, is, .. } => (mode, None, Some(is.clone())),
+        EntryData::Free { mode, free, .. } => (mode, None, Some(free.clone())),
+    };
+    let version = format!("{}/", placeholder::VOLUME_VERSION);
+    let path = path.strip_prefix(&version).unwrap_or(path).to_owned();
+    Some(ShownFile { path, mode: format!("{:03o}", mode & 0o7777), sha256, unpinned })
 }
 
 pub(crate) fn read_data(policy: &Policy) -> Result<PolicyData, ExplainError> {
@@ -191,6 +267,7 @@ pub(crate) fn shown(container: &ContainerData, request: &Value) -> ShownContaine
         release_socket: mounts.iter().any(|mount| mount.source == RELEASE_SOCKET),
         mounts,
         standard_mounts,
+        volumes: Vec::new(),
         capabilities: texts(process("Capabilities/Effective")),
         execs: container.exec_commands.iter().map(open).collect(),
         stdin: container.stdin,

@@ -73,8 +73,12 @@ fn places(request: &Value) -> Vec<Place<'_>> {
         let text = value.as_str().unwrap_or_default();
         places.push(Place { of: "Annotations", at: key.as_str().into(), text });
     }
+    let env = request.pointer("/OCI/Process/Env").and_then(Value::as_array);
+    for text in env.into_iter().flatten().filter_map(Value::as_str) {
+        let name = text.split_once('=').map_or(text, |(name, _)| name);
+        places.push(Place { of: "Env", at: name.into(), text });
+    }
     let lists = [
-        ("Env", request.pointer("/OCI/Process/Env"), ""),
         ("Mounts", request.pointer("/OCI/Mounts"), "/source"),
         ("storages", request.get("storages"), "/source"),
     ];
@@ -143,6 +147,7 @@ fn is_placeholder(name: &str) -> bool {
         || name == CGROUPS_PATH
         || numbered("$(file-id-")
         || numbered("$(pci-path-")
+        || numbered(placeholder::SERVICE_IP_STEM)
 }
 
 fn collect(value: &Value, names: &mut BTreeSet<String>) {
@@ -164,7 +169,7 @@ fn collect(value: &Value, names: &mut BTreeSet<String>) {
 }
 
 /// The kind that bounds a placeholder's value.
-fn kind(name: &str) -> &'static str {
+pub(crate) fn kind(name: &str) -> &'static str {
     match name {
         placeholder::CONTAINER_ID | placeholder::SANDBOX_ID => "id",
         placeholder::SANDBOX_NAME => "name",
@@ -173,9 +178,11 @@ fn kind(name: &str) -> &'static str {
         placeholder::POD_INDEX => "index",
         placeholder::NODE_NAME => "subdomain",
         placeholder::POD_IP | placeholder::HOST_IP => "address",
+        placeholder::POD_IPS | placeholder::HOST_IPS => "addresses",
         CGROUPS_PATH => "cgroups",
         name if name.starts_with("$(file-id-") => "file",
         name if name.starts_with("$(pci-path-") => "pci",
+        name if name.starts_with(placeholder::SERVICE_IP_STEM) => "address",
         // No rule bounds this kind, so a request that needs it is denied.
         _ => "unknown",
     }

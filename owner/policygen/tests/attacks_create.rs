@@ -12,7 +12,7 @@ use ah_agent_api::oci::{
     LinuxNamespace, LinuxSeccomp, Mount, POSIXRlimit, Process, Spec,
 };
 use ah_agent_api::protobuf::MessageField;
-use ah_pod::{Role, requests};
+use ah_pod::{EnvVar, HostFact, Role, Text, requests};
 use support::{Case, container, image, pod, tampered};
 
 fn spec(request: &mut CreateContainerRequest) -> &mut Spec {
@@ -98,7 +98,85 @@ fn attack_env_variable_changed() {
     tampered("/OCI/Process/Env/3", |request| {
         process(request).Env[3] = "MODE=quiet 10.0.2.15".into();
     });
-    tampered("/OCI/Process/Env/0", |request| process(request).Env.swap(0, 1));
+}
+
+#[test]
+fn attack_env_variable_twice() {
+    // The kubelet writes them in any order; a second one of a name could be the one that counts.
+    let case = Case::before("web");
+    let with = |change: fn(&mut Vec<String>)| {
+        let mut request = case.create("web");
+        change(&mut process(&mut request).Env);
+        request
+    };
+    case.allowed(with(|env| env.swap(0, 4)));
+    case.allowed(with(|env| env.reverse()));
+    for change in [
+        |env: &mut Vec<String>| env.push("MODE=other".into()),
+        |env: &mut Vec<String>| env.insert(0, "MODE=other".into()),
+        |env: &mut Vec<String>| env.push(env[3].clone()),
+        |env: &mut Vec<String>| env[0] = env[3].clone(),
+        |env: &mut Vec<String>| env.push("POD_IP=10.0.2.15".into()),
+        |env: &mut Vec<String>| env.push("POD_IP=10.6.6.6".into()),
+        |env: &mut Vec<String>| env.push("MODE".into()),
+    ] {
+        assert!(case.decide(with(change)).is_err());
+    }
+}
+
+#[test]
+fn attack_address_of_a_service_out_of_its_bounds() {
+    let mut pod = support::pod();
+    pod.services = vec!["default/kubernetes".into(), "db".into()];
+    let url =
+        |index| ah_pod::expand("tcp://$(A):443", |_| Some(Text::host(HostFact::ServiceIp(index))));
+    let fact = |name: &str, fact| EnvVar { name: name.into(), value: Text::host(fact) };
+    pod.containers[0].env = vec![
+        fact("API_HOST", HostFact::ServiceIp(0)),
+        EnvVar { name: "API_PORT".into(), value: url(0) },
+        EnvVar { name: "DB_PORT".into(), value: url(1) },
+        fact("IPS", HostFact::PodIps),
+    ];
+    let mut case = Case::new(pod);
+    let id = case.id("setup");
+    case.run_until(
+        |r| matches!(r, ah_agent_api::Request::CreateContainer(c) if c.container_id == id),
+    );
+    let with = |changes: &[(&str, &str)]| {
+        let mut request = case.create("setup");
+        for (from, to) in changes {
+            let entry = process(&mut request).Env.iter_mut().find(|entry| entry.starts_with(from));
+            *entry.unwrap() = format!("{from}={to}");
+        }
+        request
+    };
+    case.allowed(with(&[]));
+    case.allowed(with(&[("API_HOST", "10.96.0.1"), ("API_PORT", "tcp://10.96.0.1:443")]));
+    case.allowed(with(&[("DB_PORT", "tcp://10.96.0.7:443")]));
+    for list in ["10.0.0.1,fd00::1", "fd00::1,10.0.0.1", "fd00::1"] {
+        case.allowed(with(&[("IPS", list)]));
+    }
+    for changes in [
+        &[("API_HOST", "10.96.0.1")][..],
+        &[("API_PORT", "tcp://10.96.0.1:443")],
+        &[("API_HOST", "evil"), ("API_PORT", "tcp://evil:443")],
+        &[("DB_PORT", "tcp://10.96.0.7:444")],
+        &[("DB_PORT", "http://10.96.0.7:443")],
+        &[("DB_PORT", "tcp://10.96.0.7@evil:443")],
+        &[("DB_PORT", "tcp://$(service-ip-1):443")],
+        &[("IPS", "")],
+        &[("IPS", "10.0.0.1,")],
+        &[("IPS", "10.0.0.1,evil")],
+        &[("IPS", "10.0.0.1,fd00::1,fd00::2")],
+        &[("IPS", "10.0.0.1 fd00::1")],
+    ] {
+        assert!(case.decide(with(changes)).is_err(), "{changes:?}");
+    }
+    // What one container was told is what the others are told.
+    let shown = ah_policygen::show(
+        &ah_policygen::generate(&case.pod, &ah_policygen::Options::default()).unwrap().policy,
+    );
+    assert!(shown.unwrap().to_string().contains("$(service-ip-1): the address of service db"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use ah_agent_api::agent::{CreateContainerRequest, Storage};
 use ah_agent_api::oci;
-use ah_container::{ContainerId, Layout};
+use ah_container::{ContainerId, Layout, check_settings};
 use ah_release::SOCKET_PATH as RELEASE_SOCKET;
 use ah_rootfs::{LayerSource, PciPath};
 use ah_verity::VerityInfo;
@@ -20,6 +20,8 @@ const KATA_TYPE: &str = "io.katacontainers.pkg.oci.container_type";
 const ROOT_HASH: &str = "X-kata.dmverity.roothash=";
 const SALT: &str = "X-kata.dmverity.salt=";
 const HASH_OFFSET: &str = "X-kata.dmverity.hashoffset=";
+/// Most folders between a volume and the part of it that is mounted, the volume counted.
+const MAX_PART_DEPTH: usize = 32;
 
 /// What a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,19 @@ pub struct Plan {
     pub layers: Vec<LayerSource>,
     /// Volumes in guest memory, made before the container.
     pub volumes: Vec<Volume>,
+    /// Mounts of a part of such a volume.
+    pub parts: Vec<VolumePart>,
+}
+
+/// A mount whose source is a folder or file in a volume (`subPath`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumePart {
+    /// Index into the request's mounts.
+    pub mount: usize,
+    /// The volume's own folder.
+    pub volume: PathBuf,
+    /// Names from there to the part.
+    pub names: Vec<String>,
 }
 
 /// A tmpfs that lives as long as the sandbox.
@@ -68,11 +83,11 @@ pub fn plan(request: &CreateContainerRequest, layout: &Layout) -> Result<Plan, F
     let root = layout.root(&id);
     check_root(spec, &root)?;
     if kind == Kind::Sandbox {
-        refuse_sandbox_settings(spec)?;
+        check_sandbox_settings(spec)?;
     }
     let (layers, volumes) = storages(&request.storages, kind, &root, layout)?;
-    check_binds(spec, layout)?;
-    Ok(Plan { id, kind, layers, volumes })
+    let parts = check_binds(spec, layout)?;
+    Ok(Plan { id, kind, layers, volumes, parts })
 }
 
 /// Parts of the request that this guest has no effect for.
@@ -111,12 +126,11 @@ fn kind(spec: &oci::Spec) -> Result<Kind, Failure> {
     }
 }
 
-/// The sandbox has no process, so what its spec asks of the kernel would be left undone in silence.
-fn refuse_sandbox_settings(spec: &oci::Spec) -> Result<(), Failure> {
-    if let Some(name) = spec.Linux.as_ref().and_then(|l| l.Sysctl.keys().next()) {
-        return Err(Failure::refused(format!(
-            "OCI.Linux.Sysctl: found {name:?}, which the guest does not carry out"
-        )));
+/// The sandbox has no process: of what its spec asks of the kernel, the settings are carried out, the rest would be left undone in
+/// silence.
+fn check_sandbox_settings(spec: &oci::Spec) -> Result<(), Failure> {
+    if let Some(linux) = spec.Linux.as_ref() {
+        check_settings(&linux.Sysctl).map_err(|e| Failure::refused(format!("OCI.{e}")))?;
     }
     match spec.Hooks.is_some() {
         true => Err(Failure::refused("OCI.Hooks: found hooks, expected none")),
@@ -299,12 +313,13 @@ fn single_name(path: &Path) -> Option<&str> {
     }
 }
 
-/// Every bind's source lies in a place that the agent fills itself.
-fn check_binds(spec: &oci::Spec, layout: &Layout) -> Result<(), Failure> {
+/// Every bind's source lies in a place that the agent fills itself. Gives those that are a part of a volume.
+fn check_binds(spec: &oci::Spec, layout: &Layout) -> Result<Vec<VolumePart>, Failure> {
     let shared = layout.kata().join("shared/containers");
     let shm = layout.kata().join("sandbox/shm");
     let ephemeral = layout.kata().join("sandbox/ephemeral");
-    for mount in spec.Mounts.iter().filter(|m| m.type_ == "bind") {
+    let mut parts = Vec::new();
+    for (index, mount) in spec.Mounts.iter().enumerate().filter(|(_, m)| m.type_ == "bind") {
         let source = Path::new(&mount.source);
         let plain = mount.source.starts_with('/')
             && !mount.source.contains("//")
@@ -315,9 +330,10 @@ fn check_binds(spec: &oci::Spec, layout: &Layout) -> Result<(), Failure> {
         let below = |base: &Path| {
             source.strip_prefix(base).is_ok_and(|rest| rest.components().next().is_some())
         };
-        // A volume whole, never a folder in one: what lies in a volume is the containers', and a running one could put a link in its
-        // place between the check for links and the mount. The volume's own folder is the guest's alone.
-        let volume = source.strip_prefix(&ephemeral).ok().and_then(single_name).is_some();
+        // The volume's own folder is the guest's alone. What lies in it is the containers', and a running one could put a link in a
+        // part's place between the check for links and the mount: a part is held by its descriptor and bound from there.
+        let in_volume = source.strip_prefix(&ephemeral).ok().and_then(names);
+        let volume = in_volume.as_ref().is_some_and(|names| names.len() <= MAX_PART_DEPTH);
         let fine =
             plain && (below(&shared) || source == shm || volume || mount.source == RELEASE_SOCKET);
         if !fine {
@@ -333,8 +349,24 @@ fn check_binds(spec: &oci::Spec, layout: &Layout) -> Result<(), Failure> {
                 mount.destination, mount.source
             )));
         }
+        if let Some([volume, rest @ ..]) = in_volume.as_deref().filter(|names| names.len() > 1) {
+            let names = rest.iter().map(|name| (*name).to_owned()).collect();
+            parts.push(VolumePart { mount: index, volume: ephemeral.join(volume), names });
+        }
     }
-    Ok(())
+    Ok(parts)
+}
+
+/// The components of a relative path without `..`; none of an empty one.
+fn names(path: &Path) -> Option<Vec<&str>> {
+    let names: Option<Vec<&str>> = path
+        .components()
+        .map(|component| match component {
+            Component::Normal(name) => name.to_str(),
+            _ => None,
+        })
+        .collect();
+    names.filter(|names| !names.is_empty())
 }
 
 #[cfg(test)]

@@ -261,13 +261,22 @@ fn volumes_lie_in_their_folder() {
 }
 
 #[test]
-fn attack_mount_of_a_folder_in_a_volume() {
-    // The volume of an earlier container of the pod: whole, or not at all.
+fn attack_mount_of_something_beside_a_volume() {
     let base = "/run/kata-containers/sandbox/ephemeral";
     let with =
         |below: &str| check(|r| spec(r).Mounts.push(bind("/cache", &format!("{base}{below}"))));
-    with("/cache").unwrap();
-    for below in ["", "/", "/cache/", "/cache/x", "/cache/x/y", "/../shm/x", "/cache/..", "-x/y"] {
+    assert_eq!(with("/cache").unwrap().parts, []);
+    // A part is not mounted by its path: it is opened and held first.
+    let parts = with("/cache/x/y").unwrap().parts;
+    let volume = Path::new(base).join("cache");
+    assert_eq!(
+        (&parts[0].volume, parts[0].names.as_slice()),
+        (&volume, &["x".into(), "y".into()][..])
+    );
+    let deep = format!("/cache{}", "/x".repeat(32));
+    for below in
+        ["", "/", "/cache/", "/cache/./x", "/cache//x", "/../shm/x", "/cache/..", "-x/y", &deep]
+    {
         assert!(with(below).unwrap_err().contains("comes from"), "{below:?}");
     }
 }

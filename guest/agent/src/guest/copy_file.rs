@@ -1,4 +1,4 @@
-//! Files that the host copies in: hosts, hostname, resolv.conf and the like, below one folder and nowhere else.
+//! Files that the host copies in: hosts, resolv.conf and the like, and volumes of files, below one folder and nowhere else.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
@@ -6,7 +6,8 @@ use std::path::{Component, Path};
 use ah_agent_api::FileType;
 use ah_agent_api::agent::CopyFileRequest;
 use rustix::fs::{
-    CWD, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, mkdirat, openat2, renameat, unlinkat,
+    AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fchown, mkdirat, openat2,
+    renameat, symlinkat, unlinkat,
 };
 use rustix::io::{Errno, pwrite};
 
@@ -16,6 +17,8 @@ use crate::failure::Failure;
 const MAX_FILE_BYTES: u64 = 16 << 20;
 /// Most folders below the shared one.
 const MAX_DEPTH: usize = 32;
+/// Longest target of a link, bytes.
+const MAX_TARGET_BYTES: usize = 1024;
 
 /// Writes the request's bytes. A file appears under its name when its last byte is there.
 pub(super) fn copy_file(request: &CopyFileRequest, base: &Path) -> Result<(), Failure> {
@@ -31,11 +34,52 @@ pub(super) fn copy_file(request: &CopyFileRequest, base: &Path) -> Result<(), Fa
     match FileType::of(request) {
         FileType::Directory => make_folder(&folder, last, request.file_mode, owner).map_err(failed),
         FileType::Regular => write_part(&folder, last, request, owner),
-        FileType::Symlink | FileType::Unknown => Err(Failure::refused(format!(
-            "file_mode: found {:o}, expected a regular file or a folder",
+        FileType::Symlink => make_link(&folder, last, link_target(request, parents)?, owner),
+        FileType::Unknown => Err(Failure::refused(format!(
+            "file_mode: found {:o}, expected a regular file, a folder or a symbolic link",
             request.file_mode
         ))),
     }
+}
+
+/// A link can only lead to what lies in its own folder or below. It never is what a container's mount starts from: that would
+/// take it out of the folder in which it is followed.
+fn link_target<'a>(request: &'a CopyFileRequest, parents: &[&str]) -> Result<&'a str, Failure> {
+    let target = std::str::from_utf8(&request.data).unwrap_or_default();
+    let plain = |part: &str| !matches!(part, "" | "." | "..");
+    let fine = !parents.is_empty()
+        && target.len() <= MAX_TARGET_BYTES
+        && !target.contains('\0')
+        && target.split('/').all(plain);
+    if fine {
+        return Ok(target);
+    }
+    Err(Failure::refused(format!(
+        "data: found a link to {target:?} at {:?}, expected a path without .. inside a copied folder",
+        request.path
+    )))
+}
+
+fn make_link(
+    at: &OwnedFd,
+    name: &str,
+    target: &str,
+    (uid, gid): (Uid, Gid),
+) -> Result<(), Failure> {
+    let part = part_name(name);
+    let make = || {
+        match unlinkat(at, part.as_slice(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e),
+        }
+        symlinkat(target, at, part.as_slice())?;
+        chownat(at, part.as_slice(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        renameat(at, part.as_slice(), at, name)
+    };
+    make().map_err(|e| {
+        let _ = unlinkat(at, part.as_slice(), AtFlags::empty());
+        Failure::effect("copy a link", &std::io::Error::from(e))
+    })
 }
 
 /// The path's components below the shared folder.
@@ -129,7 +173,7 @@ fn write_part(
         renameat(at, part.as_slice(), at, name)
     };
     finish().map_err(|e| {
-        let _ = unlinkat(at, part.as_slice(), rustix::fs::AtFlags::empty());
+        let _ = unlinkat(at, part.as_slice(), AtFlags::empty());
         failed(e)
     })
 }

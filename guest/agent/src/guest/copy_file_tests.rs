@@ -117,9 +117,54 @@ fn attack_copy_file_through_a_symbolic_link() {
 }
 
 #[test]
-fn attack_copy_file_makes_a_link_or_a_device() {
+fn a_link_leads_to_what_lies_beside_it() {
     let folder = tempfile::tempdir().unwrap();
-    for mode in [0o120_777, 0o020_666, 0o060_666, 0o010_666, 0o140_666, 0o644] {
+    let link = |name: &str, target: &[u8]| {
+        let mut link = own(request(&folder.path().join(name), target));
+        (link.file_mode, link.file_size) = (0o120_777, 0);
+        copy_file(&link, folder.path())
+    };
+    copy_file(&own(request(&folder.path().join("v/..1/key"), b"one")), folder.path()).unwrap();
+    copy_file(&own(request(&folder.path().join("v/..2/key"), b"two")), folder.path()).unwrap();
+    link("v/..data", b"..1").unwrap();
+    link("v/key", b"..data/key").unwrap();
+    assert_eq!(std::fs::read(folder.path().join("v/key")).unwrap(), b"one");
+    link("v/..data", b"..2").unwrap();
+    assert_eq!(std::fs::read(folder.path().join("v/key")).unwrap(), b"two");
+    assert_eq!(std::fs::read_dir(folder.path().join("v")).unwrap().count(), 4);
+}
+
+#[test]
+fn attack_link_that_leads_out_of_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = |name: &str, target: &[u8]| {
+        let mut link = own(request(&folder.path().join(name), target));
+        (link.file_mode, link.file_size) = (0o120_777, 0);
+        copy_file(&link, folder.path())
+    };
+    link("v/a", b"b").unwrap();
+    let long = [b'x'; MAX_TARGET_BYTES + 1];
+    let targets: [&[u8]; 10] =
+        [b"../b", b"/etc", b"b/../../c", b"..", b".", b"", b"b/", b"b\0c", &[0xff], &long];
+    for target in targets {
+        let found = link("v/a", target);
+        assert!(matches!(found, Err(Failure::Denied { .. })), "{target:?}: {found:?}");
+    }
+    // What a mount could start from is never a link.
+    assert!(matches!(link("v2", b"v"), Err(Failure::Denied { .. })));
+    assert!(!folder.path().join("v2").exists());
+    // Nothing is written through a link, also not through one that leads to a fine place.
+    link("v/in", b"..1").unwrap();
+    std::fs::create_dir(folder.path().join("v/..1")).unwrap();
+    let through = own(request(&folder.path().join("v/in/made"), b"evil"));
+    assert!(copy_file(&through, folder.path()).is_err());
+    assert!(!folder.path().join("v/..1/made").exists());
+}
+
+#[test]
+fn attack_copy_file_makes_a_device() {
+    let folder = tempfile::tempdir().unwrap();
+    for mode in [0o020_666, 0o060_666, 0o010_666, 0o140_666, 0o644] {
         let mut bad = own(request(&folder.path().join("x"), b"/etc/shadow"));
         bad.file_mode = mode;
         assert!(matches!(copy_file(&bad, folder.path()), Err(Failure::Denied { .. })), "{mode:o}");

@@ -41,16 +41,31 @@ impl Guest {
         }
         let id = plan.id.clone();
         let container = match plan.kind {
-            Kind::Sandbox => Container {
-                body: Body::Sandbox { ended: watch::Sender::new(None) },
-                processes: Mutex::default(),
-            },
+            Kind::Sandbox => {
+                self.set_sandbox(request)?;
+                Container {
+                    body: Body::Sandbox { ended: watch::Sender::new(None) },
+                    processes: Mutex::default(),
+                }
+            }
             Kind::Workload => self.create_workload(request, plan).inspect_err(|_| {
                 self.remove_files(&id);
             })?,
         };
         self.containers().insert(id, Arc::new(container));
         Ok(())
+    }
+
+    /// The sandbox's kernel settings, if it has any.
+    fn set_sandbox(&self, request: &CreateContainerRequest) -> Result<(), Failure> {
+        let linux = request.OCI.as_ref().and_then(|spec| spec.Linux.as_ref());
+        match linux.map(|linux| &linux.Sysctl).filter(|settings| !settings.is_empty()) {
+            None => Ok(()),
+            Some(settings) => self
+                .runtime
+                .settings(settings)
+                .map_err(|e| Failure::effect("set the sandbox's kernel settings", &e)),
+        }
     }
 
     fn create_workload(
@@ -75,6 +90,7 @@ impl Guest {
         for volume in &plan.volumes {
             make_volume(volume)?;
         }
+        let spec = &self.hold_parts(id, spec, &plan.parts)?;
         self.check_bind_sources(spec)?;
         let mut steps = Steps::begin();
         let access = RootAccess::Writable { size_bytes: scratch_bytes() };
@@ -231,6 +247,7 @@ impl Guest {
     }
 
     fn remove_files(&self, id: &ContainerId) {
+        self.release_parts(id);
         let _ = fs::remove_dir_all(self.layout.bundle(id));
         let _ = fs::remove_dir_all(self.layout.runtime_state().join(id.as_str()));
         // Not recursively: what is still mounted there must not be emptied.

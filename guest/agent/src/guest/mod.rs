@@ -7,6 +7,7 @@ mod effects;
 mod io;
 mod network;
 mod oom;
+mod parts;
 mod processes;
 mod sandbox;
 mod stats;

@@ -4,7 +4,7 @@ use ah_digest::Sha256;
 use ah_pod::{
     Accounts, Container, ContainerSecurity, DnsSettings, FsGroup, FsGroupChange, HostValues,
     ImageFacts, Layer, Logs, Medium, Pod, PodName, PodSecurity, Resources, RestartPolicy, Role,
-    Seccomp, Volume, VolumeMount,
+    Seccomp, Volume, VolumeMount, VolumeSource,
 };
 use ah_verity::VerityInfo;
 
@@ -28,7 +28,8 @@ pub(crate) fn pod() -> Pod {
         accounts: Accounts::default(),
         layers: vec![layer(1), layer(2), layer(3)],
     };
-    let mount = VolumeMount { volume: "cache".into(), path: "/cache".into(), read_only: false };
+    let (volume, path) = ("cache".into(), "/cache".into());
+    let mount = VolumeMount { volume, path, read_only: false, sub_path: None };
     let container = Container {
         name: "app".into(),
         role: Role::Main,
@@ -69,9 +70,12 @@ pub(crate) fn pod() -> Pod {
         share_process_namespace: false,
         volumes: vec![Volume {
             name: "cache".into(),
-            medium: Medium::Memory,
-            size_limit_bytes: Some(1 << 20),
+            source: VolumeSource::EmptyDir {
+                medium: Medium::Memory,
+                size_limit_bytes: Some(1 << 20),
+            },
         }],
+        services: Vec::new(),
         containers: vec![container],
         restart_policy: RestartPolicy::Never,
         termination_grace_seconds: 5,

@@ -20,6 +20,7 @@ pub(crate) fn pod(containers: Vec<Container>) -> Pod {
         security: PodSecurity::default(),
         share_process_namespace: false,
         volumes: Vec::new(),
+        services: Vec::new(),
         containers,
         restart_policy: RestartPolicy::Always,
         termination_grace_seconds: 30,
@@ -155,9 +156,12 @@ fn the_template_with_the_hosts_values_is_the_hosts_request() {
         EnvVar { name: "IP".into(), value: Text::host(HostFact::PodIp) },
         EnvVar { name: "NODE".into(), value: Text::host(HostFact::NodeName) },
         EnvVar { name: "UID".into(), value: Text::host(HostFact::PodUid) },
+        EnvVar { name: "IPS".into(), value: Text::host(HostFact::PodIps) },
+        EnvVar { name: "API".into(), value: Text::host(HostFact::ServiceIp(0)) },
     ];
     let mut pod = pod(vec![app]);
     pod.name = PodName::Generated { prefix: "web-".into() };
+    pod.services = vec!["default/kubernetes".into()];
     let host = host(&pod);
     let template = HostValues::placeholders(&pod);
     let real = create_container(&pod, 0, &host).unwrap().to_input().unwrap();
@@ -170,6 +174,8 @@ fn the_template_with_the_hosts_values_is_the_hosts_request() {
         (placeholder::POD_UID, &host.pod_uid),
         (placeholder::NODE_NAME, &host.node_name),
         (placeholder::POD_IP, &host.pod_ip),
+        (placeholder::POD_IPS, &host.pod_ips),
+        ("$(service-ip-0)", &host.service_ips[0]),
         (placeholder::CONTAINER_ID, id),
     ] {
         text = text.replace(from, to);

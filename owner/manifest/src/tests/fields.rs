@@ -19,15 +19,13 @@ fn volumes_live_in_the_guest() {
         ("volumes: [{name: w}]", "spec.containers[0]", "volume \"v\""),
         ("volumes: [{name: v, hostPath: {path: /}}]", "spec.volumes[0].hostPath", "not protected"),
         (
-            "volumes: [{name: v, configMap: {name: c}}]",
-            "spec.volumes[0].configMap",
-            "not supported yet",
+            "volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]",
+            "spec.volumes[0].persistentVolumeClaim",
+            "outlives the guest",
         ),
-        (
-            "volumes: [{name: v, secret: {secretName: c}}]",
-            "spec.volumes[0].secret",
-            "not supported yet",
-        ),
+        ("volumes: [{name: v, csi: {driver: c}}]", "spec.volumes[0].csi", "not protected"),
+        ("volumes: [{name: v, ephemeral: {}}]", "spec.volumes[0].ephemeral", "not protected"),
+        ("volumes: [{name: v, image: {reference: i}}]", "spec.volumes[0].image", "image"),
         (
             "volumes: [{name: v, emptyDir: {medium: HugePages}}]",
             "spec.volumes[0].emptyDir.medium",
@@ -44,14 +42,23 @@ fn volumes_live_in_the_guest() {
         check(mount, spec, Err((path, words)));
     }
     let volumes = "volumes: [{name: v}]";
-    for path in ["data", "/", "/a/../b", "/a:b"] {
+    for path in ["data", "/", "/a/../b", "/a/./b", "/a:b"] {
         let mount = format!("volumeMounts: [{{name: v, mountPath: \"{path}\"}}]");
         check(&mount, volumes, Err(("spec.containers[0].volumeMounts[0].mountPath", "absolute")));
     }
+    for (sub_path, expect) in [("b", Some("b")), ("./b//c/", Some("b/c")), (".", None), ("", None)]
+    {
+        let mount = format!("volumeMounts: [{{name: v, mountPath: /a, subPath: \"{sub_path}\"}}]");
+        assert_eq!(pod(&mount, volumes).containers[0].mounts[0].sub_path.as_deref(), expect);
+    }
+    for sub_path in ["/b", "..", "b/../c", "b\\n"] {
+        let mount = format!("volumeMounts: [{{name: v, mountPath: /a, subPath: \"{sub_path}\"}}]");
+        check(&mount, volumes, Err(("spec.containers[0].volumeMounts[0].subPath", "relative")));
+    }
     check(
-        "volumeMounts: [{name: v, mountPath: /a, subPath: b}]",
+        "volumeMounts: [{name: v, mountPath: /a, subPathExpr: $(B)}]",
         volumes,
-        Err(("spec.containers[0].volumeMounts[0].subPath", "not supported yet")),
+        Err(("spec.containers[0].volumeMounts[0].subPathExpr", "subPath")),
     );
 }
 
@@ -67,15 +74,32 @@ fn settings_that_reach_the_node_are_refused() {
         ("hostPID: true", "spec.hostPID"),
         ("hostIPC: true", "spec.hostIPC"),
         ("hostUsers: false", "spec.hostUsers"),
-        ("automountServiceAccountToken: true", "spec.automountServiceAccountToken"),
         ("os: {name: windows}", "spec.os.name"),
-        ("securityContext: {sysctls: [{name: a, value: b}]}", "spec.securityContext.sysctls"),
         (
             "securityContext: {seccompProfile: {type: Localhost, localhostProfile: x}}",
             "spec.securityContext.seccompProfile.localhostProfile",
         ),
     ] {
         check("", spec, Err((path, "refused")));
+    }
+}
+
+#[test]
+fn kernel_settings_are_the_safe_ones() {
+    let with = |name: &str, value: &str| {
+        format!("securityContext: {{sysctls: [{{name: {name}, value: \"{value}\"}}]}}")
+    };
+    let found = pod("", &with("net/ipv4/ip_local_port_range", "1024 65535")).security.sysctls;
+    assert_eq!(found["net.ipv4.ip_local_port_range"], "1024 65535");
+    for name in ah_pod::SYSCTLS {
+        check("", &with(name, "1"), Ok(()));
+    }
+    for name in ["kernel.core_pattern", "vm.swappiness", "net.ipv4.../x", "net.core"] {
+        check("", &with(name, "1"), Err(("spec.securityContext.sysctls[0].name", "expected")));
+    }
+    for value in ["", "x", "1\\n2", "|/bin/sh"] {
+        let spec = with("net.core.somaxconn", value);
+        check("", &spec, Err(("spec.securityContext.sysctls[0].value", "numbers")));
     }
 }
 

@@ -100,8 +100,9 @@ fn fields_of_the_pod_are_values_or_facts_of_the_host() {
         ("spec.nodeName", Text::host(HostFact::NodeName)),
         ("spec.serviceAccountName", "acc".into()),
         ("status.podIP", Text::host(HostFact::PodIp)),
-        ("status.podIPs", Text::host(HostFact::PodIp)),
+        ("status.podIPs", Text::host(HostFact::PodIps)),
         ("status.hostIP", Text::host(HostFact::HostIp)),
+        ("status.hostIPs", Text::host(HostFact::HostIps)),
     ] {
         assert_eq!(field(path).unwrap(), expect, "{path}");
     }

@@ -11,7 +11,7 @@ enum Expect {
 use Expect::{Accepted, Refused};
 
 /// Field of the container, field of the spec, field of the metadata.
-const VARIANTS: [(&str, &str, &str, Expect); 42] = [
+const VARIANTS: [(&str, &str, &str, Expect); 46] = [
     ("workingDir: /srv", "", "", Accepted),
     ("workingDir: srv", "", "", Refused("spec.containers[0].workingDir", "absolute path")),
     ("", "securityContext: {runAsNonRoot: true, runAsUser: 7}", "", Accepted),
@@ -31,7 +31,21 @@ const VARIANTS: [(&str, &str, &str, Expect); 42] = [
         Refused("spec.securityContext.seccompProfile.type", "no profiles of the node"),
     ),
     ("", "automountServiceAccountToken: false", "", Accepted),
+    ("", "automountServiceAccountToken: true", "", Accepted),
     ("", "enableServiceLinks: false", "", Accepted),
+    ("", "enableServiceLinks: true", "", Accepted),
+    (
+        "",
+        "securityContext: {sysctls: [{name: net.ipv4.tcp_syncookies, value: \"1\"}]}",
+        "",
+        Accepted,
+    ),
+    (
+        "volumeMounts: [{name: v, mountPath: /a, subPath: b}]",
+        "volumes: [{name: v, downwardAPI: {defaultMode: 0444, items: [{path: b, fieldRef: {fieldPath: metadata.name}}]}}]",
+        "",
+        Accepted,
+    ),
     ("", "hostPID: false", "", Accepted),
     ("", "hostPID: true", "", Refused("spec.hostPID", "no namespace of the node")),
     ("", "hostIPC: false", "", Accepted),
@@ -122,7 +136,7 @@ const VARIANTS: [(&str, &str, &str, Expect); 42] = [
         "",
         "securityContext: {sysctls: [{name: a, value: b}]}",
         "",
-        Refused("spec.securityContext.sysctls", "not supported yet"),
+        Refused("spec.securityContext.sysctls[0].name", "net.ipv4.tcp_syncookies"),
     ),
 ];
 

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::show::{
-    RELEASE_SOCKET, SHARED_DIR, Shown, ShownContainer, ShownEnv, ShownMount, VOLUME_DIR,
+    RELEASE_SOCKET, SHARED_DIR, Shown, ShownContainer, ShownEnv, ShownMount, ShownVolume,
+    VOLUME_DIR,
 };
 
 /// Digits of a root hash that tell layers apart for people.
@@ -80,6 +81,7 @@ impl fmt::Display for ShownContainer {
             fmt::Display::fmt(mount, f)?;
             f.write_str("\n")?;
         }
+        self.volumes.iter().try_for_each(|volume| fmt::Display::fmt(volume, f))?;
         self.standard_mounts(f)?;
         match self.capabilities.as_slice() {
             [] => writeln!(f, "  capabilities none")?,
@@ -160,6 +162,33 @@ impl fmt::Display for ShownMount {
             }
             other => write!(f, "{other} -> {destination} ({options})"),
         }
+    }
+}
+
+impl fmt::Display for ShownVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for file in &self.files {
+            let path = match file.path.as_str() {
+                "" => self.destination.clone(),
+                path => format!("{}/{path}", self.destination.trim_end_matches('/')),
+            };
+            write!(f, "  file         {path} ({}) ", file.mode)?;
+            match (&file.sha256, &file.unpinned) {
+                (Some(digest), _) => writeln!(f, "sha256:{digest}")?,
+                (None, Some(what)) if what.starts_with("$(") => writeln!(f, "{what}")?,
+                (None, what) => {
+                    writeln!(f, "UNPINNED: {}", what.as_deref().unwrap_or_default())?;
+                }
+            }
+        }
+        for object in &self.unpinned {
+            writeln!(
+                f,
+                "  UNPINNED     {}: the host chooses the files of {object}",
+                self.destination
+            )?;
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use ah_permit::{Denial, Permit, Policy, State, decide};
 use ah_pod::{
     Accounts, Container, ContainerSecurity, DnsSettings, EnvVar, HostFact, HostValues, ImageFacts,
     Layer, Logs, Medium, Pod, PodName, PodSecurity, Resources, RestartPolicy, Role, RunAs, Seccomp,
-    Text, Volume, VolumeMount, requests,
+    Text, Volume, VolumeMount, VolumeSource, requests,
 };
 use ah_policygen::{Options, ends, generate, honest_requests, stand_in_host};
 use ah_verity::VerityInfo;
@@ -58,6 +58,7 @@ pub(crate) fn container(name: &str, role: Role) -> Container {
             volume: "data".to_owned(),
             path: "/data".to_owned(),
             read_only: false,
+            sub_path: None,
         }],
         ports: Vec::new(),
         tty: false,
@@ -86,9 +87,9 @@ pub(crate) fn pod() -> Pod {
         share_process_namespace: false,
         volumes: vec![Volume {
             name: "data".to_owned(),
-            medium: Medium::Memory,
-            size_limit_bytes: None,
+            source: VolumeSource::EmptyDir { medium: Medium::Memory, size_limit_bytes: None },
         }],
+        services: Vec::new(),
         containers: vec![
             container("setup", Role::Init),
             container("web", Role::Main),
@@ -146,13 +147,18 @@ impl Case {
             if stop(&request) {
                 return;
             }
-            let ended = ends(&request).map(str::to_owned);
-            self.commit(request);
-            if let Some(id) = ended {
-                self.state.note_exit(&id, 0);
-            }
+            self.follow(request);
         }
         panic!("no such request");
+    }
+
+    /// The request is carried out; what it waits for ends well.
+    pub(crate) fn follow(&mut self, request: Request) {
+        let ended = ends(&request).map(str::to_owned);
+        self.commit(request);
+        if let Some(id) = ended {
+            self.state.note_exit(&id, 0);
+        }
     }
 
     pub(crate) fn commit<R: PolicyRequest>(&mut self, request: R) {

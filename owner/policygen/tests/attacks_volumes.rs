@@ -1,0 +1,420 @@
+//! Volumes of files: the honest copies, and what a host could put in their place.
+
+mod support;
+
+use std::sync::OnceLock;
+
+use ah_agent_api::Request;
+use ah_agent_api::agent::CopyFileRequest;
+use ah_pod::{
+    FileBytes, FileContent, FileVolume, FsGroup, FsGroupChange, HostFact, Pod, PodName, Unpinned,
+    Volume, VolumeFile, VolumeMount, VolumeSource, requests,
+};
+use ah_policygen::{Options, generate, show};
+use support::{Case, pod};
+
+fn file(path: &str, text: &str) -> VolumeFile {
+    let content = FileContent::Fixed(FileBytes(text.as_bytes().to_vec()));
+    VolumeFile { path: path.to_owned(), mode: 0o644, content }
+}
+
+fn volume(name: &str, files: Vec<VolumeFile>) -> Volume {
+    let source = VolumeSource::Files(FileVolume { files, unpinned: None });
+    Volume { name: name.to_owned(), source }
+}
+
+fn mount(volume: &str, path: &str, sub_path: Option<&str>) -> VolumeMount {
+    let (volume, sub_path) = (volume.to_owned(), sub_path.map(str::to_owned));
+    VolumeMount { volume, path: path.to_owned(), read_only: true, sub_path }
+}
+
+/// `web` has a volume of a file beside one in a folder, and a file of it alone; `db` has another volume under the same name.
+fn with_volumes() -> Pod {
+    let mut pod = pod();
+    let mut script = file("bin/run", "#!/bin/sh\n");
+    script.mode = 0o755;
+    pod.volumes.push(volume("config", vec![file("key", "value"), script]));
+    pod.volumes.push(volume("other", vec![file("key", "other"), file("more", "x")]));
+    pod.containers[1].mounts.push(mount("config", "/etc/config", None));
+    pod.containers[1].mounts.push(mount("config", "/app/hosts", Some("key")));
+    pod.containers[2].mounts.push(mount("other", "/srv/config", None));
+    pod
+}
+
+const WEB: usize = 1;
+
+/// The state before `web`'s files are copied in, and those of its volumes.
+fn before_copies(pod: Pod) -> (Case, Vec<CopyFileRequest>) {
+    let mut case = Case::new(pod);
+    let id = case.id("web");
+    case.run_until(|r| matches!(r, Request::CopyFile(copy) if copy.path.contains(&id)));
+    let copies = requests::copy_container_files(&case.pod, WEB, &case.host).unwrap();
+    let copies = copies.into_iter().filter(|copy| copy.path.contains("config")).collect();
+    (case, copies)
+}
+
+/// The state in which `web` is created next, with its files copied in.
+fn before_web(pod: Pod) -> Case {
+    let mut case = Case::new(pod);
+    let id = case.id("web");
+    case.run_until(|r| matches!(r, Request::CreateContainer(create) if create.container_id == id));
+    case
+}
+
+fn named<'a>(copies: &'a [CopyFileRequest], end: &str) -> &'a CopyFileRequest {
+    copies.iter().find(|copy| copy.path.ends_with(end)).unwrap()
+}
+
+/// The copy of the file is allowed; with the change it is denied.
+fn tampered(end: &str, field: &str, change: impl FnOnce(&mut CopyFileRequest)) {
+    static USUAL: OnceLock<(Case, Vec<CopyFileRequest>)> = OnceLock::new();
+    let (case, copies) = USUAL.get_or_init(|| before_copies(with_volumes()));
+    let mut copy = named(copies, end).clone();
+    case.allowed(copy.clone());
+    change(&mut copy);
+    case.denied(copy, field);
+}
+
+const KEY: &str = ".1/key";
+
+#[test]
+fn volumes_pass_the_dry_run_and_every_copy_may_be_repeated() {
+    generate(&with_volumes(), &Options::default()).unwrap();
+    let (mut case, copies) = before_copies(with_volumes());
+    assert_eq!(copies.len(), 8);
+    for copy in copies.iter().chain(copies.iter().rev()) {
+        case.commit(copy.clone());
+    }
+}
+
+#[test]
+fn attack_volume_file_changed_by_one_byte() {
+    tampered(KEY, "/data_sha256", |copy| copy.data[0] ^= 1);
+    tampered(KEY, "/data_sha256", |copy| {
+        copy.data.push(0);
+        copy.file_size += 1;
+    });
+    tampered(KEY, "/data_sha256", |copy| {
+        copy.data.clear();
+        copy.file_size = 0;
+    });
+}
+
+#[test]
+fn attack_volume_file_under_another_name() {
+    for path in ["key2", "run", "KEY", "key/x", "bin/key", "", "..", "./key", "$(volume-version)"] {
+        tampered(KEY, "/path", |copy| copy.path = copy.path.replace("/key", &format!("/{path}")));
+    }
+    // A file where the volume has a folder.
+    tampered(KEY, "/file_type", |copy| copy.path = copy.path.replace("/key", "/bin"));
+    // The bytes of one file in the place of another.
+    tampered(".1/bin/run", "/data_sha256", |copy| {
+        copy.data = b"value".to_vec();
+        copy.file_size = 5;
+    });
+}
+
+#[test]
+fn attack_file_added_to_a_volume() {
+    tampered(KEY, "/path", |copy| copy.path = copy.path.replace("/key", "/added"));
+    tampered("-config", "/path", |copy| copy.path.push_str("/added"));
+    tampered("-config/key", "/path", |copy| copy.path = copy.path.replace("/key", "/added"));
+    // A file where the volume has a link: the container would read it instead.
+    tampered("-config/key", "/file_type", |copy| {
+        copy.file_mode = 0o100_644;
+        copy.file_size = i64::try_from(copy.data.len()).unwrap();
+    });
+    // A version's folder in which everything is fine, and one more beside it, of which a link could lead to.
+    let mut case = before_web(with_volumes());
+    let (_, copies) = before_copies(with_volumes());
+    let mut second = named(&copies, KEY).clone();
+    second.path = second.path.replace("..1970", "..1971");
+    case.allowed(case.create("web"));
+    case.commit(second);
+    case.denied(case.create("web"), "not copied in whole");
+}
+
+#[test]
+fn attack_link_of_a_volume_that_leads_elsewhere() {
+    for target in [
+        "..data/bin",
+        "../../../etc/shadow",
+        "/etc/shadow",
+        "..data/../../x",
+        "..data/key/",
+        "..data",
+        "",
+        "..1970_01_01_00_00_00.1/key",
+    ] {
+        tampered("-config/key", "/symlink_target", |copy| copy.data = target.into());
+    }
+    for target in [
+        "..",
+        "bin",
+        "key",
+        "..data",
+        "..1970_01_01_00_00_00.1/bin",
+        "$(volume-version)",
+        "..1970_01_01_00_00_00.1\n",
+    ] {
+        tampered("/..data", "/symlink_target", |copy| copy.data = target.into());
+    }
+}
+
+#[test]
+fn attack_version_folder_of_another_form() {
+    for name in [
+        "..1970",
+        "1970_01_01_00_00_00.1",
+        "..1970_01_01_00_00_00.",
+        "..1970_01_01_00_00_00.1x",
+        "..x",
+        "$(volume-version)",
+    ] {
+        tampered(KEY, "/path", |copy| {
+            copy.path = copy.path.replace("..1970_01_01_00_00_00.1", name)
+        });
+    }
+}
+
+#[test]
+fn attack_volume_file_in_chunks() {
+    // The digest of the chunk that the rule sees is the declared one, of the file it would not be.
+    tampered(KEY, "/file_size", |copy| copy.file_size += 1);
+    tampered(KEY, "/offset", |copy| copy.offset = 5);
+    tampered(KEY, "/offset", |copy| {
+        copy.offset = 5;
+        copy.file_size = 10;
+    });
+    tampered(KEY, "/offset", |copy| copy.offset = -1);
+}
+
+#[test]
+fn attack_volume_file_with_other_rights() {
+    for mode in [0o100_755, 0o100_666, 0o104_644, 0o102_644, 0o100_600] {
+        tampered(KEY, "/file_mode", |copy| copy.file_mode = mode);
+    }
+    tampered(KEY, "/file_type", |copy| copy.file_mode = 0o040_644);
+    tampered(".1/bin/run", "/file_mode", |copy| copy.file_mode = 0o100_644);
+    tampered(KEY, "/uid", |copy| copy.uid = 1000);
+    tampered(KEY, "/gid", |copy| copy.gid = 1000);
+    // A folder's or a link's rights are bounded, the rest of it is equal.
+    for end in ["-config", "/..data"] {
+        let is_denied = |change: fn(&mut CopyFileRequest)| {
+            let (case, copies) = before_copies(with_volumes());
+            let mut copy = named(&copies, end).clone();
+            change(&mut copy);
+            assert!(case.decide(copy).is_err());
+        };
+        is_denied(|copy| copy.uid = 1000);
+        is_denied(|copy| copy.gid = 1000);
+        is_denied(|copy| copy.file_size = 1);
+        is_denied(|copy| copy.dir_mode = 0o777);
+    }
+    tampered("-config", "/file_mode", |copy| copy.file_mode |= 0o4000);
+}
+
+#[test]
+fn attack_volume_changed_under_a_created_container() {
+    let (_, copies) = before_copies(with_volumes());
+    let mut case = before_web(with_volumes());
+    case.allowed(copies[0].clone());
+    case.commit(case.create("web"));
+    for copy in copies {
+        case.denied(copy, "/path");
+    }
+}
+
+#[test]
+fn attack_volume_left_out_or_in_part() {
+    let (_, copies) = before_copies(with_volumes());
+    for left_out in 0..copies.len() {
+        let mut case = Case::new(with_volumes());
+        let id = case.id("web");
+        let path = copies[left_out].path.clone();
+        let all = ah_policygen::honest_requests(&case.pod, &case.host).unwrap();
+        for request in all {
+            match &request {
+                Request::CreateContainer(create) if create.container_id == id => break,
+                Request::CopyFile(copy) if copy.path == path => {}
+                _ => case.follow(request),
+            }
+        }
+        case.denied(case.create("web"), "not copied in whole");
+        case.commit(copies[left_out].clone());
+        case.allowed(case.create("web"));
+    }
+}
+
+#[test]
+fn attack_volume_of_another_container() {
+    // Both are called config: db's files are copied in where web's should be.
+    let db = requests::copy_container_files;
+    let mut case = Case::new(with_volumes());
+    let (web_id, db_id) = (case.id("web"), case.id("db"));
+    let pod = case.pod.clone();
+    let file_id = |id: &str, path: &str| case.host.file_ids[&format!("{id}/{path}")].clone();
+    let (from, to) = (
+        format!("{db_id}-{}-config", file_id(&db_id, "/srv/config")),
+        format!("{web_id}-{}-config", file_id(&web_id, "/etc/config")),
+    );
+    let others = db(&pod, 2, &case.host).unwrap();
+    let others = others.into_iter().filter(|copy| copy.path.contains(&from));
+    let others: Vec<_> = others
+        .map(|copy| CopyFileRequest { path: copy.path.replace(&from, &to), ..copy })
+        .collect();
+    for request in ah_policygen::honest_requests(&pod, &case.host).unwrap() {
+        match &request {
+            Request::CreateContainer(create) if create.container_id == web_id => break,
+            Request::CopyFile(copy) if copy.path.contains(&to) => {}
+            _ => case.follow(request),
+        }
+    }
+    for copy in others {
+        case.commit(copy);
+    }
+    case.denied(case.create("web"), "not copied in whole");
+}
+
+#[test]
+fn attack_free_file_in_the_place_of_a_pinned_one() {
+    // `hosts` is a file whose contents are the host's, and the name of a pinned one.
+    let mut case = before_web(with_volumes());
+    let web = case.create("web");
+    let mounts = &web.OCI.Mounts;
+    let source =
+        |path: &str| mounts.iter().find(|mount| mount.destination == path).unwrap().source.clone();
+    let free = CopyFileRequest {
+        path: source("/etc/hosts"),
+        file_size: 4,
+        file_mode: 0o100_644,
+        data: b"evil".to_vec(),
+        ..Default::default()
+    };
+    case.commit(free.clone());
+    case.denied(CopyFileRequest { path: source("/app/hosts"), ..free.clone() }, "/data_sha256");
+    case.allowed(web.clone());
+    // A half-written free file cannot be finished once the pinned one is there.
+    let part = CopyFileRequest { path: source("/app/hosts"), file_size: 9, ..free };
+    case.denied(part, "/data_sha256");
+    // And the free file cannot be mounted where the pinned one should be.
+    let mut swapped = web.clone();
+    let free_source = source("/etc/hosts");
+    for mount in &mut swapped.OCI.as_mut().unwrap().Mounts {
+        if mount.destination == "/app/hosts" {
+            mount.source = free_source.clone();
+        }
+    }
+    assert!(case.decide(swapped).is_err());
+}
+
+#[test]
+fn files_of_a_group_are_readable_for_it() {
+    let mut pod = with_volumes();
+    pod.security.fs_group = Some(FsGroup { gid: 2000, change: FsGroupChange::Always });
+    let (case, copies) = before_copies(pod);
+    let copy = named(&copies, KEY);
+    assert_eq!((copy.file_mode, copy.gid), (0o100_644, 2000));
+    case.allowed(copy.clone());
+    case.denied(CopyFileRequest { gid: 0, ..copy.clone() }, "/gid");
+    // The kubelet makes links after it has set the group.
+    case.allowed(CopyFileRequest { gid: 0, ..named(&copies, "/..data").clone() });
+}
+
+#[test]
+fn attack_fact_in_a_file_of_another_kind_or_of_another_pod() {
+    let mut pod = with_volumes();
+    pod.name = PodName::Generated { prefix: "shop-".to_owned() };
+    let content = FileContent::Host(HostFact::PodName);
+    let name = VolumeFile { path: "name".to_owned(), mode: 0o644, content };
+    pod.volumes.push(volume("info", vec![name]));
+    pod.containers[1].mounts.push(mount("info", "/etc/info-config", None));
+    generate(&pod, &Options::default()).unwrap();
+    let (case, copies) = before_copies(pod);
+    let copy = named(&copies, ".1/name");
+    case.allowed(copy.clone());
+    for text in ["shop-other", "evil", "", "shop-\n", "$(sandbox-name)"] {
+        let file_size = i64::try_from(text.len()).unwrap();
+        case.denied(CopyFileRequest { data: text.into(), file_size, ..copy.clone() }, "/data_text");
+    }
+}
+
+#[test]
+fn unpinned_files_are_bounded_and_visible() {
+    let mut pod = with_volumes();
+    let unpinned = Unpinned { objects: vec!["configMap/late".to_owned()], mode: 0o644 };
+    let files = FileVolume { files: vec![file("known", "k")], unpinned: Some(unpinned) };
+    pod.volumes.push(Volume { name: "late".to_owned(), source: VolumeSource::Files(files) });
+    pod.containers[1].mounts.push(mount("late", "/etc/late-config", None));
+    let shown = show(&generate(&pod, &Options::default()).unwrap().policy).unwrap();
+    assert_eq!(shown.containers[1].volumes[2].unpinned, ["configMap/late"]);
+    let text = shown.to_string();
+    assert!(
+        text.contains(
+            "UNPINNED     /etc/late-config: the host chooses the files of configMap/late"
+        ),
+        "{text}"
+    );
+    let (mut case, copies) = before_copies(pod);
+    let known = named(&copies, ".1/known").clone();
+    let free = |path: &str| CopyFileRequest {
+        path: known.path.replace("/known", path),
+        data: b"anything".to_vec(),
+        file_size: 8,
+        ..known.clone()
+    };
+    case.commit(free("/added"));
+    case.commit(free("/a/b"));
+    let link = named(&copies, "late-config/known");
+    let target = |name: &str, target: &str| CopyFileRequest {
+        path: link.path.replace("/known", name),
+        data: target.into(),
+        ..link.clone()
+    };
+    case.commit(target("/added", "..data/added"));
+    for copy in [
+        CopyFileRequest { file_mode: 0o100_755, ..free("/added") },
+        CopyFileRequest { uid: 7, ..free("/added") },
+        CopyFileRequest { file_size: 9, ..free("/added") },
+        free("/known"),
+        free("/.."),
+        free("/..x"),
+        free("/a b"),
+        free(&"/x".repeat(8)),
+        target("/added", "/etc/shadow"),
+        target("/added", "..data/known"),
+        target("/known", "..data/added"),
+        target("/a/b", "..data/a"),
+    ] {
+        let name = copy.path.clone();
+        assert!(case.decide(copy).is_err(), "{name}");
+    }
+    // What the owner declared has to be there, what the host adds does not hurt.
+    let id = case.id("web");
+    let all = ah_policygen::honest_requests(&case.pod, &case.host).unwrap();
+    let is_web = |r: &Request| matches!(r, Request::CopyFile(copy) if copy.path.contains(&id));
+    for request in all.into_iter().skip_while(|request| !is_web(request)) {
+        match &request {
+            Request::CreateContainer(create) if create.container_id == id => break,
+            Request::CopyFile(copy) if copy.path == known.path => {}
+            _ => case.follow(request),
+        }
+    }
+    case.denied(case.create("web"), "not copied in whole");
+    case.commit(known);
+    case.allowed(case.create("web"));
+}
+
+#[test]
+fn show_names_each_file_with_its_digest() {
+    let shown = show(&generate(&with_volumes(), &Options::default()).unwrap().policy).unwrap();
+    let text = shown.to_string();
+    let digest = ah_digest::Sha256::of("value");
+    assert!(
+        text.contains(&format!("file         /etc/config/key (644) sha256:{digest}")),
+        "{text}"
+    );
+    assert!(text.contains(&format!("file         /app/hosts (644) sha256:{digest}")), "{text}");
+    assert!(text.contains("/etc/config/bin/run (755)") && !text.contains("UNPINNED"), "{text}");
+    serde_json::to_string(&shown).unwrap();
+}
