@@ -126,7 +126,7 @@ fn attack_env_variable_twice() {
 
 #[test]
 fn attack_address_of_a_service_out_of_its_bounds() {
-    let mut pod = support::pod();
+    let mut pod = pod();
     pod.services = vec!["default/kubernetes".into(), "db".into()];
     let url =
         |index| ah_pod::expand("tcp://$(A):443", |_| Some(Text::host(HostFact::ServiceIp(index))));
@@ -140,7 +140,7 @@ fn attack_address_of_a_service_out_of_its_bounds() {
     let mut case = Case::new(pod);
     let id = case.id("setup");
     case.run_until(
-        |r| matches!(r, ah_agent_api::Request::CreateContainer(c) if c.container_id == id),
+        |r| matches!(r, Request::CreateContainer(c) if c.container_id == id),
     );
     let with = |changes: &[(&str, &str)]| {
         let mut request = case.create("setup");
