@@ -139,9 +139,7 @@ fn attack_address_of_a_service_out_of_its_bounds() {
     ];
     let mut case = Case::new(pod);
     let id = case.id("setup");
-    case.run_until(
-        |r| matches!(r, Request::CreateContainer(c) if c.container_id == id),
-    );
+    case.run_until(|r| matches!(r, Request::CreateContainer(c) if c.container_id == id));
     let with = |changes: &[(&str, &str)]| {
         let mut request = case.create("setup");
         for (from, to) in changes {
