@@ -228,20 +228,19 @@ fn attack_volume_changed_under_a_created_container() {
 #[test]
 fn attack_volume_left_out_or_in_part() {
     let (_, copies) = before_copies(with_volumes());
-    for left_out in 0..copies.len() {
+    for left_out in &copies {
         let mut case = Case::new(with_volumes());
         let id = case.id("web");
-        let path = copies[left_out].path.clone();
         let all = ah_policygen::honest_requests(&case.pod, &case.host).unwrap();
         for request in all {
             match &request {
                 Request::CreateContainer(create) if create.container_id == id => break,
-                Request::CopyFile(copy) if copy.path == path => {}
+                Request::CopyFile(copy) if copy.path == left_out.path => {}
                 _ => case.follow(request),
             }
         }
         case.denied(case.create("web"), "not copied in whole");
-        case.commit(copies[left_out].clone());
+        case.commit(left_out.clone());
         case.allowed(case.create("web"));
     }
 }
