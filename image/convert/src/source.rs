@@ -14,7 +14,7 @@ use crate::MAX_LAYER_BYTES;
 /// Large enough that threads seldom wake each other, small enough that a chunk is still in a core's cache.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks under way to each reader.
-const CHUNKS: usize = 4;
+const CHUNKS: usize = 3;
 
 /// A piece of the tar. Its buffer goes back to the unpacking thread once both readers are done with it.
 struct Chunk {

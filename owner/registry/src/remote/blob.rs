@@ -13,7 +13,7 @@ use crate::name::Reference;
 /// Batches of pieces held between network and reader.
 const BATCHES: usize = 2;
 /// Bytes at which a batch is passed on: the two ends wake each other once for so many.
-const BATCH_BYTES: usize = 512 << 10;
+const BATCH_BYTES: usize = 256 << 10;
 /// How often a download goes on after it broke off.
 const MAX_RESUMED: u32 = 4;
 
