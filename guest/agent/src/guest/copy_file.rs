@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 
 use ah_agent_api::FileType;
 use ah_agent_api::agent::CopyFileRequest;
+use ah_container::ContainerId;
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fchown, mkdirat, openat2,
     renameat, symlinkat, unlinkat,
@@ -80,6 +81,19 @@ fn make_link(
         let _ = unlinkat(at, part.as_slice(), AtFlags::empty());
         Failure::effect("copy a link", &std::io::Error::from(e))
     })
+}
+
+/// Takes away what was copied in for a container: its name begins with the id. A pod whose containers are made again and again
+/// would fill the guest's memory with their volumes.
+pub(super) fn remove_copies(base: &Path, id: &ContainerId) {
+    let start = format!("{id}-");
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(start.as_bytes()) {
+            let path = entry.path();
+            // Neither follows a link.
+            let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+        }
+    }
 }
 
 /// The path's components below the shared folder.

@@ -135,6 +135,26 @@ fn a_link_leads_to_what_lies_beside_it() {
 }
 
 #[test]
+fn copies_go_with_their_container() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = folder.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let base = folder.path().join("shared");
+    std::fs::create_dir(&base).unwrap();
+    for name in ["c1-00-hosts", "c1-01-config/..1/key", "c11-00-hosts", "c2-00-hosts"] {
+        copy_file(&own(request(&base.join(name), b"x")), &base).unwrap();
+    }
+    std::fs::write(outside.join("kept"), b"x").unwrap();
+    symlink(&outside, base.join("c1-02-link")).unwrap();
+    symlink(&outside, base.join("c1-01-config/link")).unwrap();
+    remove_copies(&base, &ContainerId::parse("c1").unwrap());
+    let left = std::fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: std::collections::BTreeSet<_> = left.collect();
+    assert_eq!(left, ["c11-00-hosts".into(), "c2-00-hosts".into()].into());
+    assert!(outside.join("kept").exists());
+}
+
+#[test]
 fn attack_link_that_leads_out_of_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let link = |name: &str, target: &[u8]| {

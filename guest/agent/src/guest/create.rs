@@ -224,6 +224,7 @@ impl Guest {
             root.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
         self.remove_files(&id);
+        super::copy_file::remove_copies(&self.layout.kata().join("shared/containers"), &id);
         self.containers().remove(&id);
         Ok(())
     }
