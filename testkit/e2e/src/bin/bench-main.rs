@@ -172,7 +172,7 @@ async fn bare_boot(scene: &Scene, bench_init: &Path) -> Result<f64> {
 async fn decision(options: &Options) -> Result<()> {
     let container = |number: usize| {
         format!(
-            "    - {{ name: c{number}, image: \"localhost/busybox:1\", command: [sleep, \"{number}\"], env: [{{ name: N, value: \"{number}\" }}] }}\n"
+            "    - {{ name: c{number}, image: \"localhost/busybox:1\", command: [sleep, \"{number}\"], env: [{{ name: NUMBER, value: \"{number}\" }}] }}\n"
         )
     };
     let yaml = format!(
