@@ -58,8 +58,8 @@ fn policy_figures(json: bool) -> Result<()> {
 fn main_figures(json: bool) -> Result<()> {
     setup::run()?;
     step("release build", || {
-        let packages = ["--package", "anchorhold", "--package", "ah-testkit-e2e", "--bins"];
-        run_quiet(cargo(&["build", "--quiet", "--locked", "--release"]).args(packages))?;
+        let programs = ["--workspace", "--bin", "anchorhold", "--bin", "bench-main"];
+        run_quiet(cargo(&["build", "--quiet", "--locked", "--release"]).args(programs))?;
         run_quiet(&mut cargo(&["bench", "--quiet", "--locked", "-p", "ah-convert", "--no-run"]))?;
         Ok(Done::Did("anchorhold and the benchmarks".into()))
     })?;

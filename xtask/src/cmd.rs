@@ -44,6 +44,20 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
+/// A cargo command whose builds are linted by clippy on the way, warnings denied: the lints cost no second build of the
+/// dependencies. What it builds is apart from what plain cargo builds, and is for tests only: clippy turns some of the
+/// compiler's optimizations off.
+pub(crate) fn linting_cargo(args: &[&str]) -> Result<Command> {
+    let Some(driver) = on_path("clippy-driver") else {
+        bail!("clippy-driver is not on PATH\nhint: rustup component add clippy");
+    };
+    let mut command = cargo(args);
+    command.env("RUSTC_WORKSPACE_WRAPPER", driver);
+    // cargo-clippy's own way of handing arguments to the driver
+    command.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+    Ok(command)
+}
+
 /// Runs a command with its output on ours; fails when it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);

@@ -48,6 +48,9 @@ pub(crate) fn run_for_tests(beside: impl FnOnce() -> Result<()>) -> Result<()> {
             guest_binaries_elsewhere()
         });
         let beside = beside();
+        if let Err(error) = &beside {
+            eprintln!("error: {error:#} (the guest's builds are waited for)");
+        }
         let guest = guest.join().map_err(|_| anyhow::anyhow!("the guest's build panicked"))?;
         beside.and(guest)
     })?;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::cmd::{Done, cargo, run as command, run_quiet, step};
+use crate::cmd::{Done, linting_cargo, run as command, run_quiet, step};
 use crate::{lint, setup, tcb};
 
 #[derive(clap::Args)]
@@ -14,25 +14,24 @@ pub(crate) struct Options {
 
 /// The `test` command.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    lint::quick()?;
     setup::run_for_tests(|| {
-        lint::run_all()?;
+        lint::dependencies()?;
         step("test programs", || {
-            // Programs and tests at once: apart, they would ask the same packages for other features.
-            run_quiet(&mut cargo(&[
+            // All at once: apart, they would ask the same packages for other features.
+            run_quiet(&mut linting_cargo(&[
                 "build",
                 "--quiet",
                 "--locked",
                 "--workspace",
-                "--bins",
-                "--tests",
-                "--examples",
-            ]))?;
-            Ok(Done::Did("built".into()))
+                "--all-targets",
+            ])?)?;
+            Ok(Done::Did("built, without a warning of clippy".into()))
         })
     })?;
     step("tcb", || tcb::check().map(Done::Did))?;
     step("tests", || {
-        let mut nextest = cargo(&["nextest", "run", "--locked", "--workspace"]);
+        let mut nextest = linting_cargo(&["nextest", "run", "--locked", "--workspace"])?;
         nextest.args(&options.nextest).env("PATH", setup::path_with_tools()?);
         command(&mut nextest)?;
         Ok(Done::Did("all passed".into()))

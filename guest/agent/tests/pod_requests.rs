@@ -64,3 +64,9 @@ fn a_privileged_container_and_an_exec_pass_the_checks() {
     let exec = requests::exec_process(&pod, 0, &["ls".into()], "e1", &host).unwrap();
     exec_process(&exec.process, &ExecContext { home: "/".into() }).unwrap();
 }
+
+/// The guest has a list of its own, which no policy widens: it and the generator's name the same settings.
+#[test]
+fn the_guest_knows_the_kernel_settings_that_a_pod_may_have() {
+    assert_eq!(ah_container::SETTINGS, ah_pod::SYSCTLS);
+}
