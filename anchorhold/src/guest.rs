@@ -72,7 +72,7 @@ pub fn load(dirs: &Dirs, guest: Option<&Path>) -> Result<GuestImage> {
 
 /// The launch measurement that a report of this image carries on a machine with the firmware of this one.
 pub fn measurement(image: &GuestImage, vcpus: u32, tee: ah_evidence::Tee) -> Result<Sha384> {
-    let firmware = firmware()?;
+    let firmware = firmware(tee)?;
     let bytes = fs::read(&firmware).with_context(|| format!("reading {}", firmware.display()))?;
     let machine = Machine {
         firmware: &bytes,
@@ -103,9 +103,19 @@ pub fn launch_inputs<'a>(
 }
 
 /// The firmware that QEMU is given.
-pub fn firmware() -> Result<PathBuf> {
-    Ok(ah_vmm::firmware::find()?)
+pub fn firmware(tee: ah_evidence::Tee) -> Result<PathBuf> {
+    use ah_evidence::Tee;
+    match tee {
+        Tee::Software => Ok(ah_vmm::firmware::find()?),
+        Tee::Snp => ah_vmm::firmware::find_snp().map_err(|error| {
+            failure(error, "it comes with the firmware packages of a host that starts SEV-SNP guests; --tee software needs none")
+        }),
+        Tee::Tdx => Err(failure("there is no launch measurement for tee tdx in this version", TRY_SOFTWARE)),
+    }
 }
+
+/// What to do where there is no TEE.
+pub(crate) const TRY_SOFTWARE: &str = "--tee software runs the same without confidentiality";
 
 /// The TEE by name; `auto` is for `run` only, where there is a machine to look at.
 pub(crate) fn tee_of(tee: Tee) -> Result<ah_evidence::Tee> {

@@ -11,6 +11,7 @@ mod policy;
 pub mod prepare;
 mod resolve;
 pub mod run;
+mod tee;
 pub mod ui;
 mod verify;
 

@@ -1,12 +1,11 @@
 //! `anchorhold run`: kubelet, containerd, shim, key service and (with `--tee software`) the CPU on one machine.
 
-use std::fs;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ah_evidence::{GuestPolicy, HostData, SOFTWARE_REPORT_PORT};
+use ah_evidence::{GuestPolicy, HostData};
 use ah_guest_image::GuestImage;
 use ah_keyservice::{KeyService, LogEntry, Verdict};
 use ah_policy::{InitData, PolicyDocument};
@@ -14,17 +13,17 @@ use ah_sandbox::{
     Events, GuestFiles, NetworkMode, Outcome, SandboxConfig, SandboxError, Stage, Stop, Stream,
     VsockService,
 };
-use ah_software_tee::SoftwareTee;
 use ah_vmm::{TeeLaunch, Tools};
 use anyhow::{Context, Result};
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use crate::cli::{Run, Tee};
+use crate::cli::Run;
 use crate::dirs::Dirs;
 use crate::keys::{self, Accept};
 use crate::prepare::Prepared;
-use crate::ui::{self, failure};
+use crate::tee::{self, Processor};
+use crate::ui;
 use crate::{guest, prepare};
 
 /// Virtual CPUs of a pod's VM; part of the launch measurement. Sizing by the pod's limits comes with the Kubernetes node.
@@ -49,40 +48,27 @@ pub struct Launch {
 }
 
 struct Services {
-    software_tee: SoftwareTee,
+    processor: Processor,
     keys: Arc<KeyService>,
 }
 
 /// `anchorhold run`
 pub(crate) async fn run(dirs: &Dirs, options: &Run) -> Result<ExitCode> {
     let start = Instant::now();
-    check_tee(options.tee)?;
-    eprintln!("{}", ui::SOFTWARE_TEE);
+    let tee = tee::chosen(options.tee)?;
+    match tee {
+        ah_evidence::Tee::Software => eprintln!("{}", ui::SOFTWARE_TEE),
+        hardware => eprintln!("tee: {hardware}"),
+    }
     let image = guest::load(dirs, options.guest.as_deref())?;
     let prepared = prepare::prepare(dirs, &options.source).await?;
     let talk = Arc::new(Talk::new(options, start));
     let accept = Accept::from_option(options.danger_accept_software_tee);
-    let launch = Launch::new(dirs, &image, prepared, accept, talk.clone().observer()).await?;
+    let launch = Launch::new(dirs, &image, tee, prepared, accept, talk.clone().observer()).await?;
     let outcome = launch.start(talk, stop_on_signals()?).await;
     match outcome {
         Ok(outcome) => Ok(exit_code(&outcome)),
         Err(error) => Err(refused(error)),
-    }
-}
-
-/// Real hardware is for machines that have it; nothing falls back to software on its own.
-fn check_tee(tee: Tee) -> Result<()> {
-    let hint = "--tee software runs the same without confidentiality";
-    match tee {
-        Tee::Software => Ok(()),
-        Tee::Auto => Err(failure(
-            "no TEE: this version of `anchorhold run` launches no SEV-SNP or TDX guest yet",
-            hint,
-        )),
-        Tee::Snp | Tee::Tdx => Err(failure(
-            format!("tee {tee:?}: this version of `anchorhold run` does not launch it yet"),
-            hint,
-        )),
     }
 }
 
@@ -91,6 +77,7 @@ impl Launch {
     pub async fn new(
         dirs: &Dirs,
         image: &GuestImage,
+        tee: ah_evidence::Tee,
         prepared: Prepared,
         accept: Accept,
         observe: Option<ah_keyservice::Observer>,
@@ -98,7 +85,7 @@ impl Launch {
         let tools = Tools::find(&[])?;
         let cache = dirs.layers();
         let accelerator = ah_vmm::accelerator::choose(&tools.qemu, &cache).await?;
-        let software_tee = SoftwareTee::open(dirs.software_tee())?;
+        let processor = Processor::open(dirs, tee, accelerator)?;
         let keys = Arc::new(keys::open(dirs, accept, observe).await?);
         let host_data = prepared.document.host_data_snp()?;
         let sandbox = SandboxConfig {
@@ -112,8 +99,8 @@ impl Launch {
             guest: GuestFiles {
                 kernel: image.kernel.clone(),
                 initrd: image.initrd.clone(),
-                cmdline: image.command_line(ah_evidence::Tee::Software)?,
-                firmware: guest::firmware()?,
+                cmdline: image.command_line(tee)?,
+                firmware: guest::firmware(tee)?,
             },
             layers: prepared.layers,
             services: Vec::new(),
@@ -125,8 +112,8 @@ impl Launch {
             boot_limit: BOOT_LIMIT,
             tamper: None,
         };
-        let services = Services { software_tee, keys };
-        Ok(Self { sandbox, host_data, guest_policy: GuestPolicy::STRICT, services })
+        let services = Services { processor, keys };
+        Ok(Self { sandbox, host_data, guest_policy: tee::guest_policy(tee), services })
     }
 
     /// Measures the very files that QEMU will be given, starts the VM and runs the pod to its end.
@@ -145,20 +132,7 @@ impl Launch {
     /// When a file of the guest image cannot be read, or the software TEE refuses the launch.
     pub fn served(self) -> Result<SandboxConfig> {
         let Self { mut sandbox, host_data, guest_policy, services } = self;
-        let read = |path| {
-            fs::read(path).with_context(|| format!("reading {}", std::path::Path::display(path)))
-        };
-        let files = &sandbox.guest;
-        let (firmware, kernel, initrd) =
-            (read(&files.firmware)?, read(&files.kernel)?, read(&files.initrd)?);
-        let inputs =
-            guest::launch_inputs(&firmware, &kernel, &initrd, &files.cmdline, sandbox.vcpus);
-        let reports = services.software_tee.launch(&inputs, host_data, guest_policy)?;
-        sandbox.services.push(VsockService::new(SOFTWARE_REPORT_PORT, move |stream| {
-            if let Err(error) = reports.serve(stream) {
-                tracing::debug!(%error, "software report service");
-            }
-        }));
+        services.processor.attach(&mut sandbox, host_data, guest_policy)?;
         let handler = services.keys.blocking_handler(Handle::current());
         sandbox.services.push(VsockService::new(ah_agent_api::ports::KEY_RELEASE, handler));
         Ok(sandbox)

@@ -15,12 +15,32 @@ const CANDIDATES: [&str; 4] = [
     "/usr/share/qemu/qboot/bios.bin",
 ];
 
+/// OVMF built for SEV-SNP guests that boot a measured kernel (EDK2 OvmfPkg/AmdSev), where packages put it. No other
+/// firmware checks the digests of kernel, initrd and command line that QEMU hands over with `kernel-hashes`.
+const SNP_CANDIDATES: [&str; 4] = [
+    "/usr/share/ovmf/OVMF.amdsev.fd",
+    "/usr/share/OVMF/OVMF.amdsev.fd",
+    "/usr/share/edk2/ovmf/OVMF.amdsev.fd",
+    "/usr/share/qemu/OVMF.amdsev.fd",
+];
+
 /// Path of the firmware image for direct kernel boot on this machine.
 ///
 /// # Errors
 /// [`VmError::ToolMissing`] when QEMU's firmware files are not where its packages put them.
 pub fn find() -> Result<PathBuf, VmError> {
-    CANDIDATES.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
-        VmError::ToolMissing { program: "qemu firmware", looked_in: CANDIDATES.join(", ") }
-    })
+    first("qemu firmware", &CANDIDATES)
+}
+
+/// Path of the firmware image for a SEV-SNP guest on this machine.
+///
+/// # Errors
+/// [`VmError::ToolMissing`] when none is installed.
+pub fn find_snp() -> Result<PathBuf, VmError> {
+    first("OVMF for SEV-SNP (OVMF.amdsev.fd)", &SNP_CANDIDATES)
+}
+
+fn first(program: &'static str, candidates: &[&str]) -> Result<PathBuf, VmError> {
+    let found = candidates.iter().map(PathBuf::from).find(|path| path.is_file());
+    found.ok_or_else(|| VmError::ToolMissing { program, looked_in: candidates.join(", ") })
 }

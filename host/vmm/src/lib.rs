@@ -17,6 +17,7 @@
 
 pub mod accelerator;
 pub mod firmware;
+pub mod host_tee;
 pub mod run_dir;
 pub mod supervisor;
 
@@ -34,6 +35,7 @@ mod vsock;
 pub use accelerator::Accelerator;
 pub use console::{ConsoleLine, ConsoleTail};
 pub use error::VmError;
+pub use host_tee::HostTee;
 pub use pci::PciPath;
 pub use qemu::GUEST_MAC;
 pub use run_dir::RunDir;

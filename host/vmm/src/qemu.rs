@@ -22,6 +22,8 @@ const MACHINE: &str = "q35,hpet=off,usb=off,sata=off,smbus=off,vmport=off,smm=of
 /// just patched: a Linux guest of two vCPUs died of its own jump labels (`Oops: int3`) in one boot of fourteen under
 /// QEMU 7.2, in none of fourteen this way, and booted no slower.
 const TCG: &str = "tcg,thread=single";
+/// The save area of each vCPU is measured, and the CPU's signature is in it: a model by name has the same one on every host.
+const SNP_CPU: &str = "EPYC-v4,-kvm-steal-time";
 /// QEMU's own seccomp filter: a guest that breaks out finds no exec, no setuid, no scheduling calls.
 const SECCOMP: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
@@ -129,8 +131,11 @@ fn machine(args: &mut Arguments, spec: &VmSpec) {
         args.json("-object", object);
     }
     let (accelerator, cpu) = match spec.accelerator {
-        Accelerator::Kvm if spec.tee.is_confidential() => ("kvm", "host,-kvm-steal-time"),
-        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Kvm => match spec.tee {
+            TeeLaunch::None => ("kvm", "host"),
+            TeeLaunch::Snp(_) => ("kvm", SNP_CPU),
+            TeeLaunch::Tdx(_) => ("kvm", "host,-kvm-steal-time"),
+        },
         Accelerator::Tcg => (TCG, "max,la57=off"),
     };
     args.option("-accel", accelerator);
@@ -300,6 +305,7 @@ mod tests {
         });
         assert!(values(&args, "-machine")[0].ends_with("confidential-guest-support=tee0"));
         assert!(values(&args, "-object")[1].contains("sev-snp-guest"));
+        assert_eq!(values(&args, "-cpu"), [SNP_CPU]);
         assert!(values(&args, "-device").iter().all(|device| device.contains("iommu_platform")));
     }
 }

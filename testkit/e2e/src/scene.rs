@@ -133,7 +133,15 @@ impl Scene {
     /// When this machine lacks something.
     pub async fn launch_with(&self, prepared: Prepared, accept: Accept) -> Result<Launch> {
         let observer = Some(self.heard.observer());
-        let mut launch = Launch::new(&self.dirs, &self.image, prepared, accept, observer).await?;
+        let mut launch = Launch::new(
+            &self.dirs,
+            &self.image,
+            ah_evidence::Tee::Software,
+            prepared,
+            accept,
+            observer,
+        )
+        .await?;
         launch.sandbox.tools.supervisor = command("anchorhold")?;
         Ok(launch)
     }

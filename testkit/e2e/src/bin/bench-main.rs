@@ -222,7 +222,7 @@ async fn decision(options: &Options) -> Result<()> {
 fn verification(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let tee = SoftwareTee::open(folder.path().join("tee"))?;
-    let firmware = std::fs::read(guest::firmware()?)?;
+    let firmware = std::fs::read(guest::firmware(ah_evidence::Tee::Software)?)?;
     let inputs = guest::launch_inputs(&firmware, b"kernel", b"initrd", "cmdline", 1);
     let guest = tee.launch(&inputs, HostData::of(b"initdata"), GuestPolicy::STRICT)?;
     let made = guest.report(&[7; 64])?;

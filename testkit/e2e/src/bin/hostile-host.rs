@@ -93,7 +93,15 @@ async fn honest(pod: &Pod, heard: &Heard) -> Result<Launch> {
     let images = Images { images: pod.images.clone(), ..Images::default() };
     let source = Source { file: pod.file.clone(), images };
     let prepared = prepare::prepare(&dirs, &source).await?;
-    Launch::new(&dirs, &image, prepared, Accept::DangerSoftwareTee, Some(heard.observer())).await
+    Launch::new(
+        &dirs,
+        &image,
+        ah_evidence::Tee::Software,
+        prepared,
+        Accept::DangerSoftwareTee,
+        Some(heard.observer()),
+    )
+    .await
 }
 
 /// The host's own policy.
