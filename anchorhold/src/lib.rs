@@ -38,6 +38,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         });
     }
     let cli = parse(&arguments);
+    ui::tell(cli.verbose);
     match dispatch(&cli) {
         Ok(code) => code,
         Err(error) => {

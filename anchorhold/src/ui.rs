@@ -9,6 +9,28 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// How the reports of this run must be called wherever they are seen.
 pub const SOFTWARE_TEE: &str = "tee: software (not confidential)";
 
+/// Says on standard error what this project's crates tell on the way: warnings, with `-v` what happens, with `-vv` each
+/// detail, the guest's console among them.
+pub fn tell(verbose: u8) {
+    use tracing_subscriber::filter::{LevelFilter, filter_fn};
+    use tracing_subscriber::prelude::*;
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
+    };
+    let ours = filter_fn(|event| {
+        ["ah_", "anchorhold"].iter().any(|start| event.target().starts_with(start))
+    });
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_filter(ours);
+    // A caller that has its own listener keeps it.
+    let _ = tracing_subscriber::registry().with(level).with(lines).try_init();
+}
+
 /// An error with a remedy.
 #[derive(Debug)]
 pub struct Hint(pub String);

@@ -53,6 +53,7 @@ impl ConsoleTail {
     }
 
     fn push(&self, line: ConsoleLine) {
+        tracing::debug!("guest console: {}", line.text);
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == LINES_MAX {
             lines.pop_front();

@@ -23,7 +23,7 @@ impl Desk {
         let folder = tempfile::tempdir()?;
         let tee = SoftwareTee::open(folder.path().join("tee"))?;
         fs::write(folder.path().join("root.der"), tee.root_der())?;
-        let firmware = fs::read(anchorhold::guest::firmware(ah_evidence::Tee::Software)?)?;
+        let firmware = fs::read(anchorhold::guest::firmware(Tee::Software)?)?;
         let inputs = launch_inputs(&firmware, b"kernel", b"initrd", "cmdline", 1);
         let initdata = InitData::build("package agent_policy\n", &Default::default())?;
         let guest = tee.launch(&inputs, initdata.host_data_snp()?, GuestPolicy::STRICT)?;
