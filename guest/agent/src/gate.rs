@@ -123,7 +123,12 @@ macro_rules! locked {
         for (container_id, exit_code) in $gate.effects.exits() {
             state.note_exit(&container_id, exit_code);
         }
+        let start = Instant::now();
         let permit = decide(policy, state, $request).map_err(denied)?;
+        tell(
+            Level::Debug,
+            &format!("{}: allowed, {} ms", stringify!($effect), start.elapsed().as_millis()),
+        );
         let response = match repeated(&permit) {
             Some(response) => response,
             None => $gate.effects.$effect(&permit).await?,

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ah_container::{Layout, Runtime};
 use ah_permit::Policy;
@@ -29,18 +29,30 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// What kept it from starting; the guest is of no use then.
 pub fn run(settings: &Settings) -> Result<(), Error> {
     set_level(settings.log);
+    let stage = Stage(Instant::now());
     ah_guest_sys::process::become_subreaper()?;
     let layout = Layout::guest();
     // First, so that it is ready when the first container comes.
     let runtime = Runtime::spawn(&layout)?;
     hurry();
+    stage.reached("runtime process started");
     let (rules, guest_settings) = rules(settings)?;
+    stage.reached("policy compiled");
     let reactor = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
         .enable_all()
         .build()?;
     reactor.block_on(live(settings, rules, &guest_settings, layout, runtime))
+}
+
+/// Says at level debug how long the start took so far.
+struct Stage(Instant);
+
+impl Stage {
+    fn reached(&self, name: &str) {
+        tell(Level::Debug, &format!("{name} after {} ms", self.0.elapsed().as_millis()));
+    }
 }
 
 /// Asks the kernel for latency instead of throughput. Making a container changes mounts, namespaces, cgroups and network, each of which

@@ -1,13 +1,13 @@
 //! The Rego engine: compiled once, reused between decisions, the state handed over with each.
 
-use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ah_agent_api::request_names;
 use regorus::{Engine, PolicyLengthConfig, Value};
 
 use crate::state::State;
+use crate::text::Parts;
 
 /// The package of the agent policy convention.
 pub const PACKAGE: &str = "agent_policy";
@@ -21,12 +21,10 @@ pub const MAX_COLUMNS: u32 = 64 << 10;
 /// The rule by which a policy would turn denials into warnings.
 const BYPASS: &str = "AllowRequestsFailingPolicy";
 /// The rule that holds what the generator knows about the pod, by convention.
-const DATA: &str = "policy_data";
+pub(crate) const DATA: &str = "policy_data";
 /// A policy that wants its denials explained has a rule with this before the request's name. It is evaluated after a
 /// denial only, and cannot undo it.
 pub(crate) const EXPLAIN_PREFIX: &str = "explain_";
-/// Where the engine finds that data when the text allows it to be taken out of the rules.
-const CONSTANTS: &str = "anchorhold_policy_data";
 /// The engine's name for the one policy text.
 const SOURCE: &str = "policy.rego";
 /// Members of the input under which a decision's state and request reach the engine, and the variable of the answer.
@@ -69,10 +67,11 @@ pub enum PolicyError {
 
 /// A compiled policy.
 pub struct Policy {
+    parts: Parts,
+    /// Holds the rules that decide.
     engine: Mutex<Engine>,
-    declared: BTreeSet<String>,
-    /// The text without the data that was taken out of it.
-    rules: String,
+    /// Holds all rules. Made at the first denial: most pods never have one, and the explanations are a third of a policy.
+    explaining: OnceLock<Result<Mutex<Engine>, PolicyError>>,
 }
 
 impl std::fmt::Debug for Policy {
@@ -98,21 +97,31 @@ impl Policy {
         if text.len() > MAX_POLICY_BYTES {
             return Err(PolicyError::TooLarge { found: text.len() });
         }
-        let mut engine = new_engine();
-        let (rules, constants) = split_data(text);
-        let package = engine.add_policy(SOURCE.to_owned(), rules.clone()).map_err(rego)?;
-        if package.strip_prefix("data.") != Some(PACKAGE) {
-            let found = package.trim_start_matches("data.").to_owned();
-            return Err(PolicyError::Package { found });
+        let parts = Parts::of(text);
+        match Self::of_rules(&parts, parts.deciding()) {
+            // A split that tore a rule apart: as one.
+            Err(PolicyError::Rego { .. }) if parts.explanations_at.is_some() => {
+                let parts = Parts { explanations_at: None, ..parts };
+                Self::of_rules(&parts, parts.deciding())
+            }
+            other => other,
         }
-        let declared = declared_rules(&engine)?;
-        if !request_names().any(|name| declared.contains(name)) {
+    }
+
+    fn of_rules(parts: &Parts, rules: &str) -> Result<Self, PolicyError> {
+        let engine = engine_of(parts, rules)?;
+        if !request_names().any(|name| has_rule(&engine, name)) {
             return Err(PolicyError::NoRules);
         }
-        if let Some(constants) = constants {
-            engine.add_data(constants).map_err(rego)?;
+        Self::with(engine, parts.clone())
+    }
+
+    fn with(mut engine: Engine, parts: Parts) -> Result<Self, PolicyError> {
+        engine.clear_data();
+        if let Some(constants) = &parts.constants {
+            engine.add_data(constants.clone()).map_err(rego)?;
         }
-        let policy = Self { engine: Mutex::new(engine), declared, rules };
+        let policy = Self { parts, engine: Mutex::new(engine), explaining: OnceLock::new() };
         policy.refuse_bypass()?;
         Ok(policy)
     }
@@ -123,17 +132,40 @@ impl Policy {
     /// # Errors
     /// As [`Policy::compile`], with the same checks.
     pub fn compile_alike(&self, text: &str) -> Result<Self, PolicyError> {
-        let fits = text.len() <= MAX_POLICY_BYTES;
-        let (rules, constants) = if fits { split_data(text) } else { (String::new(), None) };
-        let Some(constants) = constants.filter(|_| rules == self.rules) else {
+        let parts = Some(text).filter(|text| text.len() <= MAX_POLICY_BYTES).map(Parts::of);
+        let alike = |parts: &Parts| parts.constants.is_some() && parts.rules == self.parts.rules;
+        let Some(parts) = parts.filter(alike) else {
             return Self::compile(text);
         };
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        engine.clear_data();
-        engine.add_data(constants).map_err(rego)?;
-        let policy = Self { engine: Mutex::new(engine), declared: self.declared.clone(), rules };
-        policy.refuse_bypass()?;
-        Ok(policy)
+        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self::with(engine, Parts { explanations_at: self.parts.explanations_at, ..parts })
+    }
+
+    /// Compiles the rules that explain denials, too, which [`Policy::compile`] leaves for the first denial.
+    ///
+    /// # Errors
+    /// [`PolicyError::Rego`].
+    pub fn check_explanations(&self) -> Result<(), PolicyError> {
+        self.explaining().map(drop).map_err(Clone::clone)
+    }
+
+    /// Whether there are rules that only explain, and the first denial compiles them.
+    pub fn has_explanations_apart(&self) -> bool {
+        self.parts.explanations_at.is_some()
+    }
+
+    fn explaining(&self) -> Result<&Mutex<Engine>, &PolicyError> {
+        let whole = || {
+            let mut engine = engine_of(&self.parts, &self.parts.rules)?;
+            if let Some(constants) = &self.parts.constants {
+                engine.add_data(constants.clone()).map_err(rego)?;
+            }
+            Ok(Mutex::new(engine))
+        };
+        match self.parts.explanations_at {
+            None => Ok(&self.engine),
+            Some(_) => self.explaining.get_or_init(whole).as_ref(),
+        }
     }
 
     fn refuse_bypass(&self) -> Result<(), PolicyError> {
@@ -157,15 +189,16 @@ impl Policy {
         state: &State,
         input: &Value,
     ) -> Result<Evaluated, String> {
-        if !self.declared.contains(rule) {
-            return Ok(Evaluated { value: None, prints: Vec::new() });
-        }
+        let engine = match rule.starts_with(EXPLAIN_PREFIX) {
+            true => self.explaining().map_err(text)?,
+            false => &self.engine,
+        };
         let query = format!(
             "{ANSWER} := data.{PACKAGE}.{rule} with data.{PSTATE} as input.{PSTATE} with data.{GUEST} as input.{GUEST} \
              with input as input.{REQUEST}"
         );
         // A panic while the lock was held leaves an engine that evaluates from scratch each time; it is still sound.
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
         engine.set_input(beside_state(input, state)?);
         let results = engine.eval_query(query, false);
         let prints = engine.take_prints().unwrap_or_default();
@@ -204,39 +237,21 @@ fn beside_state(request: &Value, state: &State) -> Result<Value, String> {
     Ok(input)
 }
 
-/// Which of the rules that this crate asks for the policy has.
-fn declared_rules(engine: &Engine) -> Result<BTreeSet<String>, PolicyError> {
-    let explain = request_names().map(|name| format!("{EXPLAIN_PREFIX}{name}"));
-    let others = [BYPASS, DATA].map(str::to_owned);
-    let mut declared = BTreeSet::new();
-    for name in request_names().map(str::to_owned).chain(explain).chain(others) {
-        if engine.has_declared_rule_rooted_at(SOURCE, &name).map_err(rego)? {
-            declared.insert(name);
-        }
-    }
-    Ok(declared)
+fn has_rule(engine: &Engine, name: &str) -> bool {
+    engine.has_declared_rule_rooted_at(SOURCE, name).unwrap_or(false)
 }
 
-/// Takes a `policy_data := <JSON>` that ends the text out of the rules, and gives it to the engine as data, under
-/// another name that the rules do not use: as a rule it would be built anew for each decision. Rego reads JSON as
-/// JSON, so the rules see the same value. Where the tail is anything else the text stays as it is.
-fn split_data(text: &str) -> (String, Option<Value>) {
-    let start = format!("\n{DATA} := ");
-    let split = text.rsplit_once(start.as_str()).filter(|(rules, _)| !rules.contains(CONSTANTS));
-    let json = |tail: &str| serde_json::from_str::<serde_json::Value>(tail).ok();
-    match split.and_then(|(rules, tail)| Some((rules, tail, json(tail)?))) {
-        Some((rules, tail, json)) if lines_fit(tail) => {
-            let constants = serde_json::json!({ CONSTANTS: json });
-            (format!("{rules}{start}data.{CONSTANTS}\n"), Some(Value::from(constants)))
+/// An engine with these rules, and where the data was taken out of the text, a rule that stands for it.
+fn engine_of(parts: &Parts, rules: &str) -> Result<Engine, PolicyError> {
+    let mut engine = new_engine();
+    let package = engine.add_policy(SOURCE.to_owned(), parts.with_data(rules)).map_err(rego)?;
+    match package.strip_prefix("data.") {
+        Some(PACKAGE) => Ok(engine),
+        _ => {
+            let found = package.trim_start_matches("data.").to_owned();
+            Err(PolicyError::Package { found })
         }
-        _ => (text.to_owned(), None),
     }
-}
-
-/// The limits hold for the whole text, also for the part that the engine does not read.
-fn lines_fit(tail: &str) -> bool {
-    let most = usize::try_from(MAX_COLUMNS).unwrap_or(usize::MAX);
-    tail.lines().all(|line| line.len() < most) && tail.lines().count() < MAX_LINES
 }
 
 fn new_engine() -> Engine {

@@ -25,6 +25,7 @@ mod engine;
 mod ops;
 mod secrets;
 mod state;
+mod text;
 
 pub use decision::{Permit, decide};
 pub use denial::{Denial, MAX_DENIAL_BYTES, Reason};

@@ -1,0 +1,95 @@
+//! A policy's text, taken apart: the data behind the rules, and the rules that only explain.
+
+use std::collections::BTreeSet;
+
+use regorus::Value;
+
+use crate::engine::{DATA, EXPLAIN_PREFIX, MAX_COLUMNS, MAX_LINES, PACKAGE};
+
+/// Where the engine finds the data when the text allows it to be taken out of the rules.
+const CONSTANTS: &str = "anchorhold_policy_data";
+
+/// A policy's text, taken apart.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    /// All rules, without the data behind them.
+    pub(crate) rules: String,
+    /// Where in them the explanations begin, when they can be left out.
+    pub(crate) explanations_at: Option<usize>,
+    /// The data that was taken out of the text.
+    pub(crate) constants: Option<Value>,
+}
+
+impl Parts {
+    pub(crate) fn of(text: &str) -> Self {
+        let (rules, constants) = split_data(text);
+        let explanations_at = constants.as_ref().and_then(|_| explanations_at(rules));
+        Self { rules: rules.to_owned(), explanations_at, constants }
+    }
+
+    pub(crate) fn deciding(&self) -> &str {
+        self.explanations_at.and_then(|at| self.rules.get(..at)).unwrap_or(&self.rules)
+    }
+
+    /// Rules with a rule that stands for the data, where that was taken out of the text.
+    pub(crate) fn with_data(&self, rules: &str) -> String {
+        match self.constants {
+            Some(_) => format!("{rules}\n{DATA} := data.{CONSTANTS}\n"),
+            None => rules.to_owned(),
+        }
+    }
+}
+
+/// Where rules begin that only explain: from the first line that starts with [`EXPLAIN_PREFIX`] to the end. They can be
+/// left out of decisions when nothing before them names one of them, and nothing reaches rules by names that it computes.
+fn explanations_at(rules: &str) -> Option<usize> {
+    let at = rules.find(&format!("\n{EXPLAIN_PREFIX}"))?.checked_add(1)?;
+    let (before, behind) = rules.split_at_checked(at)?;
+    let computed = reaches_beyond_state(before) || before.matches(PACKAGE).count() != 1;
+    let lines = behind.lines().filter(|line| line.starts_with(is_word));
+    let heads: BTreeSet<&str> = lines.filter_map(|line| words(line).next()).collect();
+    let named = heads.contains("default") || words(before).any(|word| heads.contains(word));
+    (!computed && !named).then_some(at)
+}
+
+/// Whether the data document is named other than as `data.pstate` or `data.guest`. A field or a text of that name is not it.
+fn reaches_beyond_state(rules: &str) -> bool {
+    let own = |(at, name): (usize, &str)| {
+        let (before, behind) = (rules.get(..at)?, rules.get(at.checked_add(name.len())?..)?);
+        let other = before.ends_with(is_word)
+            || before.ends_with(['.', '"'])
+            || behind.starts_with(is_word);
+        let member = behind.strip_prefix('.').and_then(|rest| words(rest).next());
+        Some(other || matches!(member, Some("pstate" | "guest")))
+    };
+    rules.match_indices("data").any(|found| own(found) != Some(true))
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !is_word(c)).filter(|word| !word.is_empty())
+}
+
+fn is_word(c: char) -> bool {
+    c == '_' || c.is_ascii_alphanumeric() || !c.is_ascii()
+}
+
+/// Takes a `policy_data := <JSON>` that ends the text out of the rules, and gives it to the engine as data, under
+/// another name that the rules do not use: as a rule it would be built anew for each decision. Rego reads JSON as
+/// JSON, so the rules see the same value. Where the tail is anything else the text stays as it is.
+fn split_data(text: &str) -> (&str, Option<Value>) {
+    let split = text.rsplit_once(&format!("\n{DATA} := "));
+    let split = split.filter(|(rules, tail)| !rules.contains(CONSTANTS) && lines_fit(tail));
+    let parsed = split.and_then(|(rules, tail)| Some((rules, Value::from_json_str(tail).ok()?)));
+    let Some((rules, data)) = parsed else { return (text, None) };
+    let mut constants = Value::new_object();
+    if let Ok(members) = constants.as_object_mut() {
+        members.insert(Value::from(CONSTANTS), data);
+    }
+    (rules, Some(constants))
+}
+
+/// The limits hold for the whole text, also for the part that the engine does not read.
+fn lines_fit(tail: &str) -> bool {
+    let most = usize::try_from(MAX_COLUMNS).unwrap_or(usize::MAX);
+    tail.lines().all(|line| line.len() < most) && tail.lines().count() < MAX_LINES
+}
