@@ -15,8 +15,18 @@ use serde_json::Value;
 use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData};
 use crate::{dry_run, template, trees, write};
 
-/// The rules, the same for every pod.
-const RULES: &str = include_str!("rules.rego");
+/// The rules, the same for every pod, by subject.
+const RULES: [&str; 9] = [
+    include_str!("rules/head.rego"),
+    include_str!("rules/values.rego"),
+    include_str!("rules/sandbox.rego"),
+    include_str!("rules/containers.rego"),
+    include_str!("rules/processes.rego"),
+    include_str!("rules/files.rego"),
+    include_str!("rules/volumes.rego"),
+    include_str!("rules/network.rego"),
+    include_str!("rules/explain.rego"),
+];
 
 /// What stands between the rules and the data.
 pub(crate) const DATA_MARK: &str = "\npolicy_data := ";
@@ -104,7 +114,8 @@ pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError
 
 /// The rules as they are, without the comments: people read them in the project, the guest does not.
 pub(crate) fn rules() -> String {
-    let lines = RULES.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let lines = RULES.iter().flat_map(|file| file.lines());
+    let lines = lines.filter(|line| !line.starts_with('#') && !line.is_empty());
     lines.map(|line| format!("{line}\n")).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Pod manifest and image facts to a policy; dry run of every request; show, explain, test and diff.
 //!
-//! The rules are one text for every pod (`rules.rego`); what differs is `policy_data`, made from the requests that
+//! The rules are one text for every pod (`rules/`, joined by subject); what differs is `policy_data`, made from the requests that
 //! [`ah_pod::requests`] gives for placeholder values. Equal pods give equal bytes.
 #![forbid(unsafe_code)]
 
