@@ -62,9 +62,6 @@ created_before(c) if {
 	succeeded(data.pstate.names[c.name].id)
 }
 
-# The guest itself saw the process end; a host that kills it makes another exit code.
-succeeded(id) if data.guest.exits[id] == 0
-
 # Every container declared before this one was created, every sidecar among them was started, and every init container
 # has ended with success.
 missing_before(i) := [c.name |
@@ -96,7 +93,8 @@ CreateContainerRequest := {"allowed": true, "ops": ops} if {
 	count(missing_before(i)) == 0
 	found := values(c.read, texts, data.pstate.facts)
 	complete(c.read, found)
-	input == container_request(c, found)
+	request := container_request(c, found)
+	seen(request) == request
 	count(incomplete(c)) == 0
 	known := object.union(data.pstate.facts, {p: v | some p in pod_facts; v := found[p]})
 	is_name_of_index(known)
@@ -116,18 +114,11 @@ is_name_of_index(facts) if {
 	regex.match(concat("", ["-", facts["$(pod-index)"], "-[a-z0-9]{5}$"]), facts["$(sandbox-name)"])
 }
 
-CreateContainerRequest := {"allowed": true, "repeat": true} if {
-	not data.pstate.destroyed
-	data.pstate.containers[input.container_id].request == input
-}
-
 StartContainerRequest := {"allowed": true, "ops": ops} if {
 	c := data.pstate.containers[input.container_id]
 	not c.started
 	ops := [op(["containers", input.container_id, "started"], true), op(["names", c.name, "started"], true)]
 }
-
-StartContainerRequest := {"allowed": true, "repeat": true} if data.pstate.containers[input.container_id].started
 
 RemoveContainerRequest := {"allowed": true, "ops": ops} if {
 	c := data.pstate.containers[input.container_id]

@@ -37,7 +37,8 @@ unread(reads, all, found) := [r |
 
 explain_CreateContainerRequest := array.concat([r | some r in create_reasons], [e |
 	some c in nearest
-	e := {"container": c.name, "request": container_request(c, values(c.read, texts, facts)), "secrets": secrets(c)}
+	request := container_request(c, values(c.read, texts, facts))
+	e := {"container": c.name, "input": seen(request), "request": request, "secrets": secrets(c)}
 ])
 
 # Variables whose values are not shown.
@@ -70,7 +71,8 @@ create_reasons[r] {
 create_reasons[r] {
 	some c in candidates
 	found := values(c.read, texts, facts)
-	container_request(c, found) == input
+	request := container_request(c, found)
+	seen(request) == request
 	some r in unread(c.read, texts, found)
 }
 
@@ -113,7 +115,8 @@ create_reasons[r] {
 
 explain_ExecProcessRequest := array.concat([r | some r in exec_reasons], [e |
 	c := data.pstate.containers[input.container_id]
-	e := {"container": c.name, "request": exec_request(c), "secrets": secrets(declared(c.name))}
+	request := exec_request(c)
+	e := {"container": c.name, "input": seen_exec(request), "request": request, "secrets": secrets(declared(c.name))}
 	input.process.Args in exec_commands(c)
 ])
 
@@ -188,7 +191,7 @@ explain_CopyFileRequest := array.concat(volume_reasons, [{
 file_names := array.concat(policy_data.files, [name | some t in policy_data.trees; some name in t.names])
 
 # How the copy differs from the part of a volume that has its path.
-volume_reasons := [{"request": object.union(input, expected_copy(e, t.gid))} |
+volume_reasons := [{"request": object.union_n([input, expected_copy(e, t.gid), expected_data(e)])} |
 	some t in policy_data.trees
 	copied.name in t.names
 	e := t.entries[copied.place]
@@ -208,9 +211,6 @@ expected_copy(e, gid) := {
 	"uid": e.uid,
 	"gid": gid,
 	"offset": 0,
-	"file_size": input.data_size,
-	"data_sha256": object.get(e, "sha256", input.data_sha256),
-	"data_text": contents(e),
 } if e.mode
 
 without_contents(gid) := {"dir_mode": dir_mode, "uid": 0, "gid": group(gid), "file_size": 0, "offset": 0}
@@ -232,9 +232,5 @@ target(link) := input.symlink_target if {
 	link == "$(volume-version)"
 	is_version(input.symlink_target)
 }
-
-contents(e) := input.data_text if not e.is
-
-contents(e) := concat("", ["a value of the kind ", e.kind]) if e.is
 
 explain_SetPolicyRequest := [{"text": "the policy is the one whose digest is in HOST_DATA"}]

@@ -30,7 +30,8 @@ ExecProcessRequest := {"allowed": true, "ops": [op(["containers", input.containe
 	c.started
 	is_new_exec(c)
 	input.process.Args in exec_commands(c)
-	input == exec_request(c)
+	request := exec_request(c)
+	seen_exec(request) == request
 }
 
 SignalProcessRequest if {

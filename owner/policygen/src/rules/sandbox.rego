@@ -17,8 +17,6 @@ CreateSandboxRequest := {"allowed": true, "ops": ops} if {
 	]
 }
 
-CreateSandboxRequest := {"allowed": true, "repeat": true} if data.pstate.sandbox == input
-
 sandbox_request(found) := object.union(filled(policy_data.sandbox.request, found), {"dns": dns})
 
 dns := policy_data.sandbox.request.dns if not dns_from_host

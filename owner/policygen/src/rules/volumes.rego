@@ -94,27 +94,12 @@ leads_to(link) if {
 	input.symlink_target == link
 }
 
-# The whole file in one request: a digest of a part would say nothing.
 fits(e, gid) if {
 	input.file_type == "Regular"
 	input.file_mode == e.mode
 	input.uid == e.uid
 	input.gid == gid
-	input.offset == 0
-	input.file_size == input.data_size
 	holds(e)
-}
-
-holds(e) if input.data_sha256 == e.sha256
-
-holds(e) if {
-	bounded(e.kind, input.data_text)
-	object.get(data.pstate.facts, e.is, input.data_text) == input.data_text
-}
-
-holds(e) if {
-	e.free
-	input.data_size <= 1048576
 }
 
 incomplete(c) := [v | some v in c.volumes; not is_whole(v)]
