@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ah_policygen::Agent;
 use anyhow::Result;
 use clap::{ArgAction, Parser};
 
@@ -213,8 +214,9 @@ async fn run(dirs: &Dirs, options: &Genpolicy) -> Result<()> {
         let class = pod.runtime_class().unwrap_or_default();
         prefixes.is_empty() || prefixes.iter().any(|prefix| class.starts_with(prefix.as_str()))
     };
-    let key_service = make::key_service(dirs, &options.key_service, options.form).await?;
-    let choices = Choices { form: options.form, key_service };
+    let (form, agent) = (options.form, Agent::default());
+    let key_service = make::key_service(dirs, &options.key_service, form, agent).await?;
+    let choices = Choices { form, agent, key_service };
     let places = Images {
         images: options.images.clone(),
         plain_http: options.insecure_registry.clone(),

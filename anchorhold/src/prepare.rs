@@ -89,7 +89,7 @@ impl Facts {
     }
 
     fn generate(self, key_service: KeyService) -> Result<Prepared> {
-        let options = Options { key_service: Some(key_service) };
+        let options = Options { key_service: Some(key_service), ..Options::default() };
         let generated = ah_policygen::generate(&self.pod, &options)?;
         let value = generated.initdata.to_annotation();
         let yaml = self

@@ -29,6 +29,22 @@ fn every_pod_of_every_document_gets_its_policy_and_the_rest_stays() {
 }
 
 #[test]
+fn a_policy_for_a_stock_kata_agent_is_shown_verified_and_told_from_ours() {
+    let desk = Desk::new();
+    desk.write("pod.yaml", PLAIN);
+    desk.run("policy generate -f pod.yaml IMAGES -o ours.yaml").ends(0);
+    desk.run("policy generate -f pod.yaml IMAGES --for kata -o kata.yaml").ends(0);
+    desk.run("policy show kata.yaml").ends(0).says("agent        stock Kata");
+    desk.run("policy verify kata.yaml IMAGES").ends(0);
+    let diff = desk.run("policy diff ours.yaml kata.yaml").ends(1);
+    diff.says("lets in    a stock Kata agent enforces it").does_not_say("read them");
+    let key = "--key-service AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    desk.run(&format!("policy generate -f pod.yaml IMAGES --for kata {key}"))
+        .ends(1)
+        .says("hint: leave --key-service out");
+}
+
+#[test]
 fn several_files_go_into_a_folder_and_the_same_input_gives_the_same_bytes_everywhere() {
     let desk = Desk::new();
     for folder in ["one", "elsewhere/two"] {

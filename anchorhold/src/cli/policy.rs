@@ -55,6 +55,7 @@ impl PolicyFile {
   anchorhold policy generate -f pod.yaml --images ./images -o out.yaml && kubectl apply -f out.yaml
   anchorhold policy generate -f manifests/ -o with-policy/ --sidecar digests.json
   anchorhold policy generate -f deploy.yaml --in-place
+  anchorhold policy generate -f deploy.yaml --for kata -o out.yaml      # for the agent of a Kata node
   kustomize build . | anchorhold policy generate -f - | kubectl apply -f -
 
 The output of a generated file is the file itself: generating again changes nothing.")]
@@ -78,6 +79,9 @@ pub struct Generate {
     /// Which annotation carries the policy
     #[arg(long, value_enum, default_value_t = Form::Initdata)]
     pub form: Form,
+    /// Which agent enforces it: this project's guest, or that of a Kata Containers 4 node
+    #[arg(long = "for", value_enum, default_value_t = For::Anchorhold)]
+    pub agent: For,
     /// Whose keys the pods may ask for: this machine's service, none, or a public key in base64
     #[arg(long, default_value = "local", value_name = "local|none|KEY")]
     pub key_service: String,
@@ -96,6 +100,24 @@ pub enum Raw {
     Policy,
     /// The initdata TOML whose digest is in HOST_DATA
     Initdata,
+}
+
+/// Which agent enforces the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum For {
+    /// This project's guest: layers by their root hashes, files by their digests
+    Anchorhold,
+    /// A stock Kata guest: images by their digests, pulled in the guest; `policy show` says what it cannot check
+    Kata,
+}
+
+impl From<For> for ah_policygen::Agent {
+    fn from(which: For) -> Self {
+        match which {
+            For::Anchorhold => Self::Anchorhold,
+            For::Kata => Self::Kata,
+        }
+    }
 }
 
 /// How a pod carries its policy.

@@ -19,10 +19,9 @@ pub(crate) async fn run(dirs: &Dirs, options: &Generate) -> Result<()> {
     let target = Target::of(options)?;
     let inputs = inputs::read(&options.files)?;
     let wanted = |_: &_| true;
-    let choices = Choices {
-        form: options.form,
-        key_service: make::key_service(dirs, &options.key_service, options.form).await?,
-    };
+    let (form, agent) = (options.form, options.agent.into());
+    let key_service = make::key_service(dirs, &options.key_service, form, agent).await?;
+    let choices = Choices { form, agent, key_service };
     let made = policies(dirs, &inputs, &wanted, &options.images, &choices).await?;
     if made.is_empty() {
         eprintln!("warning: no pod in {} file(s): nothing to do", inputs.len());

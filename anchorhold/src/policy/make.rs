@@ -10,7 +10,7 @@ use ah_pod::{ImageFacts, Pod};
 use ah_policy::{
     AKS_ANNOTATION, AksPolicy, INITDATA_ANNOTATION, KeyService, PolicyDocument, ServicePublicKey,
 };
-use ah_policygen::Options;
+use ah_policygen::{Agent, Options};
 use anyhow::{Context, Result};
 
 use crate::cli::policy::Form;
@@ -43,6 +43,7 @@ pub(crate) struct Made {
 #[derive(Clone)]
 pub(crate) struct Choices {
     pub(crate) form: Form,
+    pub(crate) agent: Agent,
     pub(crate) key_service: Option<KeyService>,
 }
 
@@ -56,8 +57,18 @@ pub(crate) fn image_names(inputs: &[Input], wanted: Wanted<'_>) -> BTreeSet<Stri
 }
 
 /// `local`, `none` or a public key.
-pub(crate) async fn key_service(dirs: &Dirs, said: &str, form: Form) -> Result<Option<KeyService>> {
+pub(crate) async fn key_service(
+    dirs: &Dirs,
+    said: &str,
+    form: Form,
+    agent: Agent,
+) -> Result<Option<KeyService>> {
     match (said, form) {
+        ("local", _) if agent == Agent::Kata => Ok(None),
+        (key, _) if agent == Agent::Kata && key != "none" => Err(failure(
+            "a stock Kata guest does not know a key service by the policy's document",
+            "leave --key-service out with --for kata",
+        )),
         // The older form is the policy text alone: it has no place for a key service.
         ("local" | "none", Form::Aks) | ("none", _) => Ok(None),
         (_, Form::Aks) => Err(failure(
@@ -136,8 +147,12 @@ fn make_one(
     check_annotations(template, choices.form)?;
     let pod = file.manifest.to_pod(template, facts).map_err(crate::manifest_error)?;
     check_release_socket(&pod, choices)?;
-    let generated =
-        ah_policygen::generate(&pod, &Options { key_service: choices.key_service.clone() })?;
+    let options = Options {
+        key_service: choices.key_service.clone(),
+        agent: choices.agent,
+        ..Default::default()
+    };
+    let generated = ah_policygen::generate(&pod, &options)?;
     let (document, annotation) = match choices.form {
         Form::Initdata => {
             let annotation = generated.initdata.to_annotation();

@@ -2,7 +2,7 @@
 
 use ah_manifest::PodTemplate;
 use ah_policy::{KeyService, PolicyDocument};
-use ah_policygen::Diff;
+use ah_policygen::{Agent, Diff};
 use ah_registry::Images;
 use anyhow::Result;
 use serde::Serialize;
@@ -160,8 +160,13 @@ fn choices(
     expected: &Expected,
     notes: &mut Vec<String>,
 ) -> Result<Choices> {
+    // A text of another generator has another policy than this YAML's in any case.
+    let agent = ah_policygen::show(found.policy()).map(|shown| shown.agent).unwrap_or_default();
     Ok(match found {
-        PolicyDocument::Aks(_) => Choices { form: Form::Aks, key_service: None },
+        PolicyDocument::Aks(_) => Choices { form: Form::Aks, agent, key_service: None },
+        PolicyDocument::InitData(_) if agent == Agent::Kata => {
+            Choices { form: Form::Initdata, agent, key_service: None }
+        }
         PolicyDocument::InitData(_) => {
             let key_service = match expected {
                 Expected::Any(note) => {
@@ -170,7 +175,7 @@ fn choices(
                 }
                 Expected::Is(service) => service.clone(),
             };
-            Choices { form: Form::Initdata, key_service }
+            Choices { form: Form::Initdata, agent, key_service }
         }
     })
 }

@@ -68,6 +68,9 @@ struct Explanation {
     /// The request that the policy would allow for this container.
     #[serde(default)]
     request: Option<Value>,
+    /// The request at hand in the form in which the policy compares it; without it the policy input.
+    #[serde(default)]
+    input: Option<Value>,
     /// Names of the variables in it whose values are not shown.
     #[serde(default)]
     secrets: Vec<String>,
@@ -143,7 +146,8 @@ fn reasons(explanations: Vec<Explanation>, input: &Value) -> Vec<Reason> {
         .iter()
         .filter_map(|candidate| {
             let expected = candidate.request.as_ref()?;
-            let differences = diff::differences(input, expected);
+            let found = candidate.input.as_ref().unwrap_or(input);
+            let differences = diff::differences(found, expected);
             let secrets = Secrets::of(&candidate.secrets, expected);
             (!differences.is_empty()).then_some((differences, &candidate.container, secrets))
         })

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::agent::Agent;
+
 /// Name of the sandbox container in the policy: no Kubernetes name has brackets.
 pub(crate) const SANDBOX: &str = "(sandbox)";
 
@@ -12,6 +14,9 @@ pub(crate) const SANDBOX: &str = "(sandbox)";
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PolicyData {
+    /// Which agent's rules stand with it; no rule reads it.
+    #[serde(default, skip_serializing_if = "Agent::is_default")]
+    pub(crate) agent: Agent,
     /// What all container requests but the sandbox's have in common.
     pub(crate) common: Value,
     /// The sandbox container, then the others in the order of their creation.

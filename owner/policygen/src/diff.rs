@@ -11,6 +11,7 @@ use ah_policy::{DocumentError, POLICY_KEY, PolicyDocument, SETTINGS_KEY};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::agent::Agent;
 use crate::data::{ContainerData, PolicyData, SANDBOX};
 use crate::diff::aspects::{Aspect, Images, Item};
 use crate::explain::ExplainError;
@@ -145,10 +146,11 @@ fn other_keys(old: &PolicyDocument, new: &PolicyDocument) -> BTreeSet<String> {
 /// The rules by their digest: what is below them is read as this generator's rules would.
 fn rules_name(policy: &str) -> String {
     let rules = policy.rsplit_once(DATA_MARK).map_or(policy, |(rules, _)| rules);
-    let own = if rules.trim_end() == crate::generate::rules().trim_end() {
-        "of this generator"
-    } else {
-        "of another generator or another version: read them"
+    let is_of = |agent| rules.trim_end() == crate::generate::rules(agent).trim_end();
+    let own = match (is_of(Agent::Anchorhold), is_of(Agent::Kata)) {
+        (true, _) => "of this generator",
+        (_, true) => "of this generator, for stock Kata",
+        _ => "of another generator or another version: read them",
     };
     format!("{} ({own})", Sha256::of(rules))
 }

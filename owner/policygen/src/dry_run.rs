@@ -13,6 +13,7 @@ use ah_digest::Sha256;
 use ah_permit::{Policy, PolicyError, State, decide};
 use ah_pod::{HostValues, Logs, Pod, RequestError, Role, requests};
 
+use crate::agent::Agent;
 use crate::generate::{GenerateError, in_order};
 
 /// Values of a host that does not exist, for dry runs.
@@ -33,6 +34,24 @@ pub fn stand_in_host(pod: &Pod) -> HostValues {
 /// # Errors
 /// [`RequestError`] when the pod contradicts itself or `host` lacks a value.
 pub fn honest_requests(pod: &Pod, host: &HostValues) -> Result<Vec<Request>, RequestError> {
+    requests_of(pod, host)
+}
+
+/// The same as the runtime in front of this agent makes them.
+///
+/// # Errors
+/// As [`honest_requests`], and [`GenerateError::NotOnKata`].
+pub fn honest_requests_for(
+    agent: Agent,
+    pod: &Pod,
+    host: &HostValues,
+) -> Result<Vec<Request>, GenerateError> {
+    let pod = &agent.pod(pod)?;
+    let requests = requests_of(pod, host)?.into_iter();
+    Ok(requests.map(|request| agent.request(pod, request)).collect())
+}
+
+fn requests_of(pod: &Pod, host: &HostValues) -> Result<Vec<Request>, RequestError> {
     let mut all = vec![
         Request::GetGuestDetails(GuestDetailsRequest::default()),
         Request::CreateSandbox(requests::create_sandbox(pod, host)),
@@ -161,10 +180,11 @@ fn compile(text: &str) -> Result<Policy, PolicyError> {
 }
 
 /// Decides every request in order.
-pub(crate) fn run(policy: &str, pod: &Pod) -> Result<(), GenerateError> {
+pub(crate) fn run(policy: &str, agent: Agent, pod: &Pod) -> Result<(), GenerateError> {
     let policy = compile(policy)?;
     let mut state = State::new();
-    for (step, request) in honest_requests(pod, &stand_in_host(pod))?.into_iter().enumerate() {
+    let requests = honest_requests_for(agent, pod, &stand_in_host(pod))?;
+    for (step, request) in requests.into_iter().enumerate() {
         let method = request.method();
         let ended = ends(&request).map(str::to_owned);
         let (_, changes) = decide(&policy, &state, request)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ah_agent_api::PolicyRequest;
+use ah_agent_api::Request;
 use ah_agent_api::agent::CreateContainerRequest;
 use ah_permit::{Denial, PolicyError};
 use ah_pod::{
@@ -12,11 +12,22 @@ use ah_pod::{
 use ah_policy::{DocumentError, GuestSettings, InitData, KeyService, SETTINGS_KEY};
 use serde_json::Value;
 
+use crate::agent::Agent;
 use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData};
-use crate::{dry_run, template, trees, write};
+use crate::{dry_run, kata, template, trees, write};
 
-/// The rules, the same for every pod.
-const RULES: &str = include_str!("rules.rego");
+/// The rules, the same for every pod, by subject. Those of the agent come behind them.
+const RULES: [&str; 9] = [
+    include_str!("rules/head.rego"),
+    include_str!("rules/values.rego"),
+    include_str!("rules/sandbox.rego"),
+    include_str!("rules/containers.rego"),
+    include_str!("rules/processes.rego"),
+    include_str!("rules/files.rego"),
+    include_str!("rules/volumes.rego"),
+    include_str!("rules/network.rego"),
+    include_str!("rules/explain.rego"),
+];
 
 /// What stands between the rules and the data.
 pub(crate) const DATA_MARK: &str = "\npolicy_data := ";
@@ -29,6 +40,8 @@ const EXAMPLE_DIGITS: &str = "0123456789abcdef";
 pub struct Options {
     /// Where the guest finds the key service, and the key by which it knows it.
     pub key_service: Option<KeyService>,
+    /// Which agent enforces the policy.
+    pub agent: Agent,
 }
 
 /// A policy, and the document that carries it.
@@ -60,6 +73,14 @@ pub enum GenerateError {
         /// The placeholder.
         placeholder: String,
     },
+    /// A stock Kata agent cannot have it.
+    #[error("{what}, which a policy for stock Kata cannot let in: {remedy}")]
+    NotOnKata {
+        /// What the pod has.
+        what: String,
+        /// What to write instead.
+        remedy: &'static str,
+    },
     /// Two containers have one name.
     #[error("container name {name:?} occurs twice")]
     NameTwice {
@@ -89,10 +110,17 @@ pub enum GenerateError {
 /// # Errors
 /// [`GenerateError`].
 pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError> {
+    let agent = options.agent;
+    let pod = &agent.pod(pod)?;
     requests::check(pod)?;
-    let data = policy_data(pod)?;
-    let policy = format!("{}{DATA_MARK}{}\n", rules(), write::json(&serde_json::to_value(data)?));
-    dry_run::run(&policy, pod)?;
+    let data = policy_data(pod, agent)?;
+    let data = serde_json::to_value(data)?;
+    let data = match agent {
+        Agent::Anchorhold => write::json(&data),
+        Agent::Kata => write::rego(&data),
+    };
+    let policy = format!("{}{DATA_MARK}{data}\n", rules(agent));
+    dry_run::run(&policy, agent, pod)?;
     let settings = GuestSettings { key_service: options.key_service.clone() };
     let mut extra = BTreeMap::new();
     if settings != GuestSettings::default() {
@@ -103,14 +131,16 @@ pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError
 }
 
 /// The rules as they are, without the comments: people read them in the project, the guest does not.
-pub(crate) fn rules() -> String {
-    let lines = RULES.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+pub(crate) fn rules(agent: Agent) -> String {
+    let lines = RULES.into_iter().chain([agent.rules()]).flat_map(str::lines);
+    let lines = lines.filter(|line| !line.starts_with('#') && !line.is_empty());
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-fn policy_data(pod: &Pod) -> Result<PolicyData, GenerateError> {
+fn policy_data(pod: &Pod, agent: Agent) -> Result<PolicyData, GenerateError> {
     let host = HostValues::placeholders(pod);
-    let mut wholes = vec![input(&requests::create_sandbox_container(pod, &host)?)?];
+    let whole = |request| input(pod, agent, request);
+    let mut wholes = vec![whole(requests::create_sandbox_container(pod, &host)?)?];
     let mut containers = vec![container_data(None, pod)];
     let mut all_trees = Vec::new();
     let mut names = BTreeSet::new();
@@ -118,7 +148,7 @@ fn policy_data(pod: &Pod) -> Result<PolicyData, GenerateError> {
         if !names.insert(container.name.as_str()) {
             return Err(GenerateError::NameTwice { name: container.name.clone() });
         }
-        let whole = input(&requests::create_container(pod, index, &host)?)?;
+        let whole = whole(requests::create_container(pod, index, &host)?)?;
         let volumes = trees::volumes(pod, index, &whole, &mut all_trees)?;
         wholes.push(whole);
         containers.push(ContainerData { volumes, ..container_data(Some(container), pod) });
@@ -135,14 +165,18 @@ fn policy_data(pod: &Pod) -> Result<PolicyData, GenerateError> {
             _ => data::without(whole, &common).unwrap_or_else(none),
         };
     }
+    if agent == Agent::Kata {
+        kata::without_contents(&mut all_trees);
+    }
     Ok(PolicyData {
+        agent,
         common,
         containers,
         files: requests::free_files(pod).into_iter().collect(),
         logs: pod.logs == Logs::Readable,
         name_pattern: pod.name.pattern(),
         name_example: pod.name.example(EXAMPLE_DIGITS),
-        sandbox: sandbox_data(pod, &host)?,
+        sandbox: sandbox_data(pod, agent, &host)?,
         services: pod.services.clone(),
         trees: all_trees,
     })
@@ -157,9 +191,12 @@ pub(crate) fn in_order(pod: &Pod) -> impl Iterator<Item = (usize, &Container)> {
     with(false).chain(with(true))
 }
 
-fn input(request: &CreateContainerRequest) -> Result<Value, GenerateError> {
-    let mut input = request.to_input()?;
+fn input(pod: &Pod, agent: Agent, request: CreateContainerRequest) -> Result<Value, GenerateError> {
+    let mut input = agent.request(pod, Request::CreateContainer(request)).to_input()?;
     template::number(&mut input);
+    if agent == Agent::Kata {
+        kata::normal(&mut input);
+    }
     Ok(input)
 }
 
@@ -205,12 +242,12 @@ fn secrets(container: &Container) -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
-fn sandbox_data(pod: &Pod, host: &HostValues) -> Result<SandboxData, GenerateError> {
+fn sandbox_data(pod: &Pod, agent: Agent, host: &HostValues) -> Result<SandboxData, GenerateError> {
     let dns_from_host = pod.dns.policy == DnsPolicy::FromHost;
     let mut request = requests::create_sandbox(pod, host);
     if dns_from_host {
         request.dns.clear();
     }
-    let request = request.to_input()?;
+    let request = agent.request(pod, Request::CreateSandbox(request)).to_input()?;
     Ok(SandboxData { dns_from_host, read: template::reads(&request)?, request })
 }

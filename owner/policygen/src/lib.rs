@@ -1,9 +1,10 @@
 //! Pod manifest and image facts to a policy; dry run of every request; show, explain, test and diff.
 //!
-//! The rules are one text for every pod (`rules.rego`); what differs is `policy_data`, made from the requests that
+//! The rules are one text for every pod (`rules/`, joined by subject); what differs is `policy_data`, made from the requests that
 //! [`ah_pod::requests`] gives for placeholder values. Equal pods give equal bytes.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod cases;
 mod data;
 mod diff;
@@ -11,15 +12,17 @@ mod dry_run;
 mod explain;
 mod generate;
 mod honest;
+mod kata;
 mod request_json;
 mod show;
 mod template;
 mod trees;
 mod write;
 
+pub use agent::Agent;
 pub use cases::{Outcome, Tested, honest_cases, test};
 pub use diff::{Change, ContainerDiff, Diff, Presence, diff};
-pub use dry_run::{ends, honest_requests, stand_in_host};
+pub use dry_run::{ends, honest_requests, honest_requests_for, stand_in_host};
 pub use explain::{ExplainError, Explained, Question, answer, explain};
 pub use generate::{GenerateError, Generated, Options, generate};
 pub use show::{Shown, ShownContainer, ShownEnv, ShownFile, ShownMount, ShownVolume, show};

@@ -7,6 +7,7 @@ use ah_pod::placeholder;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::agent::Agent;
 use crate::data::{ContainerData, EntryData, PolicyData, SANDBOX};
 use crate::explain::ExplainError;
 
@@ -27,9 +28,20 @@ const STANDARD: [(&str, &str); 5] = [
     ("/dev/shm", "shared memory"),
 ];
 
+/// What a host with a stock Kata agent chooses beside the rest.
+const KATA_CHOOSES: [&str; 5] = [
+    "when an init container has ended: the agent does not tell the policy how it ended",
+    "contents of the files of ConfigMaps, Secrets, tokens and the downward API: the agent does not tell the policy",
+    "CPU and memory of containers, huge pages, the AppArmor profile's name, further hidden paths",
+    "annotations that only its runtime reads, and the OCI version",
+    "no seccomp filter is applied in the guest; images are pulled there, by digest",
+];
+
 /// What a policy allows. `{}` shows it with what is the same for every pod folded, `{:#}` all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Shown {
+    /// Which agent enforces it.
+    pub agent: Agent,
     /// The pod's containers in the order of their creation.
     pub containers: Vec<ShownContainer>,
     /// Whether the host may read what the containers print.
@@ -146,6 +158,7 @@ pub fn show(policy: &str) -> Result<Shown, ExplainError> {
         ShownContainer { volumes, ..shown }
     });
     Ok(Shown {
+        agent: data.agent,
         containers: containers.collect(),
         logs: data.logs,
         host_chooses: host_chooses(&data),
@@ -187,6 +200,9 @@ fn host_chooses(data: &PolicyData) -> Vec<String> {
     }
     if data.sandbox.dns_from_host {
         chooses.push("name servers and search domains".to_owned());
+    }
+    if data.agent == Agent::Kata {
+        chooses.extend(KATA_CHOOSES.map(str::to_owned));
     }
     chooses
 }

@@ -5,25 +5,53 @@ use serde_json::Value;
 /// A value that fits this stays on one line. Engines that do not raise their limits read 1,024 columns.
 const LINE_BYTES: usize = 160;
 
+/// A longer text is written in pieces where lines must be short.
+const PIECE_CHARS: usize = 120;
+
+/// How texts are written that do not fit a line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Long {
+    /// On one line all the same: the value is JSON.
+    Whole,
+    /// In pieces, which Rego joins.
+    InPieces,
+}
+
 pub(crate) fn json(value: &Value) -> String {
     let mut out = String::new();
-    write(value, &mut out);
+    write(value, Long::Whole, &mut out);
     out
 }
 
-fn write(value: &Value, out: &mut String) {
+/// The same for an engine that reads short lines only: a Rego term, which is no JSON where a text is long.
+pub(crate) fn rego(value: &Value) -> String {
+    let mut out = String::new();
+    write(value, Long::InPieces, &mut out);
+    out
+}
+
+fn write(value: &Value, long: Long, out: &mut String) {
     let compact = value.to_string();
     if compact.len() <= LINE_BYTES {
         out.push_str(&compact);
         return;
     }
     match value {
-        Value::Array(values) => list(out, '[', ']', values.iter(), write),
+        Value::Array(values) => {
+            list(out, '[', ']', values.iter(), |value, out| write(value, long, out));
+        }
         Value::Object(map) => list(out, '{', '}', map.iter(), |(key, value), out| {
             out.push_str(&Value::from(key.as_str()).to_string());
             out.push(':');
-            write(value, out);
+            write(value, long, out);
         }),
+        Value::String(text) if long == Long::InPieces => {
+            let chars: Vec<char> = text.chars().collect();
+            let pieces = chars.chunks(PIECE_CHARS).map(|piece| piece.iter().collect::<String>());
+            out.push_str("concat(\"\",");
+            list(out, '[', ']', pieces, |piece, out| out.push_str(&Value::from(piece).to_string()));
+            out.push(')');
+        }
         _ => out.push_str(&compact),
     }
 }

@@ -17,7 +17,7 @@ fn equal_pods_give_equal_bytes() {
         address: ServiceAddress::Vsock { cid: 2, port: 1031 },
         public_key: ServicePublicKey([7; 32]),
     };
-    let options = Options { key_service: Some(key_service.clone()) };
+    let options = Options { key_service: Some(key_service.clone()), ..Options::default() };
     let (one, two) = (generate(&pod(), &options).unwrap(), generate(&pod(), &options).unwrap());
     assert_eq!(one, two);
     let settings = one.initdata.guest_settings().unwrap();

@@ -3,6 +3,7 @@
 use ah_permit::Secrets;
 use serde_json::{Value, json};
 
+use crate::agent::Agent;
 use crate::data::{ContainerData, PolicyData, SANDBOX};
 use crate::show::{Words, layers, text, texts};
 
@@ -41,7 +42,13 @@ pub(crate) fn of_pod(data: &PolicyData) -> Vec<Aspect> {
     if data.sandbox.dns_from_host {
         dns.push("name servers and search domains of the host's choice".to_owned());
     }
+    let kata = data.agent == Agent::Kata;
     vec![
+        mark(
+            "agent",
+            kata,
+            "a stock Kata agent enforces it: see `policy show` for what it cannot check",
+        ),
         aspect("containers", true, names),
         mark("logs", data.logs, "the host may read what the containers print"),
         aspect("files with contents from the host", false, data.files.clone()),
@@ -55,7 +62,16 @@ pub(crate) fn of_pod(data: &PolicyData) -> Vec<Aspect> {
 
 /// Members of the policy's data that no aspect reads.
 pub(crate) fn others_of_pod(data: &PolicyData) -> Value {
-    let read = ["common", "containers", "files", "logs", "name_example", "name_pattern", "sandbox"];
+    let read = [
+        "agent",
+        "common",
+        "containers",
+        "files",
+        "logs",
+        "name_example",
+        "name_pattern",
+        "sandbox",
+    ];
     let sandbox = serde_json::to_value(&data.sandbox).unwrap_or_default();
     let mut others = without(serde_json::to_value(data).unwrap_or_default(), &read);
     if let Some(map) = others.as_object_mut() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::agent::Agent;
 use crate::show::{
     RELEASE_SOCKET, SHARED_DIR, Shown, ShownContainer, ShownEnv, ShownMount, ShownVolume,
     VOLUME_DIR,
@@ -16,6 +17,9 @@ impl fmt::Display for Shown {
             fmt::Display::fmt(container, f)?;
         }
         writeln!(f, "what the host may do with the pod:")?;
+        if self.agent == Agent::Kata {
+            writeln!(f, "  agent        stock Kata: the host chooses more, as listed below")?;
+        }
         match self.logs {
             true => writeln!(f, "  logs         the host MAY READ what the containers print")?,
             false => writeln!(f, "  logs         the host may not read what the containers print")?,

@@ -1,0 +1,133 @@
+# Containers: each equals its request in the policy, in its turn, once.
+
+container_name := object.get(input.OCI.Annotations, "io.kubernetes.cri.container-name", "(sandbox)")
+
+declared(name) := c if {
+	some c in policy_data.containers
+	c.name == name
+}
+
+container_request(c, found) := with_oom_score(c, with_env_order(filled(template(c), found)))
+
+# The kubelet writes variables in no certain order, and each is there once: the order says nothing.
+with_env_order(request) := request if not is_same_env(request)
+
+with_env_order(request) := changed if {
+	is_same_env(request)
+	changed := object.union(request, {"OCI": {"Process": {"Env": input.OCI.Process.Env}}})
+}
+
+is_same_env(request) if sort(request.OCI.Process.Env) == sort(input.OCI.Process.Env)
+
+# The sandbox container's request stands whole; what the others have in common is written once.
+template(c) := c.request if c.role == "sandbox"
+
+template(c) := object.union(policy_data.common, c.request) if c.role != "sandbox"
+
+with_oom_score(c, request) := request if not in_oom_bounds(c)
+
+with_oom_score(c, request) := changed if {
+	in_oom_bounds(c)
+	changed := object.union(request, {"OCI": {"Process": {"OOMScoreAdj": input.OCI.Process.OOMScoreAdj}}})
+}
+
+in_oom_bounds(c) if {
+	c.oom_score_adj[0] <= input.OCI.Process.OOMScoreAdj
+	input.OCI.Process.OOMScoreAdj <= c.oom_score_adj[1]
+}
+
+is_new(id) if {
+	is_id(id)
+	not data.pstate.containers[id]
+	not data.pstate.gone[id]
+}
+
+created_before(c) if {
+	c.role in {"sandbox", "main"}
+	data.pstate.names[c.name]
+}
+
+created_before(c) if {
+	c.role == "sidecar"
+	data.pstate.names[c.name].started
+}
+
+created_before(c) if {
+	c.role == "init"
+	data.pstate.names[c.name].done
+}
+
+created_before(c) if {
+	c.role == "init"
+	succeeded(data.pstate.names[c.name].id)
+}
+
+# Every container declared before this one was created, every sidecar among them was started, and every init container
+# has ended with success.
+missing_before(i) := [c.name |
+	c := policy_data.containers[j]
+	j < i
+	not created_before(c)
+]
+
+is_free(i) if not data.pstate.names[policy_data.containers[i].name]
+
+is_free(i) if {
+	c := policy_data.containers[i]
+	c.restart
+	data.pstate.gone[data.pstate.names[c.name].id]
+	is_last_init(i)
+}
+
+is_last_init(i) if policy_data.containers[i].role != "init"
+
+is_last_init(i) if count([j | c := policy_data.containers[j]; j > i; data.pstate.names[c.name]]) == 0
+
+CreateContainerRequest := {"allowed": true, "ops": ops} if {
+	data.pstate.sandbox
+	not data.pstate.destroyed
+	is_new(input.container_id)
+	c := policy_data.containers[i]
+	c.name == container_name
+	is_free(i)
+	count(missing_before(i)) == 0
+	found := values(c.read, texts, data.pstate.facts)
+	complete(c.read, found)
+	request := container_request(c, found)
+	seen(request) == request
+	count(incomplete(c)) == 0
+	known := object.union(data.pstate.facts, {p: v | some p in pod_facts; v := found[p]})
+	is_name_of_index(known)
+	ops := [
+		op(["facts"], known),
+		op(["containers", input.container_id], {"name": c.name, "started": false, "execs": {}, "request": input}),
+		op(["names", c.name], {"id": input.container_id, "started": false}),
+	]
+}
+
+# The number in the name of an Indexed Job's pod is the one in its host name and environment.
+is_name_of_index(facts) if not facts["$(sandbox-name)"]
+
+is_name_of_index(facts) if not facts["$(pod-index)"]
+
+is_name_of_index(facts) if {
+	regex.match(concat("", ["-", facts["$(pod-index)"], "-[a-z0-9]{5}$"]), facts["$(sandbox-name)"])
+}
+
+StartContainerRequest := {"allowed": true, "ops": ops} if {
+	c := data.pstate.containers[input.container_id]
+	not c.started
+	ops := [op(["containers", input.container_id, "started"], true), op(["names", c.name, "started"], true)]
+}
+
+RemoveContainerRequest := {"allowed": true, "ops": ops} if {
+	c := data.pstate.containers[input.container_id]
+	done := [op(["names", c.name, "done"], true) |
+		succeeded(input.container_id)
+		data.pstate.names[c.name].id == input.container_id
+	]
+	ops := array.concat(done, [
+		{"op": "remove", "path": concat("/", ["/pstate/containers", input.container_id])},
+		op(["gone", input.container_id], c.name),
+	])
+}

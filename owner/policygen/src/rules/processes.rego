@@ -1,0 +1,63 @@
+# Processes of containers: exec, signals, streams.
+
+is_process if {
+	data.pstate.containers[input.container_id]
+	input.exec_id in {"", input.container_id}
+}
+
+is_process if data.pstate.containers[input.container_id].execs[input.exec_id]
+
+exec_request(c) := {
+	"container_id": input.container_id,
+	"exec_id": input.exec_id,
+	"process": object.union(c.request.OCI.Process, {"Args": input.process.Args, "Terminal": false}),
+	"stderr_port": 0,
+	"stdin_port": 0,
+	"stdout_port": 0,
+	"string_user": null,
+}
+
+exec_commands(c) := declared(c.name).exec_commands
+
+is_new_exec(c) if {
+	regex.match(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`, input.exec_id)
+	input.exec_id != input.container_id
+	not c.execs[input.exec_id]
+}
+
+ExecProcessRequest := {"allowed": true, "ops": [op(["containers", input.container_id, "execs", input.exec_id], true)]} if {
+	c := data.pstate.containers[input.container_id]
+	c.started
+	is_new_exec(c)
+	input.process.Args in exec_commands(c)
+	request := exec_request(c)
+	seen_exec(request) == request
+}
+
+SignalProcessRequest if {
+	is_process
+	input.signal <= 64
+}
+
+WaitProcessRequest if is_process
+
+StatsContainerRequest if data.pstate.containers[input.container_id]
+
+TtyWinResizeRequest if {
+	is_process
+	data.pstate.containers[input.container_id].request.OCI.Process.Terminal
+}
+
+ReadStreamRequest if {
+	policy_data.logs
+	is_process
+}
+
+is_stdin if {
+	is_process
+	declared(data.pstate.containers[input.container_id].name).stdin
+}
+
+WriteStreamRequest if is_stdin
+
+CloseStdinRequest if is_stdin
