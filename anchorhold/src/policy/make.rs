@@ -147,11 +147,7 @@ fn make_one(
     check_annotations(template, choices.form)?;
     let pod = file.manifest.to_pod(template, facts).map_err(crate::manifest_error)?;
     check_release_socket(&pod, choices)?;
-    let options = Options {
-        key_service: choices.key_service.clone(),
-        agent: choices.agent,
-        ..Default::default()
-    };
+    let options = Options { key_service: choices.key_service.clone(), agent: choices.agent };
     let generated = ah_policygen::generate(&pod, &options)?;
     let (document, annotation) = match choices.form {
         Form::Initdata => {

@@ -171,6 +171,7 @@ fn compile(text: &str) -> Result<Policy, PolicyError> {
         Some(first) => first.compile_alike(text),
         None => {
             let policy = Policy::compile(text)?;
+            policy.check_explanations()?;
             let shared = policy.compile_alike(text)?;
             // Another thread may have been first.
             let _ = FIRST.set(policy);

@@ -16,8 +16,8 @@ use crate::agent::Agent;
 use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData};
 use crate::{dry_run, kata, template, trees, write};
 
-/// The rules, the same for every pod, by subject. Those of the agent come behind them.
-const RULES: [&str; 9] = [
+/// The rules that decide, the same for every pod, by subject. Those of the agent come behind them.
+const RULES: [&str; 8] = [
     include_str!("rules/head.rego"),
     include_str!("rules/values.rego"),
     include_str!("rules/sandbox.rego"),
@@ -26,8 +26,10 @@ const RULES: [&str; 9] = [
     include_str!("rules/files.rego"),
     include_str!("rules/volumes.rego"),
     include_str!("rules/network.rego"),
-    include_str!("rules/explain.rego"),
 ];
+
+/// The rules that explain denials. Last, and with names of their own, so that the guest compiles them at the first denial only.
+const EXPLANATIONS: &str = include_str!("rules/explain.rego");
 
 /// What stands between the rules and the data.
 pub(crate) const DATA_MARK: &str = "\npolicy_data := ";
@@ -132,7 +134,7 @@ pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError
 
 /// The rules as they are, without the comments: people read them in the project, the guest does not.
 pub(crate) fn rules(agent: Agent) -> String {
-    let lines = RULES.into_iter().chain([agent.rules()]).flat_map(str::lines);
+    let lines = RULES.into_iter().chain([agent.rules(), EXPLANATIONS]).flat_map(str::lines);
     let lines = lines.filter(|line| !line.starts_with('#') && !line.is_empty());
     lines.map(|line| format!("{line}\n")).collect()
 }

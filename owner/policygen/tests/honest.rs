@@ -7,7 +7,7 @@ use ah_permit::{Policy, State, decide};
 use ah_pod::{EnvVar, HostFact, PodName, Resources, RestartPolicy, Role, Text};
 use ah_policy::{KeyService, ServiceAddress, ServicePublicKey};
 use ah_policygen::{
-    Explained, Options, ends, explain, generate, honest_requests, show, stand_in_host,
+    Agent, Explained, Options, ends, explain, generate, honest_requests, show, stand_in_host,
 };
 use support::{Case, container, pod};
 
@@ -37,6 +37,16 @@ fn lines_fit_engines_that_do_not_raise_their_limit_and_the_annotation_is_small()
         generated.policy.len()
     );
     assert!(annotation < 64 << 10, "{annotation}");
+}
+
+/// A third of the rules: the guest compiles them at the first denial, which most pods never have.
+#[test]
+fn explanations_are_apart_from_what_decides() {
+    for agent in [Agent::Anchorhold, Agent::Kata] {
+        let options = Options { agent, ..Options::default() };
+        let policy = generate(&pod(), &options).unwrap().policy;
+        assert!(Policy::compile(&policy).unwrap().has_explanations_apart(), "{agent:?}");
+    }
 }
 
 #[test]

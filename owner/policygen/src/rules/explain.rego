@@ -10,7 +10,7 @@ explain_CreateSandboxRequest := array.concat(
 	],
 )
 
-facts := object.get(data.pstate, "facts", {})
+known_facts := object.get(data.pstate, "facts", {})
 
 candidates := [c | c := declared(container_name)]
 
@@ -37,7 +37,7 @@ unread(reads, all, found) := [r |
 
 explain_CreateContainerRequest := array.concat([r | some r in create_reasons], [e |
 	some c in nearest
-	request := container_request(c, values(c.read, texts, facts))
+	request := container_request(c, values(c.read, texts, known_facts))
 	e := {"container": c.name, "input": seen(request), "request": request, "secrets": secrets(c)}
 ])
 
@@ -70,7 +70,7 @@ create_reasons[r] {
 
 create_reasons[r] {
 	some c in candidates
-	found := values(c.read, texts, facts)
+	found := values(c.read, texts, known_facts)
 	request := container_request(c, found)
 	seen(request) == request
 	some r in unread(c.read, texts, found)
@@ -207,15 +207,15 @@ expected_copy(e, gid) := object.union(without_contents(gid), {"file_type": "Syml
 expected_copy(e, gid) := {
 	"file_type": "Regular",
 	"file_mode": e.mode,
-	"dir_mode": dir_mode,
+	"dir_mode": plain_dir_mode,
 	"uid": e.uid,
 	"gid": gid,
 	"offset": 0,
 } if e.mode
 
-without_contents(gid) := {"dir_mode": dir_mode, "uid": 0, "gid": group(gid), "file_size": 0, "offset": 0}
+without_contents(gid) := {"dir_mode": plain_dir_mode, "uid": 0, "gid": group(gid), "file_size": 0, "offset": 0}
 
-dir_mode := input.dir_mode - bits.and(input.dir_mode, 3602)
+plain_dir_mode := input.dir_mode - bits.and(input.dir_mode, 3602)
 
 group(gid) := input.gid if input.gid in {0, gid}
 
