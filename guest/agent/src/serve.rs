@@ -21,6 +21,9 @@ use crate::server::{Running, serve};
 /// How long the agent waits, after DestroySandbox, for the host to read the answer and hang up.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Most threads that answer requests; one a processor, since more than that only take turns.
+const MAX_WORKERS: usize = 4;
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the agent until DestroySandbox. Call it before any thread is started.
@@ -34,12 +37,14 @@ pub fn run(settings: &Settings) -> Result<(), Error> {
     let layout = Layout::guest();
     // First, so that it is ready when the first container comes.
     let runtime = Runtime::spawn(&layout)?;
-    hurry();
+    switch_controllers_on();
     stage.reached("runtime process started");
     let (rules, guest_settings) = rules(settings)?;
     stage.reached("policy compiled");
     let reactor = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(
+            std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS),
+        )
         .max_blocking_threads(16)
         .enable_all()
         .build()?;
@@ -55,11 +60,8 @@ impl Stage {
     }
 }
 
-/// Asks the kernel for latency instead of throughput. Making a container changes mounts, namespaces, cgroups and network, each of which
-/// waits for an RCU grace period of 10 to 20 ms; expedited ones take microseconds on a guest's few processors
-/// (Documentation/RCU, rcu_expedited). Controllers are switched on once here, not by the first container. Best effort.
-fn hurry() {
-    let _ = std::fs::write("/sys/kernel/rcu_expedited", "1");
+/// Switches the cgroup controllers on once here, not by the first container. Best effort.
+fn switch_controllers_on() {
     let folder = Path::new("/sys/fs/cgroup");
     if let Ok(controllers) = std::fs::read_to_string(folder.join("cgroup.controllers")) {
         let all: Vec<String> = controllers.split_whitespace().map(|c| format!("+{c}")).collect();

@@ -37,6 +37,7 @@ use command_line::LogLevel;
 pub fn run() -> Result<Ending, InitError> {
     let start = Instant::now();
     root::mount_new_root()?;
+    root::hurry();
     let command_line = root::command_line()?;
     let tee = command_line.tee;
     let stage = |name: &str| {
