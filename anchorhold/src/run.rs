@@ -60,8 +60,14 @@ pub(crate) async fn run(dirs: &Dirs, options: &Run) -> Result<ExitCode> {
         ah_evidence::Tee::Software => eprintln!("{}", ui::SOFTWARE_TEE),
         hardware => eprintln!("tee: {hardware}"),
     }
-    let image = guest::load(dirs, options.guest.as_deref())?;
-    let prepared = prepare::prepare(dirs, &options.source).await?;
+    // Reading the image whole takes as long as making the policy.
+    let image = tokio::task::spawn_blocking({
+        let (dirs, folder) = (dirs.clone(), options.guest.clone());
+        move || guest::load(&dirs, folder.as_deref())
+    });
+    let image = async { image.await.context("reading the guest image")? };
+    // Whichever fails first is told at once.
+    let (image, prepared) = tokio::try_join!(image, prepare::prepare(dirs, &options.source))?;
     let talk = Arc::new(Talk::new(options, start));
     let accept = Accept::from_option(options.danger_accept_software_tee);
     let launch = Launch::new(dirs, &image, tee, prepared, accept, talk.clone().observer()).await?;

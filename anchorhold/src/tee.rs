@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use ah_evidence::{GuestPolicy, HostData, SOFTWARE_REPORT_PORT, Tee};
-use ah_sandbox::{SandboxConfig, VsockService};
-use ah_software_tee::SoftwareTee;
+use ah_sandbox::{GuestFiles, SandboxConfig, VsockService};
+use ah_software_tee::{SoftwareGuest, SoftwareTee};
 use ah_vmm::{Accelerator, HostTee, SnpLaunch, TeeLaunch, VmError};
 use anyhow::{Context, Result};
 
@@ -77,7 +79,7 @@ impl Processor {
     /// # Errors
     /// A file of the guest image cannot be read, or the launch is refused.
     pub(crate) fn attach(
-        &self,
+        self,
         sandbox: &mut SandboxConfig,
         host_data: HostData,
         policy: GuestPolicy,
@@ -88,32 +90,68 @@ impl Processor {
                 sandbox.tee = TeeLaunch::Snp(launch);
             }
             Self::Software(tee) => {
-                let reports = software_reports(tee, sandbox, host_data, policy)?;
-                sandbox.services.push(reports);
+                let (guest, vcpus) = (sandbox.guest.clone(), sandbox.vcpus);
+                let launched =
+                    Launched::begin(move || launch(&tee, &guest, vcpus, host_data, policy))?;
+                sandbox.services.push(software_reports(launched));
             }
         }
         Ok(())
     }
 }
 
-/// Reports of the software TEE, which measures the very bytes that QEMU is given.
-fn software_reports(
+/// The software TEE's measurement of a launch: while the VM boots, since nobody asks for a report before its kernel runs.
+struct Launched {
+    measuring: Mutex<Option<JoinHandle<Result<SoftwareGuest>>>>,
+    measured: OnceLock<Option<SoftwareGuest>>,
+}
+
+impl Launched {
+    fn begin(measure: impl FnOnce() -> Result<SoftwareGuest> + Send + 'static) -> Result<Self> {
+        let thread = thread::Builder::new().name("software-tee".into());
+        let measuring = thread.spawn(measure).context("starting the software TEE")?;
+        Ok(Self { measuring: Mutex::new(Some(measuring)), measured: OnceLock::new() })
+    }
+
+    /// Waits for it; without a measurement there is no report, and the guest ends.
+    fn guest(&self) -> Option<&SoftwareGuest> {
+        let wait = || {
+            let thread = self.measuring.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+            match thread.join() {
+                Ok(Ok(guest)) => Some(guest),
+                Ok(Err(error)) => {
+                    tracing::error!("the software TEE refuses the launch: {error:#}");
+                    None
+                }
+                Err(_) => None,
+            }
+        };
+        self.measured.get_or_init(wait).as_ref()
+    }
+}
+
+/// Measures the very bytes that QEMU is given.
+fn launch(
     tee: &SoftwareTee,
-    sandbox: &SandboxConfig,
+    files: &GuestFiles,
+    vcpus: u32,
     host_data: HostData,
     policy: GuestPolicy,
-) -> Result<VsockService> {
+) -> Result<SoftwareGuest> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
-    let files = &sandbox.guest;
     let (firmware, kernel, initrd) =
         (read(&files.firmware)?, read(&files.kernel)?, read(&files.initrd)?);
-    let inputs = guest::launch_inputs(&firmware, &kernel, &initrd, &files.cmdline, sandbox.vcpus);
-    let reports = tee.launch(&inputs, host_data, policy)?;
-    Ok(VsockService::new(SOFTWARE_REPORT_PORT, move |stream| {
-        if let Err(error) = reports.serve(stream) {
+    let inputs = guest::launch_inputs(&firmware, &kernel, &initrd, &files.cmdline, vcpus);
+    Ok(tee.launch(&inputs, host_data, policy)?)
+}
+
+fn software_reports(launched: Launched) -> VsockService {
+    VsockService::new(SOFTWARE_REPORT_PORT, move |stream| {
+        let Some(guest) = launched.guest() else { return };
+        if let Err(error) = guest.serve(stream) {
             tracing::debug!(%error, "software report service");
         }
-    }))
+    })
 }
 
 #[cfg(test)]

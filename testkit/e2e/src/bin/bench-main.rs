@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ah_agent_api::Request;
 use ah_evidence::{GuestPolicy, HostData};
 use ah_permit::{Policy, State, decide};
+use ah_sandbox::StageName;
 use ah_software_tee::SoftwareTee;
 use ah_testkit_e2e::Scene;
 use ah_testkit_images::busybox;
@@ -44,6 +45,7 @@ fn main() -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(start_up(&options))?;
+    runtime.block_on(release(&options))?;
     runtime.block_on(decision(&options))?;
     verification(&options)
 }
@@ -120,6 +122,29 @@ async fn start_up(options: &Options) -> Result<()> {
             goal: Some(("at most 1.0 s", over <= 1.0)),
         },
     );
+    Ok(())
+}
+
+/// What the release of a key takes in a pod's life: from the guest's call of the key service to the end of its answer.
+async fn release(options: &Options) -> Result<()> {
+    let secret = [7; 32];
+    let scene = Scene::sealed_message(&secret, "a message")?;
+    let mut times = Vec::new();
+    let prepared = scene.prepared().await?;
+    scene.import_key(&prepared, &secret).await?;
+    for _ in 0..ROUNDS {
+        let outcome = scene.run().await?;
+        let port = ah_agent_api::ports::KEY_RELEASE.to_string();
+        let at = |name| {
+            let mut stages = outcome.stages.iter();
+            let stage = stages.find(|s| s.name == name && s.subject.as_deref() == Some(&port));
+            stage.map(|stage| stage.at.as_secs_f64()).with_context(|| format!("no stage {name}"))
+        };
+        times.push(at(StageName::ServiceAnswered)? - at(StageName::ServiceCalled)?);
+    }
+    let value = median(&mut times);
+    let name = "release, the guest's call to the service's answer";
+    print(options, &Row { name, value, unit: "s", reference: None, goal: None });
     Ok(())
 }
 
