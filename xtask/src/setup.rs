@@ -20,6 +20,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "the demo's and the tests' ordinary container"),
     ("erofs-utils", "the reference that our EROFS images are compared with"),
     ("cryptsetup-bin", "the reference that our dm-verity trees are compared with"),
+    ("containerd", "what the snapshotter and the shim are tested with"),
+    ("runc", "the runtime of pods without a VM, in the same tests"),
+    ("containernetworking-plugins", "the network of pods in the same tests"),
 ];
 
 /// The vhost-user vsock device for kernels without vhost-vsock; pinned, from the crate registry.

@@ -8,9 +8,10 @@ use ah_containerd_api::content::{
 };
 use ah_containerd_api::{Client, Code, Responses, Status};
 use ah_digest::Sha256;
-use ah_oci::{LayerMediaType, UnsupportedMediaType};
+use ah_oci::{LayerMediaType, UnsupportedMediaType, VerifiedReader};
 use serde::Deserialize;
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::name::chain_ids;
@@ -53,6 +54,8 @@ pub(crate) enum CatalogError {
          removed, and kept when discard_unpacked_layers is false"
     )]
     Gone { digest: String },
+    #[error("blob {digest} in containerd's content store is damaged")]
+    Damaged { digest: String, source: io::Error },
 }
 
 #[derive(Deserialize)]
@@ -115,17 +118,33 @@ impl Catalog {
         let client = self.client.in_namespace(namespace);
         let digest = &layer.digest;
         let info = InfoRequest { digest: digest.clone(), ..InfoRequest::default() };
-        match answered(client.call(info)).await {
-            Ok(_) => {}
+        let info = match answered(client.call(info)).await {
+            Ok(response) => response.info.unwrap_or_default(),
             Err(status) if status.code() == Code::NotFound => {
                 return Err(CatalogError::Gone { digest: digest.clone() });
             }
             Err(status) => return Err(failed(digest)(status)),
-        }
+        };
         let responses = answered(client.stream(whole(digest))).await.map_err(failed(digest))?;
         let (sender, receiver) = mpsc::channel(2);
         tokio::spawn(pass_on(responses, sender));
-        Ok(Blob { receiver, part: io::Cursor::default() })
+        let size_bytes = u64::try_from(info.size).unwrap_or_default();
+        Ok(Blob { receiver, part: io::Cursor::default(), size_bytes })
+    }
+
+    /// Fails when the layer's blob is not the one that its digest names.
+    pub(crate) async fn check(&self, namespace: &str, layer: &Layer) -> Result<(), CatalogError> {
+        let blob = self.blob(namespace, layer).await?;
+        let digest = layer.digest.clone();
+        let checked = spawn_blocking(move || {
+            let expected = Sha256::from_oci(&digest).map_err(io::Error::other)?;
+            let size_bytes = blob.size_bytes;
+            io::copy(&mut VerifiedReader::new(blob, expected, size_bytes), &mut io::sink())
+        });
+        match checked.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(CatalogError::Damaged { digest: layer.digest.clone(), source }),
+        }
     }
 
     /// Forgets manifests: they are read again when they are needed.
@@ -138,6 +157,7 @@ impl Catalog {
 pub(crate) struct Blob {
     receiver: mpsc::Receiver<io::Result<Vec<u8>>>,
     part: io::Cursor<Vec<u8>>,
+    size_bytes: u64,
 }
 
 impl Read for Blob {

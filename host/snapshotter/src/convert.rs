@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ah_digest::Sha256;
 use ah_layers::{LayerImage, LayerStore, LayersError, SnapshotLayer};
+use ah_oci::LayerMediaType;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{Catalog, CatalogError, Layer};
 use crate::name::Name;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -153,14 +154,7 @@ impl Inner {
         let (diff_id, media_type) = (layer.diff_id, layer.media_type.clone()?);
         let image = match self.layers.cached(&diff_id) {
             Some(image) => image,
-            None => {
-                let blob = self.catalog.blob(parsed.namespace, &layer).await?;
-                let inner = Arc::clone(self);
-                let open = move || Ok(Box::new(blob) as Box<dyn std::io::Read + Send>);
-                spawn_blocking(move || inner.layers.image_for(&diff_id, media_type, open))
-                    .await
-                    .map_err(|_| ConvertError::Panicked)??
-            }
+            None => self.image(parsed.namespace, &layer, media_type).await?,
         };
         let (inner, name) = (Arc::clone(self), name.to_owned());
         let noted = spawn_blocking(move || inner.store.set_layer(&name, diff_id)).await;
@@ -169,6 +163,26 @@ impl Inner {
             tracing::warn!(%error, layer = %diff_id, "converted layer not written down");
         }
         Ok((diff_id, image))
+    }
+
+    async fn image(
+        self: &Arc<Self>,
+        namespace: &str,
+        layer: &Layer,
+        media_type: LayerMediaType,
+    ) -> Result<LayerImage, ConvertError> {
+        let blob = self.catalog.blob(namespace, layer).await?;
+        let (inner, diff_id) = (Arc::clone(self), layer.diff_id);
+        let open = move || Ok(Box::new(blob) as Box<dyn std::io::Read + Send>);
+        let made = spawn_blocking(move || inner.layers.image_for(&diff_id, media_type, open));
+        let made = made.await.map_err(|_| ConvertError::Panicked)?;
+        if let Err(error) = &made
+            && is_refusal(error)
+        {
+            // Is it the layer, or are these not its bytes?
+            self.catalog.check(namespace, layer).await?;
+        }
+        Ok(made?)
     }
 }
 
@@ -212,11 +226,14 @@ async fn result(mut receiver: watch::Receiver<Option<SnapshotLayer>>) -> Snapsho
 fn is_final(error: &ConvertError) -> bool {
     match error {
         ConvertError::NoLayer(_) | ConvertError::MediaType(_) => true,
-        ConvertError::Layers(error @ LayersError::Convert { .. }) => {
-            !causes(error).any(|cause| cause.is::<std::io::Error>())
-        }
-        ConvertError::Layers(_) | ConvertError::Catalog(_) | ConvertError::Panicked => false,
+        ConvertError::Layers(error) => is_refusal(error),
+        ConvertError::Catalog(_) | ConvertError::Panicked => false,
     }
+}
+
+fn is_refusal(error: &LayersError) -> bool {
+    let reading_failed = || causes(error).any(|cause| cause.is::<std::io::Error>());
+    matches!(error, LayersError::Convert { .. }) && !reading_failed()
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

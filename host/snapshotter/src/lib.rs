@@ -57,6 +57,9 @@ pub enum OpenError {
 pub fn open(root: &Path, containerd: &Path, conversions: usize) -> Result<Service, OpenError> {
     let store = Arc::new(Store::open(root)?);
     let layers = LayerStore::open(root.join("layers"))?;
+    // What was being converted when the program ended.
+    let needed = store.layers();
+    layers.retain(|diff_id| needed.contains(diff_id))?;
     let converter = Converter::new(
         Arc::clone(&store),
         layers,

@@ -19,18 +19,12 @@ use ah_testkit_node::{Node, NodeConfig, PodConfig, SNAPSHOTTER};
 const IMAGE: &str = "localhost/layers:1";
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The snapshotter of this build: tests of other packages do not get its path from cargo.
-fn snapshotter() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    tests.parent().unwrap().parent().unwrap().join("anchorhold-snapshotter")
-}
-
 async fn node() -> Option<Node> {
     if let Some(reason) = ah_testkit_node::missing() {
         eprintln!("skipped: {reason}");
         return None;
     }
-    Some(Node::start(NodeConfig::new(snapshotter())).await.unwrap())
+    Some(Node::start(NodeConfig::new(env!("CARGO_BIN_EXE_anchorhold-snapshotter"))).await.unwrap())
 }
 
 /// Busybox with two more layers, each packed in another way; the upper one takes away what the lower ones have.
@@ -239,19 +233,136 @@ async fn what_containerd_drops_is_gone() {
     assert!(!node.has_snapshot(&chain).await.unwrap());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_blob_is_told_and_keeps_nobody_else_from_running() {
+    let Some(mut node) = node().await else { return };
+    let image = image();
+    node.import(&[(IMAGE, &image)]).await.unwrap();
+    let chain = chain_id(&image);
+    assert_eq!(checked(&layers(&prepare(&node, "before", &chain).await)), root_hashes(&image));
+
+    node.end_snapshotter("TERM").unwrap();
+    forget_images(&node);
+    let blob = blob_of_top_layer(&node, &image);
+    let good = fs::read(&blob).unwrap();
+    let mut bad = good.clone();
+    bad[600] ^= 1;
+    fs::write(&blob, &bad).unwrap();
+    node.start_snapshotter().await.unwrap();
+
+    let mounts = prepare(&node, "broken", &chain).await;
+    let error = layers(&mounts).images().unwrap_err().to_string();
+    assert!(error.starts_with("layer 1 of 3 from the top has no block image: blob "), "{error}");
+    assert!(error.contains("is damaged: blob digest differs"), "{error}");
+    assert_eq!(output_of_ctr(&node), "new\n");
+
+    // Once the blob is whole the next container has its layer.
+    fs::write(&blob, &good).unwrap();
+    assert_eq!(checked(&layers(&prepare(&node, "whole", &chain).await)), root_hashes(&image));
+
+    // A blob that is gone is told, too.
+    node.end_snapshotter("TERM").unwrap();
+    forget_images(&node);
+    fs::remove_file(&blob).unwrap();
+    node.start_snapshotter().await.unwrap();
+    let error = layers(&prepare(&node, "gone", &chain).await).images().unwrap_err().to_string();
+    assert!(error.contains("containerd"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_the_next_attempt_is_made() {
+    let Some(mut node) = node().await else { return };
+    let image = image();
+    node.import(&[(IMAGE, &image)]).await.unwrap();
+    let chain = chain_id(&image);
+    prepare(&node, "before", &chain).await;
+
+    node.end_snapshotter("TERM").unwrap();
+    let folder = node.snapshotter_root().join("layers");
+    let mut mount = node.namespaces().command("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&folder);
+    assert!(mount.status().unwrap().success());
+    node.start_snapshotter().await.unwrap();
+    let error = layers(&prepare(&node, "full", &chain).await).images().unwrap_err().to_string();
+    assert!(error.contains("No space left on device"), "{error}");
+
+    let mut mount = node.namespaces().command("mount");
+    assert!(mount.args(["-o", "remount,size=64m"]).arg(&folder).status().unwrap().success());
+    let layers = layers(&prepare(&node, "room", &chain).await);
+    // The files are in the node's mount namespace.
+    let found: Vec<Sha256> = layers.images().unwrap().iter().map(|i| i.info.root_hash).collect();
+    assert_eq!(found, root_hashes(&image));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_while_layers_are_converted_leaves_nothing_half_made() {
+    let Some(mut node) = node().await else { return };
+    let files = (0..8).map(|i| Entry::file(format!("file{i}"), random_bytes(i, 8 << 20)));
+    let image = busybox().unwrap().with_layer(LayerSpec::of(Packing::Plain, files));
+    let chain = chain_id(&image);
+    node.import(&[(IMAGE, &image)]).await.unwrap();
+    // Whatever was done when it is killed: the store serves afterwards, and has no file that is not finished.
+    for key in ["first", "second"] {
+        node.end_snapshotter("KILL").unwrap();
+        forget_images(&node);
+        node.start_snapshotter().await.unwrap();
+        let begun = Instant::now();
+        while !node.logs().contains("listening") || all_files(&node).iter().all(|p| !is_temp(p)) {
+            if begun.elapsed() > Duration::from_secs(5) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        node.end_snapshotter("KILL").unwrap();
+        node.start_snapshotter().await.unwrap();
+        let own = layers(&prepare(&node, key, &chain).await);
+        assert_eq!(checked(&own), root_hashes(&image));
+        assert!(!all_files(&node).iter().any(|path| is_temp(path)), "{:?}", all_files(&node));
+    }
+}
+
+fn is_temp(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".tmp"))
+}
+
+/// As if nothing had been converted. The snapshotter must not run.
+fn forget_images(node: &Node) {
+    for path in all_files(node) {
+        fs::remove_file(path).unwrap();
+    }
+}
+
+fn blob_of_top_layer(node: &Node, image: &ImageSpec) -> PathBuf {
+    // The top layer is packed as it is: its blob is its tar.
+    let digest = Sha256::of(&image.layers.last().unwrap().tar).to_string();
+    node.folder().join("root/io.containerd.content.v1.content/blobs/sha256").join(digest)
+}
+
+fn output_of_ctr(node: &Node) -> String {
+    let script = ["sh", "-c", "cat /old/new; echo"];
+    let mut args = vec!["run", "--rm", "--snapshotter", SNAPSHOTTER, IMAGE, "ctr-broken"];
+    args.extend(script);
+    node.ctr(&args).unwrap()
+}
+
 fn modified(path: &Path) -> std::time::SystemTime {
     fs::metadata(path).unwrap().modified().unwrap()
 }
 
 /// The block images that are there.
 fn image_files(node: &Node) -> Vec<PathBuf> {
+    let mut files = all_files(node);
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "image"));
+    files.sort();
+    files
+}
+
+fn all_files(node: &Node) -> Vec<PathBuf> {
     let folder = node.snapshotter_root().join("layers");
     let mut files = Vec::new();
     for version in entries(&folder) {
         let version = folder.join(version);
         files.extend(entries(&version).into_iter().map(|name| version.join(name)));
     }
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "image"));
-    files.sort();
     files
 }
