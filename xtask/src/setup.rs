@@ -94,7 +94,7 @@ pub(crate) fn packages_for_policy_bench() -> Result<()> {
     install_packages("packages for the benchmark", &[("docker-registry", "serves its images")])
 }
 
-fn install_packages(name: &str, packages: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn install_packages(name: &str, packages: &[(&str, &str)]) -> Result<()> {
     step(name, || {
         let missing: Vec<&str> =
             packages.iter().map(|(name, _)| *name).filter(|name| !installed(name)).collect();

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
 
 /// Keeps containerd's snapshots, and makes verity block images of image layers for confidential pods.
 ///
@@ -37,9 +38,9 @@ struct Options {
     /// Layers converted at a time
     #[arg(long, value_name = "NUMBER", default_value_t = 2)]
     conversions: usize,
-    /// What to log, as tracing's directives: error, warn, info, debug
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    log: String,
+    /// The least that is logged to stderr: error, warn, info, debug or off
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: LevelFilter,
 }
 
 fn main() -> ExitCode {
@@ -54,9 +55,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&options.log)
-        .with_context(|| format!("--log {:?} is no filter", options.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_max_level(options.log).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))
 }

@@ -4,11 +4,13 @@
 //! no other's, and when a [`Node`] is dropped the kernel ends every process of it, whatever state it was in.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod config;
 mod namespaces;
 mod node;
 mod pods;
 
+pub use cluster::Cluster;
 pub use config::NodeConfig;
 pub use namespaces::{Daemon, Namespaces};
 pub use node::{Node, SNAPSHOTTER};
