@@ -1,5 +1,6 @@
 //! The words people type.
 
+mod node;
 pub mod policy;
 
 use std::ffi::OsString;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use node::{Node, NodeInstall, NodePlaces};
 pub use policy::Policy;
 
 /// Runs containers in virtual machines whose memory the host cannot read.
@@ -57,6 +59,9 @@ pub enum Command {
     Key(Key),
     /// Say what a report proves, claim by claim
     Verify(Verify),
+    /// Make this machine a Kubernetes node for confidential pods
+    #[command(subcommand)]
+    Node(Node),
     /// Print a completion script for a shell
     #[command(after_help = "Example:
   anchorhold completions bash > ~/.local/share/bash-completion/completions/anchorhold")]

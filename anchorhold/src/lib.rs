@@ -7,6 +7,7 @@ mod genpolicy;
 pub mod guest;
 mod inputs;
 pub mod keys;
+mod node;
 mod policy;
 pub mod prepare;
 mod resolve;
@@ -86,6 +87,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Key(Key::List { json }) => wait(keys::list(&dirs, *json))?,
         Command::Verify(options) => return verify::run(&dirs, options),
         Command::Run(options) => return wait(run::run(&dirs, options)),
+        Command::Node(command) => return wait(node::run(&dirs, command)),
         Command::Policy(command) => return policy::run(&dirs, command, cli.verbose),
         // Its options are read by itself, above.
         Command::Genpolicy { .. } => {}

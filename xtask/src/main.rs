@@ -4,6 +4,7 @@
 mod bench;
 mod cmd;
 mod demo;
+mod kubernetes;
 mod layers;
 mod lint;
 mod setup;

@@ -20,6 +20,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox-static", "the demo's and the tests' ordinary container"),
     ("erofs-utils", "the reference that our EROFS images are compared with"),
     ("cryptsetup-bin", "the reference that our dm-verity trees are compared with"),
+    ("containerd", "what the snapshotter and the shim are tested with"),
+    ("runc", "the runtime of pods without a VM, in the same tests"),
+    ("containernetworking-plugins", "the network of pods in the same tests"),
 ];
 
 /// The vhost-user vsock device for kernels without vhost-vsock; pinned, from the crate registry.
@@ -91,7 +94,7 @@ pub(crate) fn packages_for_policy_bench() -> Result<()> {
     install_packages("packages for the benchmark", &[("docker-registry", "serves its images")])
 }
 
-fn install_packages(name: &str, packages: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn install_packages(name: &str, packages: &[(&str, &str)]) -> Result<()> {
     step(name, || {
         let missing: Vec<&str> =
             packages.iter().map(|(name, _)| *name).filter(|name| !installed(name)).collect();

@@ -3,10 +3,13 @@
 use anyhow::Result;
 
 use crate::cmd::{Done, linting_cargo, run as command, run_quiet, step};
-use crate::{lint, setup, tcb};
+use crate::{kubernetes, lint, setup, tcb};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
+    /// Only the tests on a real Kubernetes; its programs are unpacked or built first
+    #[arg(long)]
+    kubernetes: bool,
     /// Passed to cargo-nextest, for example a test name filter
     #[arg(last = true)]
     nextest: Vec<String>,
@@ -30,8 +33,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         })
     })?;
     step("tcb", || tcb::check().map(Done::Did))?;
+    if options.kubernetes {
+        kubernetes::programs()?;
+    }
     step("tests", || {
         let mut nextest = linting_cargo(&["nextest", "run", "--locked", "--workspace"])?;
+        if options.kubernetes {
+            nextest.args(["--test", "kubernetes"]);
+            nextest.env("ANCHORHOLD_KUBERNETES", kubernetes::folder());
+        }
         nextest.args(&options.nextest).env("PATH", setup::path_with_tools()?);
         command(&mut nextest)?;
         Ok(Done::Did("all passed".into()))

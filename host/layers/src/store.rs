@@ -102,6 +102,29 @@ impl LayerStore {
         Some(image)
     }
 
+    /// Deletes the images of all layers but these, what unfinished conversions left, and what other conversion versions
+    /// made. Nobody else may use the store meanwhile: a conversion that runs would lose its file.
+    ///
+    /// # Errors
+    /// [`LayersError::Store`].
+    pub fn retain(&self, keep: impl Fn(&Sha256) -> bool) -> Result<(), LayersError> {
+        for path in entries(&self.folder)? {
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let kept = stem.parse().is_ok_and(|diff_id| keep(&diff_id));
+            if !kept {
+                remove(&path).map_err(in_store(&path))?;
+            }
+        }
+        let above = self.folder.parent().unwrap_or(&self.folder);
+        for path in entries(above)?.into_iter().filter(|path| *path != self.folder) {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok()) {
+                fs::remove_dir_all(&path).map_err(in_store(&path))?;
+            }
+        }
+        Ok(())
+    }
+
     fn stored(&self, diff_id: &Sha256) -> Result<LayerImage, CheckError> {
         let text = check::read_record(File::open(self.path(diff_id, "json"))?)?;
         let info = Record::parse(&text, diff_id)?;
@@ -151,6 +174,11 @@ impl LayerImage {
 
 fn in_store(path: &Path) -> impl Fn(io::Error) -> LayersError + '_ {
     |source| LayersError::Store { path: path.to_owned(), source }
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, LayersError> {
+    let entries = fs::read_dir(folder).map_err(in_store(folder))?;
+    entries.map(|entry| Ok(entry.map_err(in_store(folder))?.path())).collect()
 }
 
 fn remove(path: &Path) -> io::Result<()> {

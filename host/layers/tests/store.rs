@@ -164,3 +164,28 @@ fn two_processes_share_a_folder() {
         assert!(text.contains(&format!("root hash {hash}")), "{text}");
     }
 }
+
+#[test]
+fn only_what_is_kept_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LayerStore::open(folder.path()).unwrap();
+    let (kept, other) = (tar(), TarBuilder::bytes([Entry::file("a", "b")]));
+    let image = make(&store, &kept).unwrap();
+    make(&store, &other).unwrap();
+    let versions = image.path.parent().unwrap().to_owned();
+    fs::write(versions.join(".tmp123"), "half").unwrap();
+    fs::create_dir(folder.path().join("v0")).unwrap();
+    fs::write(folder.path().join("v0/old.image"), "old").unwrap();
+    fs::write(folder.path().join("theirs"), "not ours").unwrap();
+
+    store.retain(|diff_id| *diff_id == Sha256::of(&kept)).unwrap();
+    assert_eq!(store.cached(&Sha256::of(&kept)).unwrap(), image);
+    assert!(store.cached(&Sha256::of(&other)).is_none());
+    let names = |folder: &std::path::Path| {
+        let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name());
+        entries.map(|name| name.into_string().unwrap()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(&versions).len(), 3, "image, record and lock: {:?}", names(&versions));
+    let version = versions.file_name().unwrap().to_str().unwrap();
+    assert_eq!(names(folder.path()), ["theirs".to_owned(), version.to_owned()].into());
+}

@@ -1,0 +1,235 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ah_containerd_api::Client;
+use ah_containerd_api::snapshots::ListSnapshotsRequest;
+use ah_containerd_api::types::Empty;
+use ah_vmm::{Accelerator, Tools, accelerator, host_tee};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::merge::{RUNTIME_TYPE, Wanted, merge};
+use crate::version::ContainerdVersion;
+
+/// How long a daemon may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// The shim's program, as containerd makes its name from [`RUNTIME_TYPE`].
+const SHIM: &str = "containerd-shim-anchorhold-v2";
+
+/// Where a node's parts are.
+#[derive(Debug, Clone)]
+pub struct DoctorOptions {
+    /// containerd's socket.
+    pub containerd_socket: PathBuf,
+    /// The snapshotter's socket.
+    pub snapshotter_socket: PathBuf,
+    /// containerd's configuration.
+    pub config: PathBuf,
+    /// Where the accelerator's answer is kept.
+    pub cache: PathBuf,
+}
+
+/// How a part of the node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finding {
+    /// As it should be.
+    Good,
+    /// Pods run, with something less.
+    Limited,
+    /// No confidential pod runs.
+    Missing,
+}
+
+/// One part of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Which.
+    pub name: &'static str,
+    /// How it is.
+    pub finding: Finding,
+    /// What was found.
+    pub found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<&'static str>,
+}
+
+/// Looks at everything that a confidential pod needs of this node. Changes nothing.
+pub async fn doctor(options: &DoctorOptions) -> Vec<Check> {
+    let tools = Tools::find(&[]);
+    let mut checks = vec![tee(), accelerator(tools.as_ref().ok(), &options.cache).await];
+    checks.push(vsock(Path::new("/dev/vhost-vsock"), tools.ok().and_then(|t| t.vsock_bridge)));
+    checks.push(overlay());
+    let (check, version) = containerd(&options.containerd_socket).await;
+    checks.push(check);
+    checks.push(snapshotter(&options.snapshotter_socket).await);
+    checks.push(configuration(options, version));
+    checks.push(shim());
+    checks
+}
+
+fn good(name: &'static str, found: impl Into<String>) -> Check {
+    Check { name, finding: Finding::Good, found: found.into(), remedy: None }
+}
+
+fn not_good(
+    name: &'static str,
+    finding: Finding,
+    found: impl Into<String>,
+    remedy: &'static str,
+) -> Check {
+    Check { name, finding, found: found.into(), remedy: Some(remedy) }
+}
+
+fn tee() -> Check {
+    match host_tee::find() {
+        Ok(found) => good("tee", format!("{found:?}")),
+        Err(error) => not_good(
+            "tee",
+            Finding::Limited,
+            error.to_string(),
+            "switch SEV-SNP or TDX on in the firmware and the kernel; without it pods have a VM and no confidentiality",
+        ),
+    }
+}
+
+async fn accelerator(tools: Option<&Tools>, cache: &Path) -> Check {
+    const NAME: &str = "accelerator";
+    let Some(tools) = tools else {
+        let remedy = "install QEMU for x86-64 (Debian: qemu-system-x86)";
+        return not_good(NAME, Finding::Missing, "no qemu-system-x86_64", remedy);
+    };
+    match accelerator::choose(&tools.qemu, cache).await {
+        Ok(Accelerator::Kvm) => good(NAME, "kvm"),
+        Ok(Accelerator::Tcg) => not_good(
+            NAME,
+            Finding::Limited,
+            "tcg: a guest does not run under /dev/kvm",
+            "load kvm_amd or kvm_intel; in a VM, allow nested virtualization",
+        ),
+        Err(error) => {
+            not_good(NAME, Finding::Missing, error.to_string(), "look at QEMU's installation")
+        }
+    }
+}
+
+fn vsock(device: &Path, bridge: Option<PathBuf>) -> Check {
+    match (device.exists(), bridge) {
+        (true, _) => good("vsock", device.display().to_string()),
+        (false, Some(bridge)) => good("vsock", bridge.display().to_string()),
+        (false, None) => not_good(
+            "vsock",
+            Finding::Missing,
+            format!("neither {} nor vhost-device-vsock", device.display()),
+            "load the kernel module vhost_vsock, or put vhost-device-vsock on PATH",
+        ),
+    }
+}
+
+fn overlay() -> Check {
+    let systems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let found = format!("Linux {}", release.trim());
+    match systems.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
+        true => good("kernel", format!("{found} with overlayfs")),
+        false => not_good(
+            "kernel",
+            Finding::Missing,
+            format!("{found} without overlayfs"),
+            "load the kernel module overlay",
+        ),
+    }
+}
+
+async fn containerd(socket: &Path) -> (Check, Option<ContainerdVersion>) {
+    const NAME: &str = "containerd";
+    let client = Client::new(socket);
+    let answer = timeout(ANSWER_LIMIT, client.call(Empty::default())).await;
+    let version = match answer {
+        Ok(Ok(response)) => response.version,
+        other => {
+            let why = other.map_or("no answer".to_owned(), |r| {
+                r.map_or_else(|e| e.message().to_owned(), |_| String::new())
+            });
+            let found = format!("{}: {why}", socket.display());
+            let remedy = "start containerd, or name its socket with --containerd";
+            return (not_good(NAME, Finding::Missing, found, remedy), None);
+        }
+    };
+    match version.parse::<ContainerdVersion>() {
+        Ok(known) if known >= ContainerdVersion::OLDEST => (good(NAME, version), Some(known)),
+        _ => (not_good(NAME, Finding::Missing, version, "install containerd 1.6 or later"), None),
+    }
+}
+
+async fn snapshotter(socket: &Path) -> Check {
+    let client = Client::new(socket);
+    let answer = timeout(ANSWER_LIMIT, client.stream(ListSnapshotsRequest::default())).await;
+    match answer {
+        Ok(Ok(_)) => good("snapshotter", format!("answers on {}", socket.display())),
+        _ => not_good(
+            "snapshotter",
+            Finding::Missing,
+            format!("does not answer on {}", socket.display()),
+            "start anchorhold-snapshotter",
+        ),
+    }
+}
+
+/// Whether merging would change nothing but the handlers' names, which the file has.
+fn configuration(options: &DoctorOptions, version: Option<ContainerdVersion>) -> Check {
+    const NAME: &str = "configuration";
+    let text = fs::read_to_string(&options.config).unwrap_or_default();
+    let wanted = Wanted {
+        handlers: Vec::new(),
+        snapshotter_socket: options.snapshotter_socket.clone(),
+        version: version.unwrap_or(ContainerdVersion::OLDEST),
+    };
+    let path = options.config.display();
+    match merge(&text, &wanted) {
+        Ok(merged) if merged == text && text.contains(RUNTIME_TYPE) => {
+            good(NAME, format!("{path}"))
+        }
+        Ok(_) => not_good(
+            NAME,
+            Finding::Missing,
+            format!("{path} has no runtime handler of ours"),
+            "anchorhold node install, then restart containerd",
+        ),
+        Err(error) => {
+            not_good(NAME, Finding::Missing, format!("{path}: {error}"), "merge it by hand")
+        }
+    }
+}
+
+fn shim() -> Check {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    match std::env::split_paths(&path).map(|folder| folder.join(SHIM)).find(|file| file.is_file()) {
+        Some(file) => good("shim", file.display().to_string()),
+        None => not_good(
+            "shim",
+            Finding::Missing,
+            format!("no {SHIM} on PATH"),
+            "put it into a folder of containerd's PATH, as /usr/local/bin",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vsock_needs_the_device_or_the_program() {
+        let check = |device: &str, bridge: Option<&str>, expect: Finding| {
+            let found = vsock(Path::new(device), bridge.map(PathBuf::from));
+            assert_eq!(found.finding, expect);
+            assert_eq!(found.remedy.is_some(), expect != Finding::Good);
+        };
+        check("/dev/null", None, Finding::Good);
+        check("/dev/none", Some("/usr/bin/vhost-device-vsock"), Finding::Good);
+        check("/dev/none", None, Finding::Missing);
+    }
+}

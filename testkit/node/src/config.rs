@@ -1,0 +1,97 @@
+use std::path::{Path, PathBuf};
+
+/// How a node is set up.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// The program `anchorhold-snapshotter`.
+    pub snapshotter: PathBuf,
+    /// Folder with containerd's programs (`containerd`, `ctr`); `/usr/bin` is that of Debian's package.
+    pub containerd: PathBuf,
+    /// Runtime handlers of CRI besides runc: name and the TOML below
+    /// `[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.NAME]`.
+    pub runtimes: Vec<(String, String)>,
+    /// Folders that containerd looks for shims in, before its own PATH.
+    pub path: Vec<PathBuf>,
+    /// Environment variables that containerd hands on to its shims.
+    pub env: Vec<(String, String)>,
+}
+
+impl NodeConfig {
+    /// With runc only.
+    pub fn new(snapshotter: impl Into<PathBuf>) -> Self {
+        Self {
+            snapshotter: snapshotter.into(),
+            containerd: "/usr/bin".into(),
+            runtimes: Vec::new(),
+            path: Vec::new(),
+            env: Vec::new(),
+        }
+    }
+
+    /// containerd's configuration for a node in a folder.
+    pub(crate) fn containerd_toml(&self, folder: &Path) -> String {
+        let runtimes: String = self
+            .runtimes
+            .iter()
+            .map(|(name, toml)| {
+                format!(
+                    "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}]\n{toml}\n"
+                )
+            })
+            .collect();
+        format!(
+            r#"version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+
+[grpc]
+address = "{folder}/containerd.sock"
+
+[proxy_plugins.anchorhold]
+type = "snapshot"
+address = "{folder}/snapshotter.sock"
+
+[plugins."io.containerd.gc.v1.scheduler"]
+startup_delay = "0s"
+deletion_threshold = 1
+schedule_delay = "0s"
+
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{pause}"
+disable_apparmor = true
+restrict_oom_score_adj = true
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "/usr/lib/cni"
+conf_dir = "{folder}/cni"
+
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "anchorhold"
+disable_snapshot_annotations = false
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+{runtimes}"#,
+            folder = folder.display(),
+            pause = crate::node::PAUSE,
+        )
+    }
+}
+
+/// The network that pods get: a bridge in the node's own network namespace.
+pub(crate) const CNI: &str = r#"{
+  "cniVersion": "0.4.0",
+  "name": "node",
+  "plugins": [
+    {
+      "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false,
+      "ipam": {
+        "type": "host-local",
+        "ranges": [[{"subnet": "10.88.0.0/16"}], [{"subnet": "fd00:88::/64"}]],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
+      }
+    },
+    {"type": "loopback"}
+  ]
+}"#;
