@@ -12,7 +12,9 @@
 
 mod check;
 mod record;
+mod snapshot;
 mod store;
 
 pub use check::CheckError;
+pub use snapshot::{SnapshotLayer, SnapshotLayers, SnapshotLayersError};
 pub use store::{LayerImage, LayerStore, LayersError};
