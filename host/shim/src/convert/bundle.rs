@@ -3,6 +3,7 @@
 //! Source: OCI runtime specification 1.2, config.md and config-linux.md.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -145,6 +146,11 @@ impl Spec {
         self.linux.namespaces.iter().find(|namespace| namespace.kind == kind)
     }
 
+    /// The folders that the container's emptyDirs are on the node, those of which it mounts a part among them.
+    pub fn volume_folders(&self) -> Vec<PathBuf> {
+        self.mounts.iter().filter_map(|mount| super::mounts::volume_folder(&mount.source)).collect()
+    }
+
     /// The pod's annotations that containerd passes on, and its own.
     pub fn annotations(&self) -> &BTreeMap<String, String> {
         &self.annotations
@@ -174,5 +180,9 @@ pub fn parse_process(bytes: &[u8]) -> Result<Process, BundleError> {
     if bytes.len() > MAX_BYTES {
         return Err(BundleError::TooLarge { found: bytes.len() });
     }
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+pub(super) fn parse_resources(bytes: &[u8]) -> Result<Resources, BundleError> {
     Ok(serde_json::from_slice(bytes)?)
 }

@@ -26,7 +26,7 @@ pub use copies::{HostTree, Node, NodeKind, copy_requests};
 pub use mountinfo::MountInfo;
 pub use mounts::{Copied, CopyKind};
 pub use sandbox::{Sandbox, Sizing, sandbox};
-pub use workload::{Workload, workload};
+pub use workload::{Workload, resources, workload};
 
 /// Why a container of containerd cannot be one of the guest.
 #[derive(Debug, thiserror::Error)]

@@ -174,6 +174,18 @@ fn sub_path(parts: &[&str], path: &Path, mounted: &MountInfo) -> Source {
     }
 }
 
+/// The folder of the emptyDir that a mount may be of.
+pub(super) fn volume_folder(source: &str) -> Option<PathBuf> {
+    let parts: Vec<&str> = source.split('/').collect();
+    let from_end = |n: usize| parts.len().checked_sub(n).and_then(|at| parts.get(at)).copied();
+    if from_end(2) == Some(EMPTY_DIR) {
+        return Some(source.into());
+    }
+    let name = from_end(3).filter(|_| from_end(4) == Some(SUB_PATHS))?;
+    let pod = parts.get(..parts.len().checked_sub(4)?)?.join("/");
+    Some(PathBuf::from(format!("{pod}/volumes/{EMPTY_DIR}/{name}")))
+}
+
 fn copied(id: &str, mount: &Mount, source: Source) -> Copied {
     let kind = match source {
         Source::NodeFile => CopyKind::NodeFile,

@@ -120,7 +120,7 @@ fn workload_linux(id: &str, spec: &Spec, process: &Process) -> oci::Linux {
     linux.MaskedPaths = joined(&spec.linux.masked_paths, &shape::MASKED_PATHS, &[]);
     linux.ReadonlyPaths =
         joined(&spec.linux.readonly_paths, &shape::READONLY_PATHS, &shape::MASKED_PATHS);
-    linux.Resources = Some(resources(&spec.linux.resources)).into();
+    linux.Resources = Some(limits(&spec.linux.resources)).into();
     let filtered = spec.linux.seccomp.as_ref().is_some_and(|profile| !profile.is_null());
     linux.Seccomp = filtered.then(|| shape::runtime_default(&process.capabilities.bounding)).into();
     linux
@@ -155,8 +155,16 @@ fn oom_score_adj(cgroups_path: &str, found: i64) -> i64 {
     if is_guaranteed { found.min(GUARANTEED_OOM_SCORE_ADJ) } else { found }
 }
 
+/// Reads resources as containerd sends them when they are to change.
+///
+/// # Errors
+/// [`bundle::BundleError`].
+pub fn resources(json: &[u8]) -> Result<oci::LinuxResources, bundle::BundleError> {
+    Ok(limits(&bundle::parse_resources(json)?))
+}
+
 /// CPU and memory; devices, processes and block I/O are the guest's own.
-fn resources(found: &bundle::Resources) -> oci::LinuxResources {
+fn limits(found: &bundle::Resources) -> oci::LinuxResources {
     let cpu = oci::LinuxCPU {
         Shares: found.cpu.shares,
         // containerd writes -1 for "none" where it updates
