@@ -3,13 +3,14 @@
 use ah_agent_api::{
     Empty, HEALTH_SERVICE,
     agent::{
-        CloseStdinRequest, CopyFileRequest, CreateContainerRequest, CreateSandboxRequest,
-        DestroySandboxRequest, ExecProcessRequest, GetOOMEventRequest, GuestDetailsRequest,
-        GuestDetailsResponse, OOMEvent, ReadStreamRequest, ReadStreamResponse,
-        RemoveContainerRequest, Routes, SetPolicyRequest, SignalProcessRequest,
-        StartContainerRequest, StatsContainerRequest, StatsContainerResponse, TtyWinResizeRequest,
-        UpdateInterfaceRequest, UpdateRoutesRequest, WaitProcessRequest, WaitProcessResponse,
-        WriteStreamRequest, WriteStreamResponse,
+        AddARPNeighborsRequest, CloseStdinRequest, CopyFileRequest, CreateContainerRequest,
+        CreateSandboxRequest, DestroySandboxRequest, ExecProcessRequest, GetOOMEventRequest,
+        GuestDetailsRequest, GuestDetailsResponse, OOMEvent, PauseContainerRequest,
+        ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest, ResumeContainerRequest,
+        Routes, SetPolicyRequest, SignalProcessRequest, StartContainerRequest,
+        StatsContainerRequest, StatsContainerResponse, TtyWinResizeRequest, UpdateInterfaceRequest,
+        UpdateRoutesRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest,
+        WriteStreamResponse,
     },
     health::{CheckRequest, HealthCheckResponse},
     types::Interface,
@@ -62,6 +63,25 @@ impl AgentClient {
     /// The guest's routes.
     pub async fn update_routes(&self, request: &UpdateRoutesRequest) -> Result<Routes, CallError> {
         self.call("UpdateRoutes", request, ORDINARY).await
+    }
+
+    /// Neighbours that the guest need not ask for.
+    pub async fn add_neighbours(&self, request: &AddARPNeighborsRequest) -> Result<(), CallError> {
+        self.unit("AddARPNeighbors", request).await
+    }
+
+    /// Stops a container's processes where they are.
+    pub async fn pause_container(&self, container_id: &str) -> Result<(), CallError> {
+        let request =
+            PauseContainerRequest { container_id: container_id.into(), ..Default::default() };
+        self.unit("PauseContainer", &request).await
+    }
+
+    /// Lets a container's processes go on.
+    pub async fn resume_container(&self, container_id: &str) -> Result<(), CallError> {
+        let request =
+            ResumeContainerRequest { container_id: container_id.into(), ..Default::default() };
+        self.unit("ResumeContainer", &request).await
     }
 
     /// Makes the sandbox.

@@ -114,6 +114,7 @@ impl SandboxConfig {
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
             disks: initdata.into_iter().chain(layers).collect(),
+            bridges: 0,
             network: network(&self.pod, self.network)?,
             vsock: VsockBackend::Auto,
             tee: self.tee.clone(),
@@ -131,7 +132,7 @@ impl SandboxConfig {
     }
 }
 
-fn layer_serial(layer: &LayerImage) -> String {
+pub(crate) fn layer_serial(layer: &LayerImage) -> String {
     layer.verity.root_hash.to_string().chars().take(LAYER_SERIAL_DIGITS).collect()
 }
 

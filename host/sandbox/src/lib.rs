@@ -16,6 +16,7 @@ mod console;
 mod containers;
 mod error;
 mod events;
+mod guest;
 mod ids;
 mod link;
 mod machine;
@@ -28,6 +29,7 @@ pub use config::{GuestFiles, LayerImage, NetworkMode, SandboxConfig, VsockServic
 pub use containers::{ContainerEnd, Outcome};
 pub use error::{Blame, SandboxError};
 pub use events::{Events, Stage, StageName};
+pub use guest::{Guest, GuestConfig};
 pub use ids::host_values;
 pub use states::{Booted, Configured, Created, Networked};
 pub use stop::{Stop, StopHandle};

@@ -3,14 +3,14 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use ah_agent_api::agent::CopyFileRequest;
-use ah_agent_client::{AgentClient, Limit};
+use ah_agent_client::{AgentClient, Limit, Tamper};
 use ah_pod::{HostValues, Pod, requests};
-use ah_vmm::{GUEST_MAC, RunDir, Vm, VmError, VmSpec};
+use ah_vmm::{GUEST_MAC, RunDir, Tools, Vm, VmError, VmSpec};
 use futures_util::future::try_join_all;
 use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
-    Events, NetworkMode, SandboxConfig, SandboxError,
+    Events, NetworkMode, SandboxConfig, SandboxError, VsockService,
     events::{StageName, Timeline},
     ids,
     link::{self, Link},
@@ -62,27 +62,56 @@ impl Configured {
     /// [`SandboxError::RefusedByInit`] when init refused what it was given; otherwise by blame.
     pub async fn boot(self) -> Result<Booted, SandboxError> {
         let Self { config, spec, host, run_dir, timeline } = self;
-        let vm = Vm::start(&spec, &config.tools, run_dir).await?;
+        let boot = Boot {
+            spec: &spec,
+            tools: &config.tools,
+            services: &config.services,
+            boot_limit: config.boot_limit,
+            policy_text: config.policy_text.as_deref(),
+            tamper: config.tamper.clone(),
+        };
+        let link = boot.run(run_dir, timeline).await?;
+        Ok(Booted { link, pod: config.pod, host, network: config.network })
+    }
+}
+
+/// A boot: from the VM's start to an agent that answers and has its policy.
+pub(crate) struct Boot<'a> {
+    pub(crate) spec: &'a VmSpec,
+    pub(crate) tools: &'a Tools,
+    pub(crate) services: &'a [VsockService],
+    pub(crate) boot_limit: Duration,
+    pub(crate) policy_text: Option<&'a str>,
+    pub(crate) tamper: Option<Arc<dyn Tamper>>,
+}
+
+impl Boot<'_> {
+    pub(crate) async fn run(
+        self,
+        run_dir: RunDir,
+        timeline: Timeline,
+    ) -> Result<Link, SandboxError> {
+        let vm = Vm::start(self.spec, self.tools, run_dir).await?;
         timeline.reached(StageName::VmStarted, None);
-        let services = Services::start(&vm, &config.services, &timeline)?;
-        let stream = reach_agent(&vm, &services, &config).await;
+        let services = Services::start(&vm, self.services, &timeline)?;
+        let stream = reach_agent(&vm, &services, self.services, self.boot_limit).await;
         let vm = Machine::Vm(Box::new(vm));
         let stream = match stream {
             Ok(stream) => stream,
             Err(error) => return Err(link::no_boot(&vm, error).await),
         };
         let mut agent = AgentClient::new(stream);
-        if let Some(tamper) = &config.tamper {
-            agent = agent.with_tamper(tamper.clone());
+        if let Some(tamper) = self.tamper {
+            agent = agent.with_tamper(tamper);
         }
         let link = Link { vm, agent, timeline, services };
         link.call(None, link.agent.check(CHECK_LIMIT)).await?;
         link.timeline.reached_first(StageName::KernelUp, None);
         link.timeline.reached(StageName::AgentReady, None);
-        if let Some(policy) = &config.policy_text {
+        if let Some(policy) = self.policy_text {
             link.call(None, link.agent.set_policy(policy)).await?;
         }
-        Ok(Booted { link, pod: config.pod, host, network: config.network })
+        Ok(link)
     }
 }
 
@@ -91,11 +120,11 @@ impl Configured {
 async fn reach_agent(
     vm: &Vm,
     services: &Services,
-    config: &SandboxConfig,
+    offered: &[VsockService],
+    limit: Duration,
 ) -> Result<UnixStream, VmError> {
-    let limit = config.boot_limit;
     let reached = async {
-        if config.services.iter().any(|service| service.port == SOFTWARE_REPORT_PORT) {
+        if offered.iter().any(|service| service.port == SOFTWARE_REPORT_PORT) {
             tokio::select! {
                 () = services.first_contact() => {}
                 _ = vm.wait() => return Err(VmError::Ended),
@@ -204,7 +233,7 @@ impl Created {
 }
 
 /// In the VM's own folder, which goes with the VM whatever ends it.
-fn initdata_file(run_dir: &RunDir, bytes: &[u8]) -> Result<PathBuf, SandboxError> {
+pub(crate) fn initdata_file(run_dir: &RunDir, bytes: &[u8]) -> Result<PathBuf, SandboxError> {
     let path = run_dir.path().join("initdata");
     fs::write(&path, bytes).map_err(SandboxError::io("writing the initdata disk"))?;
     Ok(path)

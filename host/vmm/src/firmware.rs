@@ -24,6 +24,9 @@ const SNP_CANDIDATES: [&str; 4] = [
     "/usr/share/qemu/OVMF.amdsev.fd",
 ];
 
+const BRIDGE_CANDIDATES: [&str; 2] =
+    ["/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin"];
+
 /// Path of the firmware image for direct kernel boot on this machine.
 ///
 /// # Errors
@@ -38,6 +41,15 @@ pub fn find() -> Result<PathBuf, VmError> {
 /// [`VmError::ToolMissing`] when none is installed.
 pub fn find_snp() -> Result<PathBuf, VmError> {
     first("OVMF for SEV-SNP (OVMF.amdsev.fd)", &SNP_CANDIDATES)
+}
+
+/// Path of the firmware image for a machine with bridges: SeaBIOS. qboot gives a bridge no addresses, so that what is plugged
+/// in behind it has none either, and the kernel does not mend that.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_for_bridges() -> Result<PathBuf, VmError> {
+    first("SeaBIOS", &BRIDGE_CANDIDATES)
 }
 
 fn first(program: &'static str, candidates: &[&str]) -> Result<PathBuf, VmError> {

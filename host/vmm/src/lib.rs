@@ -18,6 +18,7 @@
 pub mod accelerator;
 pub mod firmware;
 pub mod host_tee;
+pub mod namespace;
 pub mod run_dir;
 pub mod supervisor;
 

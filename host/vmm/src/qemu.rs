@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    Accelerator, Network, PciPath, TeeLaunch, VmSpec, VsockBackend,
+    Accelerator, HostForward, Network, PciPath, TeeLaunch, VmSpec, VsockBackend,
     pci::{self, NET_SLOT, VSOCK_SLOT},
 };
 
@@ -67,6 +67,7 @@ pub(crate) fn arguments(spec: &VmSpec, sockets: &Sockets, vsock: &VsockDevice) -
     args.option("-serial", "chardev:console");
     vsock_device(&mut args, spec, vsock);
     network(&mut args, spec);
+    bridges(&mut args, spec);
     for (index, disk) in spec.disks.iter().enumerate() {
         // check() bounded the number of disks.
         let Some(place) = pci::disk_path(index) else { continue };
@@ -88,6 +89,7 @@ pub(crate) fn probe_arguments(accelerator: Accelerator, firmware: &Path) -> Vec<
         vcpus: 2,
         memory_mib: 64,
         disks: Vec::new(),
+        bridges: 0,
         network: Network::None,
         vsock: VsockBackend::None,
         tee: TeeLaunch::None,
@@ -175,7 +177,26 @@ fn vsock_device(args: &mut Arguments, spec: &VmSpec, vsock: &VsockDevice) {
 }
 
 fn network(args: &mut Arguments, spec: &VmSpec) {
-    let Network::User { forwards } = &spec.network else { return };
+    let (netdev, hardware_address) = match &spec.network {
+        Network::None => return,
+        Network::User { forwards } => (user_network(forwards), GUEST_MAC),
+        Network::Tap { name, hardware_address, .. } => {
+            // The name was checked: no comma in it.
+            (format!("tap,id=net,ifname={name},script=no,downscript=no"), hardware_address.as_str())
+        }
+    };
+    args.option("-netdev", netdev);
+    let mut device = json!({
+        "driver": "virtio-net-pci",
+        "netdev": "net",
+        "mac": hardware_address,
+        "romfile": "",
+    });
+    place(&mut device, spec, &format!("{NET_SLOT:x}.0"));
+    args.json("-device", device);
+}
+
+fn user_network(forwards: &[HostForward]) -> String {
     // Without IPv6 the guest has the addresses that it is told of and no others.
     let mut netdev = "user,id=net,ipv6=off".to_owned();
     for forward in forwards {
@@ -187,24 +208,47 @@ fn network(args: &mut Arguments, spec: &VmSpec) {
             forward.guest_port
         ));
     }
-    args.option("-netdev", netdev);
-    let mut device = json!({
-        "driver": "virtio-net-pci",
-        "netdev": "net",
-        "mac": GUEST_MAC,
-        "romfile": "",
-    });
-    place(&mut device, spec, &format!("{NET_SLOT:x}.0"));
-    args.json("-device", device);
+    netdev
 }
 
-fn blockdev(node: &str, path: &Path, read_only: bool) -> Value {
+/// With their hot-plug controller, which nobody uses: its presence makes the firmware keep room for what is plugged in.
+fn bridges(args: &mut Arguments, spec: &VmSpec) {
+    for index in 0..spec.bridges {
+        let device = json!({
+            "driver": "pci-bridge",
+            "id": pci::bridge_id(index),
+            "chassis_nr": index.saturating_add(1),
+            "shpc": true,
+            "addr": format!("{:x}.0", pci::bridge_slot(index)),
+        });
+        args.json("-device", device);
+    }
+}
+
+pub(crate) fn blockdev(node: &str, path: &Path, read_only: bool) -> Value {
     json!({
         "driver": "raw",
         "node-name": node,
         "read-only": read_only,
         "file": {"driver": "file", "filename": path, "read-only": read_only},
     })
+}
+
+/// The device of a disk that is plugged in.
+pub(crate) fn plugged_device(node: &str, serial: &str, path: PciPath, confidential: bool) -> Value {
+    let mut device = json!({
+        "driver": "virtio-blk-pci",
+        "drive": node,
+        "serial": serial,
+        "num-queues": 1,
+        "bus": path.qemu_bus(),
+        "addr": path.qemu_addr(),
+        "disable-legacy": "on",
+    });
+    if confidential {
+        device["iommu_platform"] = true.into();
+    }
+    device
 }
 
 fn disk_device(spec: &VmSpec, node: &str, serial: &str, path: PciPath) -> Value {
@@ -232,7 +276,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::{Disk, HostForward, Protocol, SnpLaunch, spec::tests::spec};
+    use crate::{Disk, Protocol, SnpLaunch, spec::tests::spec};
 
     fn arguments_of(change: impl FnOnce(&mut VmSpec)) -> Vec<String> {
         let mut spec = spec();

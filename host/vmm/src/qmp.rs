@@ -62,7 +62,12 @@ impl Monitor {
         self.run(command, json!({})).await
     }
 
-    async fn run(&mut self, command: &'static str, arguments: Value) -> Result<Value, VmError> {
+    /// Runs a command.
+    pub(crate) async fn run(
+        &mut self,
+        command: &'static str,
+        arguments: Value,
+    ) -> Result<Value, VmError> {
         // An answer to a command whose asker gave up may still come: the number tells them apart.
         self.last_id = self.last_id.wrapping_add(1);
         let line = json!({"execute": command, "arguments": arguments, "id": self.last_id});

@@ -35,6 +35,8 @@ pub struct VmSpec {
     pub memory_mib: u32,
     /// Disks in PCI order; the position gives the address, see [`VmSpec::disk_pci_path`].
     pub disks: Vec<Disk>,
+    /// Bridges for disks that are plugged in later, 31 each, up to 4: see [`Vm::plug_disk`](crate::Vm::plug_disk).
+    pub bridges: u8,
     /// Network card, if any.
     pub network: Network,
     /// How guest and host talk; `None` leaves the device out.
@@ -61,6 +63,18 @@ impl Disk {
     pub fn read_only(path: impl Into<PathBuf>, serial: impl Into<String>) -> Self {
         Self { path: path.into(), serial: serial.into(), read_only: true }
     }
+
+    pub(crate) fn check_serial(&self) -> Result<(), VmError> {
+        let printable = self.serial.bytes().all(|byte| byte.is_ascii_graphic());
+        match !self.serial.is_empty() && self.serial.len() <= SERIAL_MAX_BYTES && printable {
+            true => Ok(()),
+            false => Err(VmError::Spec {
+                field: "disks.serial",
+                found: format!("{:?}", self.serial),
+                expected: format!("1 to {SERIAL_MAX_BYTES} printable ASCII characters"),
+            }),
+        }
+    }
 }
 
 /// The guest's network card.
@@ -73,6 +87,16 @@ pub enum Network {
     User {
         /// Ports of the host that lead into the guest.
         forwards: Vec<HostForward>,
+    },
+    /// A tap device that QEMU makes in a network namespace: all processes of the VM then run in it, and the device
+    /// is gone with QEMU.
+    Tap {
+        /// The namespace, as a file.
+        namespace: PathBuf,
+        /// Name of the tap device, up to 15 characters.
+        name: String,
+        /// The guest's hardware address, six bytes in hexadecimal with colons.
+        hardware_address: String,
     },
 }
 
@@ -161,7 +185,35 @@ impl VmSpec {
                 "a kernel beside the initrd or command line".into(),
             );
         }
+        if self.bridges > pci::BRIDGES_MAX {
+            let expected = format!("at most {}", pci::BRIDGES_MAX);
+            return refuse("bridges", self.bridges.to_string(), expected);
+        }
+        self.check_network()?;
         self.check_disks()
+    }
+
+    fn check_network(&self) -> Result<(), VmError> {
+        let Network::Tap { name, hardware_address, .. } = &self.network else { return Ok(()) };
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 15 || !name.bytes().all(plain) {
+            return Err(VmError::Spec {
+                field: "network.name",
+                found: format!("{name:?}"),
+                expected: "1 to 15 of [A-Za-z0-9._-]".into(),
+            });
+        }
+        let parts: Vec<&str> = hardware_address.split(':').collect();
+        let hex =
+            |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match parts.len() == 6 && parts.iter().all(hex) {
+            true => Ok(()),
+            false => Err(VmError::Spec {
+                field: "network.hardware_address",
+                found: format!("{hardware_address:?}"),
+                expected: "such as 52:54:00:12:34:56".into(),
+            }),
+        }
     }
 
     fn check_disks(&self) -> Result<(), VmError> {
@@ -173,14 +225,7 @@ impl VmSpec {
             });
         }
         for (index, disk) in self.disks.iter().enumerate() {
-            let printable = disk.serial.bytes().all(|byte| byte.is_ascii_graphic());
-            if disk.serial.is_empty() || disk.serial.len() > SERIAL_MAX_BYTES || !printable {
-                return Err(VmError::Spec {
-                    field: "disks.serial",
-                    found: format!("{:?}", disk.serial),
-                    expected: format!("1 to {SERIAL_MAX_BYTES} printable ASCII characters"),
-                });
-            }
+            disk.check_serial()?;
             if self.disks.iter().take(index).any(|other| other.serial == disk.serial) {
                 return Err(VmError::Spec {
                     field: "disks.serial",
@@ -206,6 +251,7 @@ pub(crate) mod tests {
             vcpus: 2,
             memory_mib: 512,
             disks: vec![Disk::read_only("/d/a,b.img", "initdata")],
+            bridges: 0,
             network: Network::None,
             vsock: VsockBackend::User,
             tee: TeeLaunch::None,
@@ -234,6 +280,16 @@ pub(crate) mod tests {
         check(|s| s.cmdline = "a".repeat(2048), Some("cmdline"));
         check(|s| s.cmdline = "a\nb".into(), Some("cmdline"));
         check(|s| s.kernel = None, Some("kernel"));
+        check(|s| s.bridges = 4, None);
+        check(|s| s.bridges = 5, Some("bridges"));
+        let tap = |name: &str, address: &str| Network::Tap {
+            namespace: "/n".into(),
+            name: name.into(),
+            hardware_address: address.into(),
+        };
+        check(|s| s.network = tap("tap0", "02:00:00:00:00:0a"), None);
+        check(|s| s.network = tap("tap0,script=/x", "02:00:00:00:00:0a"), Some("network.name"));
+        check(|s| s.network = tap("tap0", "02:00:00:00:00"), Some("network.hardware_address"));
         check(|s| s.disks[0].serial = "x".repeat(20), None);
         check(|s| s.disks[0].serial = "x".repeat(21), Some("disks.serial"));
         check(|s| s.disks[0].serial = "a b".into(), Some("disks.serial"));

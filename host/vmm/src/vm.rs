@@ -21,8 +21,11 @@ use tokio::{
     time::timeout,
 };
 
+use serde_json::json;
+
 use crate::{
-    ConsoleTail, PciPath, RunDir, Tools, VmError, VmSpec, VsockListener,
+    ConsoleTail, Disk, Network, PciPath, RunDir, Tools, VmError, VmSpec, VsockListener, namespace,
+    pci,
     qemu::{self, Sockets, VsockDevice},
     qmp::{self, Monitor},
     supervisor::{Event, Plan, ProcessPlan, SUPERVISE},
@@ -72,6 +75,9 @@ pub struct Vm {
     console: ConsoleTail,
     log: ConsoleTail,
     disks: Vec<(String, PciPath)>,
+    bridges: u8,
+    confidential: bool,
+    plugged: Mutex<Vec<String>>,
     started: Instant,
     _run_dir: RunDir,
 }
@@ -90,7 +96,12 @@ impl Vm {
         let console = listen(&sockets.console)?;
         let device = vsock::device(spec, tools, run_dir.socket("vu"))?;
         let plan = plan(spec, tools, &run_dir, &sockets, &device)?;
-        let (supervisor, control) = spawn_supervisor(tools, &plan)?;
+        let (supervisor, control) = match &spec.network {
+            Network::Tap { namespace, .. } => {
+                namespace::inside(namespace, || spawn_supervisor(tools, &plan))??
+            }
+            _ => spawn_supervisor(tools, &plan)?,
+        };
         let (exit_sender, exit) = watch::channel(None);
         let mut vm = Self {
             control,
@@ -102,6 +113,9 @@ impl Vm {
             console: ConsoleTail::default(),
             log: ConsoleTail::default(),
             disks: disk_paths(spec),
+            bridges: spec.bridges,
+            confidential: spec.tee.is_confidential(),
+            plugged: Mutex::default(),
             started,
             _run_dir: run_dir,
         };
@@ -182,6 +196,40 @@ impl Vm {
     /// PCI path of the disk with this serial.
     pub fn disk_pci_path(&self, serial: &str) -> Option<PciPath> {
         self.disks.iter().find(|(known, _)| known == serial).map(|(_, path)| *path)
+    }
+
+    /// Plugs a disk in and gives its PCI path; the guest finds it there a moment later. A disk with the same serial is
+    /// there already: then nothing happens.
+    ///
+    /// # Errors
+    /// [`VmError::Spec`] when the bridges are full or the serial is none, [`VmError::Monitor`] when QEMU refuses.
+    pub async fn plug_disk(&self, disk: &Disk) -> Result<PciPath, VmError> {
+        disk.check_serial()?;
+        let mut plugged = self.plugged.lock().await;
+        let known = plugged.iter().position(|serial| *serial == disk.serial);
+        let index = known.unwrap_or(plugged.len());
+        let path = pci::plugged_path(index, self.bridges).ok_or_else(|| VmError::Spec {
+            field: "disks",
+            found: format!("{} disks plugged in", plugged.len()),
+            expected: format!("room behind {} bridges, 31 disks each", self.bridges),
+        })?;
+        if known.is_some() {
+            return Ok(path);
+        }
+        let node = format!("plugged{index}");
+        let file = std::path::absolute(&disk.path)
+            .map_err(VmError::io(format!("resolving {}", disk.path.display())))?;
+        let mut monitor = self.monitor.lock().await;
+        let monitor = monitor.as_mut().ok_or(VmError::Ended)?;
+        monitor.run("blockdev-add", qemu::blockdev(&node, &file, disk.read_only)).await?;
+        let device = qemu::plugged_device(&node, &disk.serial, path, self.confidential);
+        if let Err(error) = monitor.run("device_add", device).await {
+            // what was opened for it is closed again; the first error is the one to tell
+            let _ = monitor.run("blockdev-del", json!({"node-name": node})).await;
+            return Err(error);
+        }
+        plugged.push(disk.serial.clone());
+        Ok(path)
     }
 
     /// One attempt to reach a listener in the guest.
@@ -288,6 +336,13 @@ impl Vm {
         exit
     }
 
+    /// Ends the VM's processes and waits for it; files and sockets go when the value is dropped.
+    pub async fn stop(&self) {
+        let _ = self.control.shutdown(Direction::Both);
+        // A supervisor that does not end is killed by the drop.
+        let _ = timeout(CLEANUP_LIMIT, self.wait()).await;
+    }
+
     /// Ends the VM at once. Returns when no process, socket or file of it is left.
     pub async fn kill(self) {
         // Dropping waits for a few milliseconds.
@@ -324,7 +379,7 @@ fn endpoint(device: &VsockDevice, run_dir: &RunDir) -> Endpoint {
 }
 
 fn disk_paths(spec: &VmSpec) -> Vec<(String, PciPath)> {
-    let place = |disk: &crate::Disk| Some((disk.serial.clone(), spec.disk_pci_path(&disk.serial)?));
+    let place = |disk: &Disk| Some((disk.serial.clone(), spec.disk_pci_path(&disk.serial)?));
     spec.disks.iter().filter_map(place).collect()
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{Container, DnsPolicy, HostValues, Pod};
 
 /// Where the Kata runtime's copied files lie in the guest.
-pub(crate) const SHARED_DIR: &str = "/run/kata-containers/shared/containers";
+pub const SHARED_DIR: &str = "/run/kata-containers/shared/containers";
 
 /// Copied files of the sandbox container.
 pub(crate) const SANDBOX_FILES: [&str; 1] = ["resolv.conf"];

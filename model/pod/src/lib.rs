@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod files;
+mod hints;
 mod host;
 mod image;
 mod mounts;
@@ -21,6 +22,7 @@ mod process;
 pub mod requests;
 pub mod resources;
 mod seccomp;
+pub mod shape;
 mod spec;
 mod sysctls;
 mod text;
@@ -28,6 +30,7 @@ pub mod trees;
 pub mod users;
 mod volumes;
 
+pub use hints::{RUNTIME_HINTS_ANNOTATION, RuntimeHints};
 pub use host::{DnsFacts, HostValues, placeholder};
 pub use image::{Accounts, GroupEntry, ImageFacts, Layer, PasswdEntry};
 pub use name::{NamePiece, PodName};

@@ -5,7 +5,7 @@ use ah_agent_api::oci::Mount;
 use ah_agent_api::types::FSGroupChangePolicy;
 
 use crate::files::{self, SHARED_DIR};
-use crate::pod::FsGroupChange;
+use crate::pod::{FsGroup, FsGroupChange};
 use crate::requests::RequestError;
 use crate::{Container, HostValues, Pod, Volume, VolumeMount, VolumeSource, trees};
 
@@ -14,7 +14,7 @@ const SANDBOX_DIR: &str = "/run/kata-containers/sandbox";
 /// Size of `/dev/shm` (containerd `defaultShmSize`).
 const SHM_BYTES: u64 = 64 << 20;
 /// The release socket, in the guest and in the containers that have it.
-pub(crate) const RELEASE_SOCKET: &str = "/run/anchorhold/release.sock";
+pub const RELEASE_SOCKET: &str = "/run/anchorhold/release.sock";
 
 /// containerd's default mounts without `/run` and `/dev/shm` (`oci.populateDefaultUnixSpec`).
 const DEFAULTS: [(&str, &str, &str, &[&str]); 5] = [
@@ -47,11 +47,15 @@ pub(crate) fn workload(
     given.push(shm());
     given.append(&mut image_volumes(container, &given));
     if container.release_socket {
-        given.push(bind(RELEASE_SOCKET, RELEASE_SOCKET, &["bind", "nosuid", "nodev", "noexec"]));
+        given.push(release_socket());
     }
     given.sort_by_key(|mount| depth(&mount.destination));
 
-    let privileged = container.security.privileged;
+    Ok(with_defaults(given, container.security.privileged))
+}
+
+/// A workload container's mounts behind containerd's defaults that none of them replaces.
+pub fn with_defaults(mut given: Vec<Mount>, privileged: bool) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = DEFAULTS
         .iter()
         .filter(|(destination, ..)| !is_replaced(destination, &given))
@@ -59,20 +63,24 @@ pub(crate) fn workload(
         .map(|entry| default(entry, privileged))
         .collect();
     mounts.append(&mut given);
-    Ok(mounts)
+    mounts
 }
 
 /// The sandbox container's mounts; no process ever sees them.
 pub(crate) fn sandbox(host: &HostValues) -> Result<Vec<Mount>, RequestError> {
+    Ok(sandbox_mounts(&copied_path(&host.sandbox_id, "resolv.conf", host)?))
+}
+
+/// The sandbox container's mounts with its copied `resolv.conf` at this path of the guest.
+pub fn sandbox_mounts(resolv_conf: &str) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = DEFAULTS.iter().map(|entry| default(entry, false)).collect();
     mounts.push(shm());
-    let path = copied_path(&host.sandbox_id, "resolv.conf", host)?;
-    mounts.push(bind("/etc/resolv.conf", &path, &["rbind", "rprivate", "ro"]));
-    Ok(mounts)
+    mounts.push(bind("/etc/resolv.conf", resolv_conf, &["rbind", "rprivate", "ro"]));
+    mounts
 }
 
 /// The sandbox's storages: its `/dev/shm`.
-pub(crate) fn sandbox_storages() -> Vec<Storage> {
+pub fn sandbox_storages() -> Vec<Storage> {
     vec![Storage {
         driver: "ephemeral".into(),
         source: "shm".into(),
@@ -94,16 +102,21 @@ pub(crate) fn volume_storages(pod: &Pod, container: &Container) -> Vec<Storage> 
     let used = |volume: &&Volume| container.mounts.iter().any(|mount| mount.volume == volume.name);
     let storage = |volume: &Volume| match &volume.source {
         VolumeSource::EmptyDir { size_limit_bytes, .. } => {
-            Some(volume_storage(pod, &volume.name, *size_limit_bytes))
+            Some(volume_storage(&volume.name, *size_limit_bytes, pod.security.fs_group))
         }
         VolumeSource::Files(_) => None,
     };
     pod.volumes.iter().filter(used).filter_map(storage).collect()
 }
 
-fn volume_storage(pod: &Pod, name: &str, size_limit_bytes: Option<u64>) -> Storage {
+/// The storage of an emptyDir.
+pub fn volume_storage(
+    name: &str,
+    size_limit_bytes: Option<u64>,
+    fs_group: Option<FsGroup>,
+) -> Storage {
     let size = size_limit_bytes.map(|bytes| format!("size={bytes}"));
-    let fs_group = pod.security.fs_group.map(|group| FSGroup {
+    let fs_group = fs_group.map(|group| FSGroup {
         group_id: group.gid,
         group_change_policy: match group.change {
             FsGroupChange::Always => FSGroupChangePolicy::Always,
@@ -124,7 +137,8 @@ fn volume_storage(pod: &Pod, name: &str, size_limit_bytes: Option<u64>) -> Stora
     }
 }
 
-fn volume_path(name: &str) -> String {
+/// Where an emptyDir lies in the guest.
+pub fn volume_path(name: &str) -> String {
     format!("{SANDBOX_DIR}/ephemeral/{name}")
 }
 
@@ -171,14 +185,19 @@ fn image_volumes(container: &Container, given: &[Mount]) -> Vec<Mount> {
     let wanted = container.image.volumes.iter().filter(|_| container.security.read_only_root);
     wanted
         .filter(|path| !given.iter().any(|mount| clean(&mount.destination) == clean(path)))
-        .map(|path| Mount {
-            destination: path.clone(),
-            source: "tmpfs".into(),
-            type_: "tmpfs".into(),
-            options: ["nosuid", "nodev", "mode=0777"].map(String::from).to_vec(),
-            ..Default::default()
-        })
+        .map(|path| image_volume(path))
         .collect()
+}
+
+/// A volume of the image under a read-only root.
+pub fn image_volume(path: &str) -> Mount {
+    Mount {
+        destination: path.to_owned(),
+        source: "tmpfs".into(),
+        type_: "tmpfs".into(),
+        options: ["nosuid", "nodev", "mode=0777"].map(String::from).to_vec(),
+        ..Default::default()
+    }
 }
 
 /// The path under which the Kata runtime copies a file in: `<container>-<16 hex>-<base name>`.
@@ -210,11 +229,18 @@ fn bind_options(read_only: bool) -> [&'static str; 3] {
     ["rbind", "rprivate", if read_only { "ro" } else { "rw" }]
 }
 
-fn shm() -> Mount {
+/// The sandbox's shared memory as containers see it.
+pub fn shm() -> Mount {
     bind("/dev/shm", &format!("{SANDBOX_DIR}/shm"), &["rbind"])
 }
 
-fn bind(destination: &str, source: &str, options: &[&str]) -> Mount {
+/// The release socket as containers see it.
+pub fn release_socket() -> Mount {
+    bind(RELEASE_SOCKET, RELEASE_SOCKET, &["bind", "nosuid", "nodev", "noexec"])
+}
+
+/// A bind mount.
+pub fn bind(destination: &str, source: &str, options: &[&str]) -> Mount {
     Mount {
         destination: destination.into(),
         source: source.into(),
@@ -250,15 +276,16 @@ fn clean(path: &str) -> &str {
     path.trim_end_matches('/')
 }
 
-fn depth(path: &str) -> usize {
+/// How deep a path is, which orders mounts.
+pub fn depth(path: &str) -> usize {
     clean(path).matches('/').count()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Medium;
     use crate::requests::tests::{container, host, pod};
-    use crate::{FsGroup, Medium};
 
     fn volume(name: &str) -> Volume {
         limited(name, None)

@@ -6,11 +6,10 @@ use crate::requests::RequestError;
 use crate::{Container, HostValues, Pod, Text, users};
 
 /// `PATH` of a container whose image and manifest set none (containerd `oci.WithDefaultPathEnv`).
-pub(crate) const DEFAULT_PATH: &str =
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// containerd's default capabilities (`oci.WithDefaultUnixCaps`), in its order.
-const DEFAULT_CAPABILITIES: [&str; 14] = [
+pub const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FSETID",
@@ -28,7 +27,7 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
 ];
 
 /// Every capability of Linux 5.9 and later, by number (capabilities(7), linux/capability.h).
-const ALL_CAPABILITIES: [&str; 41] = [
+pub const ALL_CAPABILITIES: [&str; 41] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_DAC_READ_SEARCH",

@@ -1,12 +1,13 @@
 //! The agent requests of a pod's life, each built from the pod and the host's values alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ah_agent_api::agent::{
     CopyFileRequest, CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, Storage,
     UpdateInterfaceRequest, UpdateRoutesRequest,
 };
 use ah_agent_api::oci::Spec;
+use ah_digest::Sha256;
 use ah_verity::VerityInfo;
 
 use crate::users::UserError;
@@ -164,7 +165,8 @@ pub fn create_container(
     let id = container_id(container, host)?;
     let spec = spec::workload(pod, container, id, host).map_err(|error| named(container, error))?;
     let mut request = request(pod, id, spec);
-    request.storages = layer_storages(container, id, host)?;
+    let layers = container.image.layers.iter().rev().map(|layer| &layer.verity);
+    request.storages = layer_storages(layers, id, &host.pci_paths)?;
     request.storages.extend(mounts::volume_storages(pod, container));
     Ok(request)
 }
@@ -328,15 +330,16 @@ const FILE_MODE: u32 = 0o100_644;
 const DIR_MODE: u32 = 0o750;
 
 /// The layers, top first, then the overlay that joins them.
-fn layer_storages(
-    container: &Container,
+///
+/// # Errors
+/// [`RequestError::NoPciPath`] for a layer whose disk is not among `pci_paths`.
+pub fn layer_storages<'a>(
+    top_first: impl IntoIterator<Item = &'a VerityInfo>,
     container_id: &str,
-    host: &HostValues,
+    pci_paths: &BTreeMap<Sha256, String>,
 ) -> Result<Vec<Storage>, RequestError> {
-    let mut storages = Vec::new();
-    for layer in container.image.layers.iter().rev() {
-        storages.push(layer_storage(&layer.verity, host)?);
-    }
+    let layers = top_first.into_iter().map(|layer| layer_storage(layer, pci_paths));
+    let mut storages: Vec<Storage> = layers.collect::<Result<_, _>>()?;
     let lower: Vec<&str> = storages.iter().map(|storage| storage.mount_point.as_str()).collect();
     let lower = format!("lowerdir={}", lower.join(":"));
     storages.push(Storage {
@@ -350,10 +353,12 @@ fn layer_storages(
     Ok(storages)
 }
 
-fn layer_storage(verity: &VerityInfo, host: &HostValues) -> Result<Storage, RequestError> {
+fn layer_storage(
+    verity: &VerityInfo,
+    pci_paths: &BTreeMap<Sha256, String>,
+) -> Result<Storage, RequestError> {
     let root_hash = verity.root_hash.to_string();
-    let source = host
-        .pci_paths
+    let source = pci_paths
         .get(&verity.root_hash)
         .ok_or_else(|| RequestError::NoPciPath { root_hash: root_hash.clone() })?;
     Ok(Storage {

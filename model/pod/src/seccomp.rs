@@ -7,9 +7,6 @@
 
 use ah_agent_api::oci::{LinuxSeccomp, LinuxSeccompArg, LinuxSyscall, linux_syscall};
 
-use crate::Container;
-use crate::requests::RequestError;
-
 const ALLOW: &str = "SCMP_ACT_ALLOW";
 const ERRNO: &str = "SCMP_ACT_ERRNO";
 /// errno(3): what programs take as "this kernel has no clone3", so that they fall back to clone.
@@ -47,9 +44,8 @@ const WITH_CAPABILITY: [(&str, &str); 14] = [
     ("CAP_PERFMON", "perf_event_open"),
 ];
 
-/// The filter for a container with its capabilities.
-pub(crate) fn runtime_default(container: &Container) -> Result<LinuxSeccomp, RequestError> {
-    let capabilities = crate::process::capabilities(container)?;
+/// The filter for a container with these capabilities.
+pub fn runtime_default(capabilities: &[String]) -> LinuxSeccomp {
     let has = |name: &str| capabilities.iter().any(|capability| capability == name);
     let mut names: Vec<&str> = ALWAYS.split_whitespace().collect();
     for (capability, calls) in WITH_CAPABILITY {
@@ -74,14 +70,14 @@ pub(crate) fn runtime_default(container: &Container) -> Result<LinuxSeccomp, Req
             ..Default::default()
         });
     }
-    Ok(LinuxSeccomp {
+    LinuxSeccomp {
         DefaultAction: ERRNO.into(),
         Architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
             .map(String::from)
             .to_vec(),
         Syscalls: syscalls,
         ..Default::default()
-    })
+    }
 }
 
 fn allow(names: &[&str], args: Vec<LinuxSeccompArg>) -> LinuxSyscall {
@@ -112,7 +108,7 @@ mod tests {
         let mut container = container("app");
         container.security.capabilities_add = add.iter().map(|name| (*name).into()).collect();
         container.security.capabilities_drop = drop.iter().map(|name| (*name).into()).collect();
-        let filter = runtime_default(&container).unwrap();
+        let filter = runtime_default(&crate::process::capabilities(&container).unwrap());
         filter.Syscalls.iter().any(|rule| {
             let plain = rule.Action == ALLOW && rule.Args.is_empty();
             plain && rule.Names.iter().any(|name| name == call)

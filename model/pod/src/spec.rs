@@ -8,12 +8,12 @@ use crate::requests::RequestError;
 use crate::{Container, HostValues, Pod, Role, Seccomp, mounts, process, resources, seccomp};
 
 /// OCI runtime specification that containerd 1.7 writes.
-const OCI_VERSION: &str = "1.1.0";
-/// Where containerd keeps a container's bundle on the node.
-const BUNDLE_DIR: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
+pub const OCI_VERSION: &str = "1.1.0";
+/// Where containerd keeps a container's bundle on the node, by its usual configuration.
+pub const BUNDLE_DIR: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 
 /// Paths hidden from containers (kubelet, `defaultMaskedPaths`).
-const MASKED_PATHS: [&str; 11] = [
+pub const MASKED_PATHS: [&str; 11] = [
     "/proc/asound",
     "/proc/acpi",
     "/proc/kcore",
@@ -28,11 +28,11 @@ const MASKED_PATHS: [&str; 11] = [
 ];
 
 /// Paths that containers may only read (kubelet, `defaultReadonlyPaths`).
-const READONLY_PATHS: [&str; 5] =
+pub const READONLY_PATHS: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// A container's root in the guest (Kata runtime, `kataGuestSharedDir` layout of 2024).
-pub(crate) fn root_path(container_id: &str) -> String {
+pub fn root_path(container_id: &str) -> String {
     format!("/run/kata-containers/{container_id}/rootfs")
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn workload(
     linux.Seccomp = match security.seccomp {
         // a privileged container has no filter whatever its profile (kubelet, containerd)
         Seccomp::RuntimeDefault if !security.privileged => {
-            Some(seccomp::runtime_default(container)?)
+            Some(seccomp::runtime_default(&process::capabilities(container)?))
         }
         _ => None,
     }
@@ -102,14 +102,18 @@ fn root(container_id: &str, read_only: bool) -> ah_agent_api::protobuf::MessageF
 fn linux(pod: &Pod, container_id: &str, host: &HostValues) -> oci::Linux {
     oci::Linux {
         CgroupsPath: resources::cgroups_path(pod, &host.pod_uid, container_id),
-        Namespaces: ["ipc", "uts", "pid", "mount"].map(namespace).to_vec(),
+        Namespaces: namespaces(),
         MaskedPaths: MASKED_PATHS.map(String::from).to_vec(),
         ReadonlyPaths: READONLY_PATHS.map(String::from).to_vec(),
         ..Default::default()
     }
 }
 
-/// A path would name a namespace of the host, which means nothing in the guest.
+/// The namespaces of every container. A path would name a namespace of the host, which means nothing in the guest.
+pub fn namespaces() -> Vec<oci::LinuxNamespace> {
+    ["ipc", "uts", "pid", "mount"].map(namespace).to_vec()
+}
+
 fn namespace(kind: &str) -> oci::LinuxNamespace {
     oci::LinuxNamespace { Type: kind.into(), ..Default::default() }
 }

@@ -20,7 +20,7 @@ pub const MAX_FILE_BYTES: usize = 1 << 20;
 /// The link to the present version's folder.
 const DATA: &str = "..data";
 
-const REGULAR: u32 = 0o100_000;
+pub(crate) const REGULAR: u32 = 0o100_000;
 const FOLDER: u32 = 0o040_000;
 const LINK: u32 = 0o120_777;
 const SET_GROUP_ID: u32 = 0o2000;

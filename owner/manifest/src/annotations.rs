@@ -58,6 +58,8 @@ pub(crate) fn choices(
             }
             UNPINNED_ANNOTATION => choices.unpinned = unpinned(value).map_err(fail)?,
             SERVICES_ANNOTATION => choices.services = services(value).map_err(fail)?,
+            // the generator's own, from a file that it has been through before
+            ah_pod::RUNTIME_HINTS_ANNOTATION => {}
             EXEC_ANNOTATION => choices.execs = execs(value, containers).map_err(fail)?,
             _ => return Err(fail(Problem::UnknownField)),
         }

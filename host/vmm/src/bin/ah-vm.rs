@@ -30,6 +30,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
         vcpus: 2,
         memory_mib: 512,
         disks: Vec::new(),
+        bridges: 0,
         network: Network::None,
         vsock: VsockBackend::Auto,
         tee: TeeLaunch::None,

@@ -86,6 +86,7 @@ impl Stage {
             vcpus: 1,
             memory_mib: 64,
             disks: Vec::new(),
+            bridges: 0,
             network: Network::None,
             vsock,
             tee: TeeLaunch::None,

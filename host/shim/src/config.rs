@@ -1,0 +1,257 @@
+//! The shim's configuration: one TOML file a runtime handler, named by containerd's runtime options, unknown keys refused.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protobuf::Message as _;
+use protobuf::well_known_types::any::Any;
+use serde::Deserialize;
+
+use crate::wire::options::Options;
+
+/// Read where containerd's runtime options name no file.
+const DEFAULT_PATH: &str = "/etc/anchorhold/shim.toml";
+/// Longest file that is read, bytes.
+const MAX_BYTES: u64 = 64 << 10;
+/// Type of containerd's options for a runtime that it does not know.
+const OPTIONS_TYPE: &str = "runtimeoptions.v1.Options";
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: not readable", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is too large to be one.
+    #[error("{}: found {found} bytes, expected at most {MAX_BYTES}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+    },
+    /// The text is no configuration.
+    #[error("{}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// containerd's options are of another type.
+    #[error(
+        "containerd's runtime options: found type {found:?}, expected {OPTIONS_TYPE} with a ConfigPath"
+    )]
+    Options {
+        /// The type.
+        found: String,
+    },
+    /// A value that cannot be.
+    #[error("{key}: found {found}, expected {expected}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+}
+
+/// What a runtime handler of the node is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Whether pods must bring a policy (`anchorhold-cc`); without it a pod without a policy runs in a VM that lets the node
+    /// do what it likes (`anchorhold`).
+    pub confidential: bool,
+    /// What signs the guest's reports.
+    pub tee: Tee,
+    /// Folder with `vmlinuz`, `initrd` and `cmdline.<tee>`.
+    pub guest: PathBuf,
+    /// Firmware image; where QEMU's packages have it, if it is not said.
+    #[serde(default)]
+    pub firmware: Option<PathBuf>,
+    /// Folder of the software TEE.
+    #[serde(default = "default_software_tee")]
+    pub software_tee: PathBuf,
+    /// Where the guest's requests for keys go: `unix:PATH` or `tcp:HOST:PORT`.
+    #[serde(default)]
+    pub key_service: Option<KeyAddress>,
+    /// Virtual CPUs of a pod whose size the kubelet does not say.
+    #[serde(default = "default_vcpus")]
+    pub vcpus: u32,
+    /// Memory for the containers of a pod whose size the kubelet does not say, MiB.
+    #[serde(default = "default_memory_mib")]
+    pub memory_mib: u32,
+    /// What kernel and agent need beside the containers, MiB.
+    #[serde(default = "default_overhead_mib")]
+    pub overhead_mib: u32,
+    /// Longest time from the VM's start to the agent's first answer, seconds.
+    #[serde(default = "default_boot_limit_seconds")]
+    pub boot_limit_seconds: u64,
+    /// Folders in which QEMU and the vsock device are looked for before `PATH`.
+    #[serde(default)]
+    pub tools: Vec<PathBuf>,
+}
+
+/// What signs the guest's reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tee {
+    /// A program of the node: not confidential.
+    Software,
+}
+
+/// Where a key service listens.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum KeyAddress {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A TCP address.
+    Tcp(String),
+}
+
+impl TryFrom<String> for KeyAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(("tcp", address)) if address.contains(':') => Ok(Self::Tcp(address.into())),
+            _ => Err(format!("found {text:?}, expected unix:/PATH or tcp:HOST:PORT")),
+        }
+    }
+}
+
+fn default_software_tee() -> PathBuf {
+    "/var/lib/anchorhold/software-tee".into()
+}
+
+fn default_vcpus() -> u32 {
+    1
+}
+
+fn default_memory_mib() -> u32 {
+    256
+}
+
+fn default_overhead_mib() -> u32 {
+    192
+}
+
+fn default_boot_limit_seconds() -> u64 {
+    60
+}
+
+impl Config {
+    /// The file that containerd's runtime options name.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub(crate) fn of(options: Option<&Any>) -> Result<Self, ConfigError> {
+        let path = match options.filter(|any| !any.type_url.is_empty()) {
+            None => DEFAULT_PATH.into(),
+            Some(any) => path(any)?,
+        };
+        Self::read(&path)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with file and key.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let file = |source| ConfigError::File { path: path.into(), source };
+        let found = std::fs::metadata(path).map_err(file)?.len();
+        if found > MAX_BYTES {
+            return Err(ConfigError::TooLarge { path: path.into(), found });
+        }
+        let text = std::fs::read_to_string(path).map_err(file)?;
+        let toml = |source| ConfigError::Toml { path: path.into(), source };
+        toml::from_str::<Self>(&text).map_err(toml)?.checked()
+    }
+
+    fn checked(self) -> Result<Self, ConfigError> {
+        let refuse =
+            |key, found: String, expected| Err(ConfigError::Value { key, found, expected });
+        match &self {
+            config if !config.guest.is_absolute() => {
+                refuse("guest", config.guest.display().to_string(), "an absolute path")
+            }
+            config if config.vcpus == 0 || config.vcpus > 255 => {
+                refuse("vcpus", config.vcpus.to_string(), "1 to 255")
+            }
+            _ => Ok(self),
+        }
+    }
+
+    pub(crate) fn boot_limit(&self) -> Duration {
+        Duration::from_secs(self.boot_limit_seconds)
+    }
+}
+
+fn path(options: &Any) -> Result<PathBuf, ConfigError> {
+    let other = || ConfigError::Options { found: options.type_url.clone() };
+    if options.type_url.rsplit('/').next() != Some(OPTIONS_TYPE) {
+        return Err(other());
+    }
+    let options = Options::parse_from_bytes(&options.value).map_err(|_| other())?;
+    match options.config_path.is_empty() {
+        true => Ok(DEFAULT_PATH.into()),
+        false => Ok(options.config_path.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "confidential = true\ntee = \"software\"\nguest = \"/g\"\n";
+
+    fn check(more: &str, expect: Option<&str>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shim.toml");
+        std::fs::write(&path, format!("{LEAST}{more}")).unwrap();
+        let found = Config::read(&path).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            format!("{error}: {}", cause.unwrap_or_default())
+        });
+        match (found, expect) {
+            (Ok(_), None) => {}
+            (Err(found), Some(expect)) if found.contains(expect) => {}
+            (found, expect) => panic!("{more}: {found:?}, expected {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn keys_and_values_are_checked_by_name() {
+        check("", None);
+        check("key_service = \"unix:/run/k.sock\"\n", None);
+        check("key_service = \"http://x\"\n", Some("unix:/PATH"));
+        check("vcpus = 0\n", Some("vcpus"));
+        check("fallback = true\n", Some("fallback"));
+        check("tools = [\"/opt/bin\"]\n", None);
+    }
+
+    #[test]
+    fn options_of_another_runtime_are_refused() {
+        let options = Any { type_url: "containerd.runc.v1.Options".into(), ..Default::default() };
+        assert!(matches!(Config::of(Some(&options)), Err(ConfigError::Options { .. })));
+        let value = Options { config_path: "/nowhere/x.toml".into(), ..Default::default() };
+        let value = value.write_to_bytes().unwrap();
+        let options = Any { type_url: OPTIONS_TYPE.into(), value, ..Default::default() };
+        assert!(matches!(
+            Config::of(Some(&options)),
+            Err(ConfigError::File { path, .. }) if path.ends_with("x.toml")
+        ));
+    }
+}

@@ -1,0 +1,200 @@
+//! From configuration and sandbox to the guest that is started: files, size, policy, services.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ah_evidence::{GuestPolicy, HostData};
+use ah_launch::LaunchInputs;
+use ah_policy::{INITDATA_ANNOTATION, InitData, PolicyDocument};
+use ah_sandbox::{GuestConfig, GuestFiles, VsockService};
+use ah_software_tee::SoftwareTee;
+use ah_vmm::{Network, TeeLaunch, Tools};
+
+use crate::config::{Config, Tee};
+use crate::convert::{Sandbox, Sizing, Spec};
+use crate::network::{PodNetwork, TAP};
+use crate::{ShimError, keys};
+
+/// The vCPU model whose save area is measured: EPYC, the model that QEMU is asked for on SEV-SNP.
+const VCPU_SIG_EPYC: u32 = 0x0080_0f12;
+/// SEV_FEATURES of the save area: SEV-SNP active and nothing else.
+const SEV_FEATURES_SNP: u64 = 1;
+/// Sockets of running VMs, and what was found out about the machine.
+const RUN_BASE: &str = "/run/anchorhold";
+/// Least memory for containers, MiB.
+const LEAST_MIB: u64 = 32;
+
+/// Puts the guest of a pod together.
+pub(crate) async fn guest(
+    config: &Config,
+    spec: &Spec,
+    sandbox: &Sandbox,
+    network: Option<&PodNetwork>,
+) -> Result<GuestConfig, ShimError> {
+    let document = document(config, spec.annotations())?;
+    let tools = Tools::find(&config.tools)?;
+    let run_base = PathBuf::from(RUN_BASE);
+    fs::create_dir_all(&run_base).map_err(ShimError::file("making", &run_base))?;
+    let accelerator = ah_vmm::accelerator::choose(&tools.qemu, &run_base).await?;
+    let files = files(config)?;
+    let vcpus = vcpus(config, &sandbox.sizing);
+    let Tee::Software = config.tee;
+    tracing::info!("tee: software (not confidential)");
+    let services = services(config, &files, vcpus, document.host_data_snp()?)?;
+    Ok(GuestConfig {
+        initdata_disk: match &document {
+            PolicyDocument::InitData(initdata) => Some(initdata.to_disk()),
+            PolicyDocument::Aks(_) => None,
+        },
+        policy_text: match document {
+            PolicyDocument::InitData(_) => None,
+            PolicyDocument::Aks(policy) => Some(policy.policy().to_owned()),
+        },
+        files,
+        services,
+        tools,
+        accelerator,
+        tee: TeeLaunch::None,
+        vcpus,
+        memory_mib: memory_mib(config, &sandbox.sizing),
+        network: network.map_or(Network::None, |found| Network::Tap {
+            namespace: sandbox.network_namespace.clone().unwrap_or_default(),
+            name: TAP.into(),
+            hardware_address: found.hardware_address.clone(),
+        }),
+        boot_limit: config.boot_limit(),
+        run_base,
+    })
+}
+
+/// The pod's policy. Without one a confidential pod is refused; another gets one that allows everything.
+fn document(
+    config: &Config,
+    annotations: &BTreeMap<String, String>,
+) -> Result<PolicyDocument, ShimError> {
+    match PolicyDocument::from_annotations(annotations) {
+        Err(ah_policy::DocumentError::Annotations { found: 0 }) => match config.confidential {
+            true => Err(ShimError::NoPolicy { expected: INITDATA_ANNOTATION }),
+            false => Ok(PolicyDocument::InitData(InitData::build(&allow_all(), &BTreeMap::new())?)),
+        },
+        other => Ok(other?),
+    }
+}
+
+/// Isolation without confidentiality: the guest does what the node asks of it.
+fn allow_all() -> String {
+    let rules = ah_agent_api::request_names().map(|name| format!("default {name} := true\n"));
+    format!(
+        "package agent_policy\n\ndefault AllowRequestsFailingPolicy := false\n{}",
+        rules.collect::<String>()
+    )
+}
+
+fn files(config: &Config) -> Result<GuestFiles, ShimError> {
+    let cmdline = config.guest.join("cmdline.software");
+    Ok(GuestFiles {
+        kernel: config.guest.join("vmlinuz"),
+        initrd: config.guest.join("initrd"),
+        cmdline: fs::read_to_string(&cmdline).map_err(ShimError::file("reading", &cmdline))?,
+        firmware: match &config.firmware {
+            Some(path) => path.clone(),
+            None => ah_vmm::firmware::find_for_bridges()?,
+        },
+    })
+}
+
+/// The report service of the software TEE, which measures the very files that QEMU is given, and the way to the key service.
+fn services(
+    config: &Config,
+    files: &GuestFiles,
+    vcpus: u32,
+    host_data: HostData,
+) -> Result<Vec<VsockService>, ShimError> {
+    let read = |path: &Path| fs::read(path).map_err(ShimError::file("reading", path));
+    let (firmware, kernel, initrd) =
+        (read(&files.firmware)?, read(&files.kernel)?, read(&files.initrd)?);
+    let inputs = LaunchInputs {
+        firmware: &firmware,
+        kernel: &kernel,
+        initrd: &initrd,
+        cmdline: &files.cmdline,
+        vcpus,
+        vcpu_sig: VCPU_SIG_EPYC,
+        sev_features: SEV_FEATURES_SNP,
+    };
+    let tee = SoftwareTee::open(&config.software_tee)?;
+    let reports = tee.launch(&inputs, host_data, GuestPolicy::STRICT)?;
+    let mut services =
+        vec![VsockService::new(ah_agent_api::ports::SOFTWARE_REPORT, move |stream| {
+            if let Err(error) = reports.serve(stream) {
+                tracing::debug!(%error, "software report service");
+            }
+        })];
+    if let Some(address) = config.key_service.clone() {
+        let carry = move |stream| keys::carry(stream, &address);
+        services.push(VsockService::new(ah_agent_api::ports::KEY_RELEASE, carry));
+    }
+    Ok(services)
+}
+
+/// The kubelet's sum of limits, rounded up; the configured number where it is not limited.
+fn vcpus(config: &Config, sizing: &Sizing) -> u32 {
+    let quota = u64::try_from(sizing.cpu_quota_us).unwrap_or_default();
+    match quota.checked_div(sizing.cpu_period_us).filter(|_| quota > 0) {
+        None => config.vcpus,
+        Some(_) => u32::try_from(quota.div_ceil(sizing.cpu_period_us)).unwrap_or(255).clamp(1, 255),
+    }
+}
+
+fn memory_mib(config: &Config, sizing: &Sizing) -> u32 {
+    let limit = u64::try_from(sizing.memory_bytes).unwrap_or_default().div_ceil(1 << 20);
+    let containers = if limit == 0 { config.memory_mib.into() } else { limit.max(LEAST_MIB) };
+    u32::try_from(containers.saturating_add(config.overhead_mib.into())).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            confidential: true,
+            tee: Tee::Software,
+            guest: "/g".into(),
+            firmware: None,
+            software_tee: "/s".into(),
+            key_service: None,
+            vcpus: 2,
+            memory_mib: 256,
+            overhead_mib: 100,
+            boot_limit_seconds: 60,
+            tools: vec![],
+        }
+    }
+
+    #[test]
+    fn size_is_the_sum_of_limits_rounded_up() {
+        let check = |cpu_quota_us, cpu_period_us, memory_bytes, expect| {
+            let sizing = Sizing { cpu_quota_us, cpu_period_us, memory_bytes };
+            assert_eq!((vcpus(&config(), &sizing), memory_mib(&config(), &sizing)), expect);
+        };
+        check(0, 0, 0, (2, 356));
+        check(-1, 100_000, 0, (2, 356));
+        check(150_000, 100_000, 64 << 20, (2, 164));
+        check(50_000, 100_000, (64 << 20) + 1, (1, 165));
+        check(1_000, 100_000, 1, (1, 132));
+    }
+
+    #[test]
+    fn attack_confidential_pods_do_not_run_without_their_policy() {
+        let none = BTreeMap::new();
+        let error = document(&config(), &none).unwrap_err();
+        assert!(matches!(error, ShimError::NoPolicy { .. }));
+        assert!(error.to_string().contains(INITDATA_ANNOTATION));
+        let open = Config { confidential: false, ..config() };
+        assert!(document(&open, &none).is_ok());
+        let broken = BTreeMap::from([(INITDATA_ANNOTATION.to_owned(), "!".to_owned())]);
+        assert!(document(&open, &broken).is_err());
+    }
+}

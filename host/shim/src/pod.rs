@@ -1,0 +1,217 @@
+//! One pod: its VM, and what containers ask of it.
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ah_agent_api::agent::{CreateContainerRequest, ExecProcessRequest};
+use ah_agent_client::CallError;
+use ah_layers::SnapshotLayers;
+use ah_sandbox::{Guest, LayerImage, SandboxError};
+use ah_verity::VerityInfo;
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::convert::{self, Copied, Sandbox, Spec, Workload};
+use crate::network::{self, PodNetwork};
+use crate::wire::task::Mount;
+use crate::{ShimError, host_files, machine};
+
+const SIGKILL: u32 = 9;
+/// Time for the agent to take a signal; one that does not take SIGKILL loses its VM.
+const SIGNAL_LIMIT: Duration = Duration::from_secs(10);
+const DESTROY_LIMIT: Duration = Duration::from_secs(5);
+
+/// A pod that runs.
+pub(crate) struct Pod {
+    pub(crate) guest: Guest,
+    pub(crate) sandbox: Sandbox,
+}
+
+impl Pod {
+    /// Starts the VM, gives it its network, makes the sandbox and its container.
+    pub(crate) async fn start(id: &str, spec: &Spec, config: &Config) -> Result<Self, ShimError> {
+        let sandbox = convert::sandbox(id, spec)?;
+        let network = read_network(&sandbox).await?;
+        let guest = machine::guest(config, spec, &sandbox, network.as_ref()).await?;
+        let guest = Guest::boot(guest, Arc::new(Stages)).await?;
+        let pod = Self { guest, sandbox };
+        if let Some(network) = network {
+            pod.join(network).await?;
+        }
+        pod.create_sandbox().await?;
+        Ok(pod)
+    }
+
+    async fn join(&self, network: PodNetwork) -> Result<(), ShimError> {
+        let joined = network.clone();
+        blocking(move || joined.join()).await?;
+        let agent = self.guest.agent();
+        self.guest.call(None, agent.update_interface(&network.interface)).await?;
+        self.guest.call(None, agent.update_routes(&network.routes)).await?;
+        if let Some(neighbours) = &network.neighbours {
+            self.guest.call(None, agent.add_neighbours(neighbours)).await?;
+        }
+        Ok(())
+    }
+
+    async fn create_sandbox(&self) -> Result<(), ShimError> {
+        let resolv_conf = match &self.sandbox.resolv_conf {
+            Some(copied) => std::fs::read_to_string(&copied.source)
+                .map_err(ShimError::file("reading", &copied.source))?,
+            None => String::new(),
+        };
+        let agent = self.guest.agent();
+        let request = self.sandbox.create_request(&resolv_conf);
+        self.guest.call(None, agent.create_sandbox(&request)).await?;
+        self.copy(None, self.sandbox.resolv_conf.as_slice()).await?;
+        self.guest.call(None, agent.create_container(&self.sandbox.request)).await?;
+        Ok(())
+    }
+
+    /// Makes a container; gives the request that made it.
+    pub(crate) async fn create(
+        &self,
+        id: &str,
+        spec: &Spec,
+        rootfs: &[Mount],
+    ) -> Result<CreateContainerRequest, ShimError> {
+        let mut layers = Vec::new();
+        let mut paths = BTreeMap::new();
+        for image in images(rootfs)? {
+            let path = self.guest.plug(&image).await?;
+            paths.insert(image.verity.root_hash, path);
+            layers.push(image.verity);
+        }
+        let workload = self.convert(id, spec, &layers, &paths)?;
+        self.copy(Some(&workload.name), &workload.copies).await?;
+        let create = self.guest.agent().create_container(&workload.request);
+        self.guest.call(Some(&workload.name), create).await?;
+        Ok(workload.request)
+    }
+
+    fn convert(
+        &self,
+        id: &str,
+        spec: &Spec,
+        layers: &[VerityInfo],
+        paths: &BTreeMap<ah_digest::Sha256, String>,
+    ) -> Result<Workload, ShimError> {
+        let mounted = host_files::mount_info(spec)?;
+        Ok(convert::workload(id, spec, &self.sandbox, layers, paths, &mounted)?)
+    }
+
+    /// One by one: a folder comes before what is in it.
+    async fn copy(&self, container: Option<&str>, all: &[Copied]) -> Result<(), ShimError> {
+        for copied in all {
+            let source = copied.source.clone();
+            let tree = blocking(move || host_files::tree(&source)).await?;
+            for request in convert::copy_requests(copied, &tree) {
+                self.guest.call(container, self.guest.agent().copy_file(&request)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn start_container(&self, id: &str) -> Result<(), ShimError> {
+        Ok(self.guest.call(None, self.guest.agent().start_container(id)).await?)
+    }
+
+    pub(crate) async fn exec(&self, request: &ExecProcessRequest) -> Result<(), ShimError> {
+        Ok(self.guest.call(None, self.guest.agent().exec_process(request)).await?)
+    }
+
+    /// Sends a signal. An agent that does not take SIGKILL in time is taken for dead, and the VM with it.
+    pub(crate) async fn signal(
+        &self,
+        id: &str,
+        exec_id: &str,
+        signal: u32,
+    ) -> Result<(), ShimError> {
+        let sent = self.guest.agent().signal_process(id, exec_id, signal);
+        match timeout(SIGNAL_LIMIT, sent).await {
+            // its process has ended meanwhile
+            Ok(Err(CallError::Refused { message, .. })) => {
+                tracing::debug!(message, signal, id, "signal");
+                Ok(())
+            }
+            Err(_) if signal == SIGKILL => {
+                tracing::error!(
+                    "the agent did not take SIGKILL in {SIGNAL_LIMIT:?}: ending the vm"
+                );
+                self.guest.stop().await;
+                Ok(())
+            }
+            Ok(done) => Ok(self.guest.call(None, ready(done)).await?),
+            Err(_) => {
+                let late = Err(CallError::Timeout { method: "SignalProcess" });
+                Ok(self.guest.call(None, ready(late)).await?)
+            }
+        }
+    }
+
+    /// Takes a container that has ended away.
+    pub(crate) async fn remove(&self, id: &str) -> Result<(), ShimError> {
+        let removed = self.guest.agent().remove_container(id);
+        match self.guest.call(None, removed).await {
+            // with the VM everything is gone
+            Err(SandboxError::GuestEnded { .. } | SandboxError::NoAnswer { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends the VM and everything in it.
+    pub(crate) async fn end(&self) {
+        if let Ok(Err(error)) = timeout(DESTROY_LIMIT, self.guest.agent().destroy_sandbox()).await {
+            tracing::debug!(%error, "destroying the sandbox");
+        }
+        self.guest.stop().await;
+        if let Some(namespace) = self.sandbox.network_namespace.clone()
+            && let Err(error) = blocking(move || network::leave(&namespace)).await
+        {
+            tracing::debug!(error = error.told(), "leaving the network namespace");
+        }
+    }
+}
+
+/// Stages into the log, with the time since the VM's start.
+struct Stages;
+
+impl ah_sandbox::Events for Stages {
+    fn stage(&self, stage: &ah_sandbox::Stage) {
+        let (name, ms) = (stage.name, stage.at.as_millis());
+        tracing::info!(?name, ms, subject = stage.subject, "stage");
+    }
+}
+
+async fn read_network(sandbox: &Sandbox) -> Result<Option<PodNetwork>, ShimError> {
+    match sandbox.network_namespace.clone().filter(|path| path != Path::new("")) {
+        None => Ok(None),
+        Some(namespace) => blocking(move || network::read(&namespace)).await,
+    }
+}
+
+/// The block images of a container's rootfs, top first.
+fn images(rootfs: &[Mount]) -> Result<Vec<LayerImage>, ShimError> {
+    let [mount] = rootfs else {
+        let found = format!("{} mounts", rootfs.len());
+        let expected = "one overlay of anchorhold-snapshotter";
+        return Err(ShimError::Request { field: "rootfs", found, expected });
+    };
+    let images = SnapshotLayers::of_mount(&mount.options)?.images()?;
+    Ok(images
+        .into_iter()
+        .map(|image| LayerImage { path: image.path, verity: image.info })
+        .collect())
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ShimError> + Send + 'static,
+) -> Result<T, ShimError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(ShimError::network("working on a thread")(error)),
+    }
+}

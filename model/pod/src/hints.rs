@@ -1,0 +1,71 @@
+//! What a pod says that containerd's spec has no place for, as an annotation that the generator writes and the runtime reads.
+//!
+//! The runtime puts it into its requests, where the policy compares it: a host that alters the annotation is denied.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{FsGroupChange, Pod, VolumeSource};
+
+/// The annotation's name; its value is JSON of [`RuntimeHints`].
+pub const RUNTIME_HINTS_ANNOTATION: &str = "anchorhold.dev/runtime-hints";
+
+/// What the runtime cannot see in containerd's spec. Everything in it has Kubernetes' default where it is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuntimeHints {
+    /// `spec.shareProcessNamespace`: containerd tells it with the first container, which is after the sandbox was made.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub share_process_namespace: bool,
+    /// `sizeLimit` of emptyDirs by volume name: the kubelet keeps it to itself.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub size_limit_bytes: BTreeMap<String, u64>,
+    /// `fsGroupChangePolicy`: the kubelet acts on it itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fs_group_change: Option<FsGroupChange>,
+}
+
+impl RuntimeHints {
+    /// The pod's hints; `None` for one that needs none.
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let limits = pod.volumes.iter().filter_map(|volume| match volume.source {
+            VolumeSource::EmptyDir { size_limit_bytes, .. } => {
+                Some((volume.name.clone(), size_limit_bytes?))
+            }
+            VolumeSource::Files(_) => None,
+        });
+        let change = pod.security.fs_group.map(|group| group.change);
+        let hints = Self {
+            share_process_namespace: pod.share_process_namespace,
+            size_limit_bytes: limits.collect(),
+            fs_group_change: change.filter(|change| *change != FsGroupChange::Always),
+        };
+        (hints != Self::default()).then_some(hints)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::requests::tests::pod;
+    use crate::{FsGroup, Medium, Volume};
+
+    #[test]
+    fn only_what_differs_from_the_defaults_is_said() {
+        let mut pod = pod(vec![]);
+        pod.security.fs_group = Some(FsGroup { gid: 1, change: FsGroupChange::Always });
+        assert_eq!(RuntimeHints::of(&pod), None);
+        pod.share_process_namespace = true;
+        pod.security.fs_group = Some(FsGroup { gid: 1, change: FsGroupChange::OnRootMismatch });
+        let source = VolumeSource::EmptyDir { medium: Medium::Disk, size_limit_bytes: Some(4096) };
+        pod.volumes = vec![Volume { name: "a".into(), source }];
+        let text = serde_json::to_string(&RuntimeHints::of(&pod)).unwrap();
+        assert_eq!(
+            text,
+            r#"{"share_process_namespace":true,"size_limit_bytes":{"a":4096},"fs_group_change":"on-root-mismatch"}"#
+        );
+        let unknown = r#"{"share_process_namespace":true,"more":1}"#;
+        assert!(serde_json::from_str::<RuntimeHints>(unknown).is_err());
+    }
+}
