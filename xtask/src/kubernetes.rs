@@ -20,7 +20,6 @@ const BUILD_PACKAGES: &[(&str, &str)] =
 /// Debian's source package: Kubernetes' version in it, and where it is in an archive.
 const VERSION: &str = "v1.20.2";
 const SOURCE: &str = "pool/main/k/kubernetes/kubernetes_1.20.5+really1.20.2.orig.tar.gz";
-const DEBIAN: &str = "http://deb.debian.org/debian";
 
 /// The folder with the programs.
 pub(crate) fn folder() -> PathBuf {
@@ -85,7 +84,7 @@ fn build(out: &Path) -> Result<()> {
     let tar = work.join("source.tar.gz");
     let mut fetch = Command::new("curl");
     fetch.args(["--fail", "--silent", "--show-error", "--location", "--output"]).arg(&tar);
-    run_quiet(fetch.arg(format!("{DEBIAN}/{SOURCE}")))?;
+    run_quiet(fetch.arg(format!("{}/{SOURCE}", archive_address()?)))?;
     run_quiet(Command::new("tar").arg("-xzf").arg(&tar).arg("-C").arg(&above))?;
     let unpacked = fs::read_dir(&above)?.next().context("the source package is empty")??.path();
     let source = above.join("kubernetes");
@@ -109,6 +108,20 @@ fn go(work: &Path, source: &Path) -> Command {
     command.current_dir(source).env("GOPATH", work.join("go")).env("GOCACHE", work.join("cache"));
     command.envs([("GO111MODULE", "off"), ("CGO_ENABLED", "0"), ("GOFLAGS", "")]);
     command
+}
+
+/// Where this machine's apt finds Debian's main archive.
+fn archive_address() -> Result<String> {
+    let targets = output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI)",
+        "Component: main",
+        "Label: Debian",
+        "Codename: bookworm",
+    ]))?;
+    let first = targets.lines().next().context("apt knows no archive of Debian 12")?;
+    Ok(first.trim_end_matches('/').to_owned())
 }
 
 /// The API server's description of its types is generated, and not part of the source.
