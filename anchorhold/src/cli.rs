@@ -6,6 +6,7 @@ pub mod policy;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use ah_registry::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use node::{Node, NodeInstall, NodePlaces};
@@ -100,6 +101,9 @@ pub struct Images {
     /// Never ask a registry: what is in no layout, lock file or cache is refused
     #[arg(long)]
     pub offline: bool,
+    /// Which image of a multi-platform index is taken: linux/amd64 or linux/arm64
+    #[arg(long, value_name = "OS/ARCH", default_value_t = Platform::default())]
+    pub platform: Platform,
 }
 
 /// What plays or is the CPU's security processor.

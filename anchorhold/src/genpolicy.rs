@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ah_manifest::{Platform, ReadOptions};
 use ah_policygen::Agent;
 use anyhow::Result;
 use clap::{ArgAction, Parser};
@@ -66,6 +67,9 @@ pub(crate) struct Genpolicy {
     /// OCI layout folder or oci-archive that is asked before a registry (repeatable)
     #[arg(long, value_name = "DIR|ARCHIVE")]
     images: Vec<PathBuf>,
+    /// Which image of a multi-platform index is taken: linux/amd64 or linux/arm64
+    #[arg(long, value_name = "OS/ARCH", default_value_t = ah_registry::Platform::default())]
+    platform: ah_registry::Platform,
     /// As of anchorhold: where keys are kept
     #[arg(long, env = "ANCHORHOLD_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
@@ -208,28 +212,32 @@ async fn run(dirs: &Dirs, options: &Genpolicy) -> Result<()> {
         eprintln!("-u: layers are always cached, in {}", dirs.layers().display());
     }
     let file = options.yaml_file.clone().unwrap_or_else(|| "-".into());
-    let (inputs, before) = inputs::read_with(&options.config_files, &file)?;
+    let inputs = inputs::read(&[file.clone()], &options.config_files, &cluster())?;
     let prefixes = &options.runtime_class_names;
     let wanted = |pod: &ah_manifest::PodTemplate| {
         let class = pod.runtime_class().unwrap_or_default();
         prefixes.is_empty() || prefixes.iter().any(|prefix| class.starts_with(prefix.as_str()))
     };
     let (form, agent) = (options.form, Agent::default());
-    let key_service = make::key_service(dirs, &options.key_service, form, agent).await?;
-    let choices = Choices { form, agent, key_service };
+    let choices = async {
+        let key_service = make::key_service(dirs, &options.key_service, form, agent).await?;
+        Ok(Choices { runs_on: None, form, agent, key_service })
+    };
     let places = Images {
         images: options.images.clone(),
         plain_http: options.insecure_registry.clone(),
+        platform: options.platform,
         ..Images::default()
     };
-    let made = policies(dirs, &inputs, &wanted, &places, &choices).await?;
+    let made = policies(dirs, &inputs, &wanted, &places, choices).await?;
     print_policies(options, &made);
-    let texts: Vec<String> = texts(&inputs, &made)?
-        .into_iter()
-        .map(|text| text.get(before..).unwrap_or_default().to_owned())
-        .collect();
-    write(options, &file, &texts)?;
+    write(options, &file, &texts(&inputs, &made)?)?;
     tell(&made)
+}
+
+/// As genpolicy reads: for a cluster.
+fn cluster() -> ReadOptions {
+    ReadOptions { platform: Platform::Cluster, ..ReadOptions::default() }
 }
 
 fn print_policies(options: &Genpolicy, made: &[Made]) {

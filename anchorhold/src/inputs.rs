@@ -1,12 +1,15 @@
-//! The files that a command was given: folders opened, standard input read once, each a manifest.
+//! The files that a command was given: folders opened, standard input read once, all of them read together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ah_manifest::{Manifest, PodTemplate};
-use anyhow::{Context, Result};
+use ah_manifest::{
+    Incomplete, Manifest, NamedText, Platform, PodTemplate, ReadOptions, Rules, UnknownPods,
+};
+use anyhow::Result;
 
+use crate::cli::policy::{Kinds, Reading};
 use crate::keys::read_text;
 use crate::ui::failure;
 
@@ -32,89 +35,106 @@ pub(crate) fn pod_name(pod: &PodTemplate) -> String {
     format!("{} {}", pod.kind(), pod.object_name())
 }
 
-/// Reads files; of a folder its `*.yaml` and `*.yml` in the order of their names.
+/// The shipped rules for kinds, and those of these files.
+pub(crate) fn rules(kinds: &Kinds) -> Result<Rules> {
+    kinds.kinds.iter().try_fold(Rules::shipped(), |rules, file| {
+        let text = read_text(file)?;
+        rules.with_file(&text).map_err(|error| crate::manifest_error(error).context(show(file)))
+    })
+}
+
+/// How the options want files to be read: for pods that do not say what they run on, `platform`.
+pub(crate) fn options(reading: &Reading, platform: Platform) -> Result<ReadOptions> {
+    Ok(ReadOptions {
+        rules: rules(&reading.kinds)?,
+        unknown_pods: match reading.pass_unknown_pods {
+            true => UnknownPods::PassThrough,
+            false => UnknownPods::Refuse,
+        },
+        incomplete: match reading.accept_incomplete {
+            true => Incomplete::Accept,
+            false => Incomplete::Refuse,
+        },
+        platform,
+    })
+}
+
+/// Reads files together, so that each finds what it names in the others: of a folder its `*.yaml`, `*.yml` and `*.json`.
+/// Of `with` the objects are taken, and no pod; they are no part of the result.
 ///
-/// This is the one place that turns texts into manifests: a set of files that serve one another is read here.
-pub(crate) fn read(given: &[PathBuf]) -> Result<Vec<Input>> {
+/// This is the one place that turns texts into manifests for policies.
+pub(crate) fn read(
+    given: &[PathBuf],
+    with: &[PathBuf],
+    options: &ReadOptions,
+) -> Result<Vec<Input>> {
     let mut seen = BTreeSet::new();
-    let mut inputs = Vec::new();
-    for path in expand(given)? {
-        let same = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-        if !seen.insert(same) {
+    let files = expand(given, &mut seen)?;
+    let beside = expand(with, &mut seen)?;
+    let texts = files.iter().chain(&beside).cloned().collect();
+    let set = ah_manifest::read_set(texts, options).map_err(crate::manifest_error)?;
+    let named = set.into_files().into_iter();
+    let mut manifests: BTreeMap<String, Manifest> =
+        named.filter_map(|file| Some((file.name()?.to_owned(), file))).collect();
+    for text in &beside {
+        if let Some(pod) =
+            manifests.remove(&text.name).as_ref().and_then(|file| file.pods().first())
+        {
             return Err(failure(
-                format!("{} is given twice", path.display()),
-                "name each file once: a folder stands for all its *.yaml and *.yml",
+                format!("{} declares {}, expected objects that pods use", text.name, pod_name(pod)),
+                "give a file with pods as the YAML that gets policies",
             ));
         }
-        let text = read_text(&path)?;
-        let manifest = ah_manifest::read_file(&path, &text).map_err(crate::manifest_error)?;
+    }
+    let files = files.into_iter().filter_map(|text| {
+        let manifest = manifests.remove(&text.name)?;
+        let path = PathBuf::from(text.name);
         let name = match path.file_name() {
             Some(name) if path != Path::new("-") => name.to_string_lossy().into_owned(),
             _ => "stdin.yaml".to_owned(),
         };
-        inputs.push(Input { path, name, manifest });
-    }
-    Ok(inputs)
+        Some(Input { path, name, manifest })
+    });
+    Ok(files.collect())
 }
 
-/// Reads one file behind others whose ConfigMaps and Secrets it uses, and says how many bytes these are: they are no part
-/// of the result.
-pub(crate) fn read_with(others: &[PathBuf], path: &Path) -> Result<(Vec<Input>, usize)> {
-    if others.is_empty() {
-        return Ok((read(&[path.to_path_buf()])?, 0));
-    }
-    let mut text = String::new();
-    for other in others {
-        let own = read_text(other)?;
-        let manifest = ah_manifest::read_file(other, &own).map_err(crate::manifest_error)?;
-        if let Some(pod) = manifest.pods().first() {
-            return Err(failure(
-                format!(
-                    "{} declares {}, expected ConfigMaps and Secrets",
-                    other.display(),
-                    pod_name(pod)
-                ),
-                "give a file with pods as the YAML that gets policies",
-            ));
+/// The texts of files, each once however it is named.
+fn expand(given: &[PathBuf], seen: &mut BTreeSet<PathBuf>) -> Result<Vec<NamedText>> {
+    let mut all = Vec::new();
+    for place in given {
+        for text in ah_manifest::load(place).map_err(load_error)? {
+            // A name is shown, compared and written by its text.
+            if text.name.contains(char::REPLACEMENT_CHARACTER) {
+                let what = format!("the name of {} is not UTF-8", text.name);
+                return Err(failure(what, "give the file another name"));
+            }
+            let path = PathBuf::from(&text.name);
+            if !seen.insert(fs::canonicalize(&path).unwrap_or(path)) {
+                return Err(failure(
+                    format!("{} is given twice", text.name),
+                    "name each file once: a folder stands for all its *.yaml, *.yml and *.json",
+                ));
+            }
+            all.push(text);
         }
-        text.push_str(&own);
-        text.push_str("\n---\n");
     }
-    let before = text.len();
-    text.push_str(&read_text(path)?);
-    let manifest = ah_manifest::read_file(path, &text).map_err(crate::manifest_error)?;
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let input = Input { path: path.to_path_buf(), name: name.unwrap_or_default(), manifest };
-    Ok((vec![input], before))
+    Ok(all)
 }
 
-fn expand(given: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in given {
-        match path.is_dir() {
-            true => files.append(&mut yaml_files(path)?),
-            false => files.push(path.clone()),
-        }
-    }
-    Ok(files)
+/// The text of one file for a reader of policies.
+pub(crate) fn text(file: &Path) -> Result<NamedText> {
+    Ok(NamedText { name: show(file), text: read_text(file)? })
 }
 
-fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let reading = || format!("reading {}", folder.display());
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).with_context(reading)? {
-        let path = entry.with_context(reading)?.path();
-        let is_yaml = path.extension().is_some_and(|end| end == "yaml" || end == "yml");
-        if is_yaml && path.is_file() {
-            files.push(path);
+fn load_error(error: ah_manifest::LoadError) -> anyhow::Error {
+    match &error {
+        ah_manifest::LoadError::Empty { .. } => {
+            failure(error, "folders below it are not read: name each with -f")
         }
+        _ => error.into(),
     }
-    files.sort();
-    match files.is_empty() {
-        false => Ok(files),
-        true => Err(failure(
-            format!("{} has no *.yaml and no *.yml file", folder.display()),
-            "folders below it are not read: name each with -f",
-        )),
-    }
+}
+
+fn show(file: &Path) -> String {
+    file.display().to_string()
 }

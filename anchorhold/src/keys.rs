@@ -5,7 +5,6 @@ use std::io::Read as _;
 use std::path::Path;
 
 use ah_keyservice::{KeyService, OnExisting, Options};
-use ah_policy::PolicyDocument;
 use ah_release_api::policy::{PodFacts, TeeKind};
 use ah_release_api::{KeyId, KeyKind, MAX_SECRET_BYTES, ReleasePolicy, Secret};
 use ah_software_tee::SoftwareTee;
@@ -140,7 +139,7 @@ fn release_policy(dirs: &Dirs, options: &KeyImport) -> Result<ReleasePolicy> {
             ));
         }
     };
-    let document = policy_of(&options.pod)?;
+    let document = crate::policy::carried_by(&options.pod)?;
     let image = guest::load(dirs, options.guest.as_deref())?;
     let facts = PodFacts {
         tee: if tee == ah_evidence::Tee::Software { TeeKind::Software } else { TeeKind::SevSnp },
@@ -151,22 +150,6 @@ fn release_policy(dirs: &Dirs, options: &KeyImport) -> Result<ReleasePolicy> {
         eprintln!("{}: this key will be released to a VM that the host can read", ui::SOFTWARE_TEE);
     }
     Ok(ReleasePolicy::for_pod(&facts)?)
-}
-
-/// The policy that a YAML file carries in its annotation.
-pub(crate) fn policy_of(file: &Path) -> Result<PolicyDocument> {
-    let text = read_text(file)?;
-    let manifest = ah_manifest::read_file(file, &text).map_err(crate::manifest_error)?;
-    let pod = crate::prepare::the_pod(&manifest)?;
-    PolicyDocument::from_annotations(pod.annotations()).map_err(|error| {
-        failure(
-            format!("{}: {error}", file.display()),
-            format!(
-                "`anchorhold policy generate -f {} -o out.yaml` adds the annotation",
-                file.display()
-            ),
-        )
-    })
 }
 
 /// Reads a text file; `-` is standard input.

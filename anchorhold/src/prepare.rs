@@ -1,8 +1,9 @@
 //! From YAML and images to what an owner signs off and a host runs.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use ah_manifest::{Manifest, PodTemplate};
+use ah_manifest::{Manifest, Platform, PodTemplate, ReadOptions, Rules};
 use ah_pod::Pod;
 use ah_policy::{InitData, KeyService, PolicyDocument, ServiceAddress, ServicePublicKey};
 use ah_policygen::Options;
@@ -10,7 +11,8 @@ use anyhow::{Context, Result};
 
 use crate::cli::Source;
 use crate::dirs::Dirs;
-use crate::keys::{self, Accept, read_text};
+use crate::inputs;
+use crate::keys::{self, Accept};
 use crate::resolve::{self, Need};
 use crate::ui::failure;
 
@@ -51,13 +53,31 @@ pub(crate) fn the_pod(manifest: &Manifest) -> Result<&PodTemplate> {
 pub async fn prepare(dirs: &Dirs, source: &Source) -> Result<Prepared> {
     let facts = Facts::read(dirs, source).await?;
     let annotations = the_pod(&facts.manifest)?.annotations();
-    if ![INITDATA_ANNOTATION, AKS_ANNOTATION].iter().any(|name| annotations.contains_key(*name)) {
+    if !has_policy(annotations) {
         return facts.generate(key_service(dirs).await?);
     }
     let document =
         PolicyDocument::from_annotations(annotations).context("policy annotation of the pod")?;
     let yaml = facts.manifest.text().to_owned();
     Ok(facts.with(document, yaml))
+}
+
+fn has_policy(annotations: &BTreeMap<String, String>) -> bool {
+    [INITDATA_ANNOTATION, AKS_ANNOTATION].iter().any(|name| annotations.contains_key(*name))
+}
+
+/// A pod without a policy is run as one of this machine. One with a policy is read as the policy was made: for a cluster, unless
+/// its annotation says otherwise; this machine then plays the cluster, without an API behind its address and its token.
+fn read(file: &Path) -> Result<Manifest> {
+    let text = inputs::text(file)?;
+    let carriers = ah_manifest::carriers(text.clone(), &Rules::shipped());
+    let carriers = carriers.map_err(crate::manifest_error)?;
+    let platform = match carriers.iter().any(|carrier| has_policy(&carrier.annotations)) {
+        true => Platform::Cluster,
+        false => Platform::OneMachine,
+    };
+    let options = ReadOptions { platform, ..ReadOptions::default() };
+    ah_manifest::read_one(text, &options).map_err(crate::manifest_error)
 }
 
 /// The local key service as guests know it; made on first use, since what names it comes before any key.
@@ -78,9 +98,14 @@ struct Facts {
 
 impl Facts {
     async fn read(dirs: &Dirs, source: &Source) -> Result<Self> {
-        let text = read_text(&source.file)?;
-        let manifest =
-            ah_manifest::read_file(&source.file, &text).map_err(crate::manifest_error)?;
+        let own = ah_registry::Platform::default();
+        if source.images.platform != own {
+            return Err(failure(
+                format!("--platform {}: the VM of this machine runs {own}", source.images.platform),
+                "leave --platform out",
+            ));
+        }
+        let manifest = read(&source.file)?;
         the_pod(&manifest)?;
         let images =
             resolve::resolve(dirs, &source.images, manifest.images(), Need::Layers).await?;

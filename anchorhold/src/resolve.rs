@@ -12,7 +12,7 @@ use ah_oci::LayerDescriptor;
 use ah_pod::ImageFacts;
 use ah_registry::{
     BoxError, ConvertedLayer, Images, LayerConverter, LayerFiles, LockError, LockFile, Places,
-    Platform, RegistryError, ResolvedImage, TemporaryFiles,
+    RegistryError, ResolvedImage, TemporaryFiles,
 };
 use anyhow::Result;
 
@@ -56,7 +56,7 @@ pub(crate) async fn resolve(
     let mut wanted = BTreeMap::new();
     let progress = Progress::begin("images", names.len());
     for name in names {
-        match lock.image(&name, Platform::default()) {
+        match lock.image(&name, places.platform) {
             Ok(locked) if need == Need::Facts => {
                 progress.step(&name, start.elapsed(), summary(&locked.facts));
                 found.pinned.insert(name.clone(), locked.pinned_name(&name));
@@ -130,7 +130,7 @@ pub(crate) fn open(dirs: &Dirs, images: &cli::Images) -> Result<Images> {
         registry_folders: ah_registry::registry_folders(),
         cache: Some(dirs.facts()),
         offline: images.offline,
-        platform: Platform::default(),
+        platform: images.platform,
     };
     Images::open(&places).map_err(registry_error)
 }

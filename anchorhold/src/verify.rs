@@ -87,7 +87,7 @@ fn reference(
         None => Expect::any("no --guest was given"),
     };
     reference.host_data = match (&options.policy, &evidence.initdata) {
-        (Some(file), _) => Expect::Is([keys::policy_of(file)?.host_data_snp()?].into()),
+        (Some(file), _) => Expect::Is([crate::policy::carried_by(file)?.host_data_snp()?].into()),
         // Says that the report is of this document, not that the document is the right one.
         (None, Some(initdata)) => {
             Expect::Is([ah_policy::InitData::parse(initdata)?.host_data_snp()?].into())

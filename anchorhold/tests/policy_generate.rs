@@ -69,12 +69,13 @@ fn several_files_go_into_a_folder_and_the_same_input_gives_the_same_bytes_everyw
         assert!(image.as_str().unwrap().contains("@sha256:"), "{pod}");
         assert!(pod["annotation_bytes"].as_u64() > Some(1000) && pod["policy_bytes"].is_u64());
     }
-    // The same twice, from another folder, in another order, with another locale, with an empty cache.
+    // The same twice, from another folder, in another order, with another locale, at another place of the world, with an empty
+    // cache.
     for (number, from, env) in [
-        (2, "-f one", [("LC_ALL", "C")]),
-        (3, "-f elsewhere/two", [("LC_ALL", "C.UTF-8")]),
-        (4, "-f one/b.yml -f one/a.yaml", [("LC_ALL", "tr_TR.UTF-8")]),
-        (5, "-f one", [("ANCHORHOLD_CACHE", "cache5")]),
+        (2, "-f one", [("LC_ALL", "C"), ("TZ", "UTC")]),
+        (3, "-f elsewhere/two", [("LC_ALL", "C.UTF-8"), ("TZ", "Asia/Kathmandu")]),
+        (4, "-f one/b.yml -f one/a.yaml", [("LC_ALL", "tr_TR.UTF-8"), ("TZ", "America/Lima")]),
+        (5, "-f one", [("ANCHORHOLD_CACHE", "cache5"), ("SOURCE_DATE_EPOCH", "1")]),
     ] {
         let line = format!("policy generate {from} IMAGES -o out{number} --sidecar s{number}.json");
         desk.run_with(&line, "", &env).ends(0);

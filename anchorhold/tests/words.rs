@@ -50,7 +50,9 @@ fn genpolicy_reads_config_maps_of_other_files_and_picks_pods_by_runtime_class() 
     let text = desk.read("pods.yaml");
     assert!(text.starts_with("# the shop\n") && !text.contains("stringData"), "{text}");
     desk.write("classes.yaml", SHOP);
-    desk.run("genpolicy -y pods.yaml -c classes.yaml IMAGES").ends(1).says("expected ConfigMaps");
+    desk.run("genpolicy -y pods.yaml -c classes.yaml IMAGES")
+        .ends(1)
+        .says("expected objects that pods use");
     desk.run("genpolicy -y classes.yaml --runtime-class-names kata IMAGES").ends(0);
     let text = desk.read("classes.yaml");
     assert_eq!(text.matches(INITDATA).count(), 1, "{text}");

@@ -60,7 +60,8 @@ impl Stage {
         self.testkit("demo-images", &["--out", &images, "--key-out", &key, "--message", MESSAGE])?;
 
         title("1. policy: images pinned, layers converted, policy generated");
-        self.anchorhold(&["policy", "generate", "-f", POD, "--images", &images, "-o", &pod])?;
+        let (from, to) = (["-f", POD, "--images", &images], ["--runs-on", "machine", "-o", &pod]);
+        self.anchorhold(&[&["policy", "generate"], &from[..], &to[..]].concat())?;
         self.anchorhold(&["policy", "show", "-f", &pod])?;
 
         title("2. key: imported under a release policy that names this pod and this guest");

@@ -49,6 +49,49 @@ impl PolicyFile {
     }
 }
 
+/// Kinds beside Kubernetes' own that have pods in them.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Kinds {
+    /// Rules for kinds of your own that have pods in them (docs/kinds.md; repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub kinds: Vec<PathBuf>,
+}
+
+/// How YAML with pods is read.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Reading {
+    /// YAML with what the pods use (ConfigMaps, Secrets, Services), no part of the result (repeatable)
+    #[arg(long, value_name = "FILE|DIR")]
+    pub with: Vec<PathBuf>,
+    /// Rules for kinds.
+    #[command(flatten)]
+    pub kinds: Kinds,
+    /// Leave alone what looks like a pod in a kind without a rule: it gets no policy
+    #[arg(long)]
+    pub pass_unknown_pods: bool,
+    /// Read pods as they stand where their controller adds what no rule says: the policy denies what it adds
+    #[arg(long)]
+    pub accept_incomplete: bool,
+}
+
+/// What pods run on that do not say it themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RunsOn {
+    /// A Kubernetes cluster, which adds its API's variables and a service account's token
+    Cluster,
+    /// `anchorhold run`, which adds nothing
+    Machine,
+}
+
+impl From<RunsOn> for ah_manifest::Platform {
+    fn from(said: RunsOn) -> Self {
+        match said {
+            RunsOn::Cluster => Self::Cluster,
+            RunsOn::Machine => Self::OneMachine,
+        }
+    }
+}
+
 /// `anchorhold policy generate`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -60,9 +103,15 @@ impl PolicyFile {
 
 The output of a generated file is the file itself: generating again changes nothing.")]
 pub struct Generate {
-    /// Kubernetes YAML, or a folder of *.yaml and *.yml; `-` reads standard input (repeatable)
+    /// Kubernetes YAML, or a folder of *.yaml, *.yml and *.json; `-` reads standard input (repeatable)
     #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", required = true)]
     pub files: Vec<PathBuf>,
+    /// How it is read.
+    #[command(flatten)]
+    pub reading: Reading,
+    /// What the pods run on; `machine` is written into the YAML, as annotation anchorhold.dev/runs-on [default: cluster]
+    #[arg(long, value_enum)]
+    pub runs_on: Option<RunsOn>,
     /// Its images.
     #[command(flatten)]
     pub images: Images,
@@ -139,6 +188,9 @@ pub struct Show {
     /// The file.
     #[command(flatten)]
     pub file: PolicyFile,
+    /// Rules for kinds.
+    #[command(flatten)]
+    pub kinds: Kinds,
     /// Only the pod of the object with this name
     #[arg(long, value_name = "NAME")]
     pub pod: Option<String>,
@@ -161,6 +213,9 @@ pub struct Explain {
     /// The file.
     #[command(flatten)]
     pub file: PolicyFile,
+    /// Rules for kinds.
+    #[command(flatten)]
+    pub kinds: Kinds,
     /// The request as JSON; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     pub request: PathBuf,
@@ -191,6 +246,9 @@ pub struct Test {
     /// The file.
     #[command(flatten)]
     pub file: PolicyFile,
+    /// Rules for kinds.
+    #[command(flatten)]
+    pub kinds: Kinds,
     /// The cases: a JSON list; `-` reads standard input
     #[arg(long, value_name = "CASES")]
     pub cases: PathBuf,
@@ -210,6 +268,9 @@ pub struct Cases {
     /// The file.
     #[command(flatten)]
     pub file: PolicyFile,
+    /// Rules for kinds.
+    #[command(flatten)]
+    pub kinds: Kinds,
     /// The pod of the object with this name
     #[arg(long, value_name = "NAME")]
     pub pod: Option<String>,
@@ -230,6 +291,9 @@ pub struct Diff {
     pub old: PathBuf,
     /// The same, after the change
     pub new: PathBuf,
+    /// Rules for kinds.
+    #[command(flatten)]
+    pub kinds: Kinds,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -247,6 +311,9 @@ pub struct Verify {
     /// The file.
     #[command(flatten)]
     pub file: PolicyFile,
+    /// How it is read.
+    #[command(flatten)]
+    pub reading: Reading,
     /// Its images.
     #[command(flatten)]
     pub images: Images,

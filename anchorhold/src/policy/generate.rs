@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ah_manifest::Platform;
 use ah_policy::PolicyDocument;
 use anyhow::{Result, bail};
 
@@ -17,12 +18,17 @@ use crate::ui::{self, failure};
 /// Every pod of every document of every file gets its policy.
 pub(crate) async fn run(dirs: &Dirs, options: &Generate) -> Result<()> {
     let target = Target::of(options)?;
-    let inputs = inputs::read(&options.files)?;
+    let platform = options.runs_on.map_or(Platform::Cluster, Platform::from);
+    let reading = inputs::options(&options.reading, platform)?;
+    let inputs = inputs::read(&options.files, &options.reading.with, &reading)?;
     let wanted = |_: &_| true;
+    let runs_on = options.runs_on.map(Platform::from);
     let (form, agent) = (options.form, options.agent.into());
-    let key_service = make::key_service(dirs, &options.key_service, form, agent).await?;
-    let choices = Choices { form, agent, key_service };
-    let made = policies(dirs, &inputs, &wanted, &options.images, &choices).await?;
+    let choices = async {
+        let key_service = make::key_service(dirs, &options.key_service, form, agent).await?;
+        Ok(Choices { runs_on, form, agent, key_service })
+    };
+    let made = policies(dirs, &inputs, &wanted, &options.images, choices).await?;
     if made.is_empty() {
         eprintln!("warning: no pod in {} file(s): nothing to do", inputs.len());
     }
@@ -44,17 +50,23 @@ pub(crate) async fn run(dirs: &Dirs, options: &Generate) -> Result<()> {
     Ok(())
 }
 
-/// Images, then policies.
+/// Images, then policies. What takes time and needs no other is done side by side: images, the key service, and the
+/// compilation of the rules for the dry run.
 pub(crate) async fn policies(
     dirs: &Dirs,
     inputs: &[Input],
     wanted: Wanted<'_>,
     places: &crate::cli::Images,
-    choices: &Choices,
+    choices: impl Future<Output = Result<Choices>>,
 ) -> Result<Vec<Made>> {
+    make::check_platform(inputs, wanted, places.platform)?;
     let names = make::image_names(inputs, wanted);
-    let images = resolve::resolve(dirs, places, names, Need::Facts).await?;
-    make::make(inputs, wanted, &images.facts, &images.pinned, choices)
+    if !names.is_empty() {
+        std::thread::spawn(ah_policygen::warm_up);
+    }
+    let images = resolve::resolve(dirs, places, names, Need::Facts);
+    let (images, choices) = tokio::try_join!(images, choices)?;
+    make::make(inputs, wanted, &images.facts, &images.pinned, &choices)
 }
 
 /// Each file's new text.
@@ -99,6 +111,14 @@ pub(crate) fn tell(made: &[Made]) -> Result<()> {
                 pod.kind,
                 pod.name,
                 pod.document.host_data_snp()?
+            );
+        }
+    }
+    for pod in made {
+        if let Some(lacking) = &pod.incomplete {
+            eprintln!(
+                "warning: {} {}: the policy denies what is added: {lacking}",
+                pod.kind, pod.name
             );
         }
     }

@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ah_manifest::{Edits, PodTemplate};
+use ah_manifest::{Edits, Platform, PodTemplate, RUNS_ON_ANNOTATION};
 use ah_pod::{ImageFacts, Pod};
 use ah_policy::{
     AKS_ANNOTATION, AksPolicy, INITDATA_ANNOTATION, KeyService, PolicyDocument, ServicePublicKey,
@@ -37,11 +37,17 @@ pub(crate) struct Made {
     pub(crate) images: BTreeMap<String, String>,
     /// Variables that come from Secrets, as `container: NAME`.
     pub(crate) secrets: Vec<String>,
+    /// Annotations that say what the options decided, so that the policy follows from the YAML alone.
+    pub(crate) said: BTreeMap<String, String>,
+    /// What the pod's controller adds that the policy denies.
+    pub(crate) incomplete: Option<String>,
 }
 
 /// What the owner decides beside the pods.
 #[derive(Clone)]
 pub(crate) struct Choices {
+    /// What the pods run on, where an option says it.
+    pub(crate) runs_on: Option<Platform>,
     pub(crate) form: Form,
     pub(crate) agent: Agent,
     pub(crate) key_service: Option<KeyService>,
@@ -86,6 +92,31 @@ pub(crate) fn public_key(text: &str) -> Result<KeyService> {
         failure(format!("--key-service: {error}"), "say local, none, or the service's public key")
     })?;
     Ok(KeyService { address: KEY_SERVICE, public_key })
+}
+
+/// A pod that may only be placed on machines of another kind than its images are made for would never start.
+pub(crate) fn check_platform(
+    inputs: &[Input],
+    wanted: Wanted<'_>,
+    platform: ah_registry::Platform,
+) -> Result<()> {
+    let pods = inputs.iter().flat_map(|input| input.manifest.pods()).filter(|pod| wanted(pod));
+    for pod in pods {
+        let said =
+            pod.architecture().filter(|arch| platform.name().strip_prefix("linux/") != Some(arch));
+        if let Some(arch) = said {
+            return Err(failure(
+                format!(
+                    "{}: nodeSelector says {arch}, the images are those of {platform}",
+                    pod_name(pod)
+                ),
+                format!(
+                    "--platform linux/{arch} takes the images of these machines; generate other pods in a run of their own"
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the policies, in the order of the inputs.
@@ -178,7 +209,27 @@ fn make_one(
         annotation,
         images: BTreeMap::new(),
         secrets: secrets(&pod),
+        said: runs_on(template, choices)?,
+        incomplete: template.incomplete().map(str::to_owned),
     })
+}
+
+/// A cluster is what is meant where nothing is said; another choice goes into the YAML, and stays there.
+fn runs_on(template: &PodTemplate, choices: &Choices) -> Result<BTreeMap<String, String>> {
+    match (template.runs_on(), choices.runs_on) {
+        (Some(own), Some(said)) if own != said => Err(failure(
+            format!(
+                "annotation {RUNS_ON_ANNOTATION} says {}, --runs-on {}",
+                own.word(),
+                said.word()
+            ),
+            "change the annotation, or leave the option out",
+        )),
+        (None, Some(said @ Platform::OneMachine)) => {
+            Ok(BTreeMap::from([(RUNS_ON_ANNOTATION.to_owned(), said.word().to_owned())]))
+        }
+        _ => Ok(BTreeMap::new()),
+    }
 }
 
 /// Two annotations with policies would let each side take another one.
@@ -227,8 +278,9 @@ pub(crate) fn edited(file: &Input, number: usize, made: &[Made]) -> Result<Strin
             PolicyDocument::InitData(_) => INITDATA_ANNOTATION,
             PolicyDocument::Aks(_) => AKS_ANNOTATION,
         };
-        let annotation = BTreeMap::from([(key.to_owned(), pod.annotation.clone())]);
-        edits.annotations.insert(pod.index, annotation);
+        let mut annotations = pod.said.clone();
+        annotations.insert(key.to_owned(), pod.annotation.clone());
+        edits.annotations.insert(pod.index, annotations);
         edits.images.extend(pod.images.clone());
     }
     file.manifest.edited(&edits).map_err(crate::manifest_error)

@@ -8,16 +8,30 @@ mod sidecar;
 mod tell;
 mod verify;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use ah_policy::PolicyDocument;
 use anyhow::Result;
 
 use crate::cli::Policy;
+use crate::cli::policy::Kinds;
 use crate::dirs::Dirs;
 use crate::ui;
 
 /// The exit code of a command that answers a question when there is no answer.
 const UNREADABLE: u8 = 2;
+
+/// The one policy of a file.
+pub(crate) fn carried_by(file: &Path) -> Result<PolicyDocument> {
+    match carried::read(file, &Kinds::default())?.as_slice() {
+        [one] => Ok(one.document.clone()),
+        all => Err(ui::failure(
+            format!("{} has {} policies, expected one", file.display(), all.len()),
+            "give each pod a file of its own",
+        )),
+    }
+}
 
 /// Runs one of them. Those that answer a question say yes by 0, no by 1, and by 2 that they could not.
 pub(crate) fn run(dirs: &Dirs, command: &Policy, verbose: u8) -> Result<ExitCode> {

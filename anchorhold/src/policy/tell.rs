@@ -12,7 +12,7 @@ use crate::ui::failure;
 
 /// The policies in people's words.
 pub(crate) fn show(options: &policy::Show, verbose: u8) -> Result<()> {
-    let some = carried::read_some(&options.file.path(), options.pod.as_deref())?;
+    let some = carried::read_some(&options.file.path(), options.pod.as_deref(), &options.kinds)?;
     let mut pods = Vec::new();
     for (number, carried) in some.iter().enumerate() {
         let shown = ah_policygen::show(carried.document.policy())?;
@@ -61,7 +61,7 @@ fn print_shown(
 
 /// Which rule and field denied a request; yes is allowed.
 pub(crate) fn explain(options: &policy::Explain) -> Result<bool> {
-    let carried = carried::read_one(&options.file.path(), options.pod.as_deref())?;
+    let carried = carried::read_one(&options.file.path(), options.pod.as_deref(), &options.kinds)?;
     let document = read_text(&options.request)?;
     let after = options.after.as_deref().map(read_text).transpose()?;
     let question =
@@ -76,7 +76,7 @@ pub(crate) fn explain(options: &policy::Explain) -> Result<bool> {
 
 /// Each case ok or not.
 pub(crate) fn test(options: &policy::Test) -> Result<bool> {
-    let carried = carried::read_one(&options.file.path(), options.pod.as_deref())?;
+    let carried = carried::read_one(&options.file.path(), options.pod.as_deref(), &options.kinds)?;
     let cases = read_text(&options.cases)?;
     let tested = ah_policygen::test(carried.document.policy(), &cases)?;
     match options.json {
@@ -88,7 +88,7 @@ pub(crate) fn test(options: &policy::Test) -> Result<bool> {
 
 /// Cases to begin with.
 pub(crate) fn cases(options: &policy::Cases) -> Result<()> {
-    let carried = carried::read_one(&options.file.path(), options.pod.as_deref())?;
+    let carried = carried::read_one(&options.file.path(), options.pod.as_deref(), &options.kinds)?;
     let shown = ah_policygen::show(carried.document.policy())?;
     let secret = shown.containers.iter().flat_map(|c| &c.env).find(|env| env.secret);
     if let (Some(env), false) = (secret, options.with_secrets) {
@@ -104,7 +104,10 @@ pub(crate) fn cases(options: &policy::Cases) -> Result<()> {
 
 /// What a change lets in and shuts out; yes is that there is none.
 pub(crate) fn diff(options: &policy::Diff) -> Result<bool> {
-    let (old, new) = (carried::read(&options.old)?, carried::read(&options.new)?);
+    let (old, new) = (
+        carried::read(&options.old, &options.kinds)?,
+        carried::read(&options.new, &options.kinds)?,
+    );
     let pairs = paired(old, new);
     let mut pods = Vec::new();
     let mut all_same = true;

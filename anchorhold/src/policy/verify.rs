@@ -1,6 +1,6 @@
 //! `anchorhold policy verify`: the policy is generated again, and compared.
 
-use ah_manifest::PodTemplate;
+use ah_manifest::{Platform, PodTemplate};
 use ah_policy::{KeyService, PolicyDocument};
 use ah_policygen::{Agent, Diff};
 use ah_registry::Images;
@@ -67,7 +67,8 @@ enum Tag {
 /// Compares each pod of the file; yes is that each annotation is the policy of its YAML.
 pub(crate) async fn run(dirs: &Dirs, options: &Verify) -> Result<bool> {
     let file = options.file.path();
-    let inputs = inputs::read(std::slice::from_ref(&file))?;
+    let reading = inputs::options(&options.reading, Platform::Cluster)?;
+    let inputs = inputs::read(std::slice::from_ref(&file), &options.reading.with, &reading)?;
     let pods: Vec<&PodTemplate> = inputs.iter().flat_map(|input| input.manifest.pods()).collect();
     if pods.is_empty() {
         return Err(failure(
@@ -141,7 +142,7 @@ async fn one(
     };
     let choices = choices(&found, expected_key, &mut finding.notes)?;
     let wanted = |other: &PodTemplate| std::ptr::eq(other, pod);
-    let made = policies(dirs, inputs, &wanted, &options.images, &choices).await?;
+    let made = policies(dirs, inputs, &wanted, &options.images, async { Ok(choices) }).await?;
     let Some(expected) = made.into_iter().next().map(|made| made.document) else {
         return Ok(finding);
     };
@@ -163,9 +164,11 @@ fn choices(
     // A text of another generator has another policy than this YAML's in any case.
     let agent = ah_policygen::show(found.policy()).map(|shown| shown.agent).unwrap_or_default();
     Ok(match found {
-        PolicyDocument::Aks(_) => Choices { form: Form::Aks, agent, key_service: None },
+        PolicyDocument::Aks(_) => {
+            Choices { runs_on: None, form: Form::Aks, agent, key_service: None }
+        }
         PolicyDocument::InitData(_) if agent == Agent::Kata => {
-            Choices { form: Form::Initdata, agent, key_service: None }
+            Choices { runs_on: None, form: Form::Initdata, agent, key_service: None }
         }
         PolicyDocument::InitData(_) => {
             let key_service = match expected {
@@ -175,7 +178,7 @@ fn choices(
                 }
                 Expected::Is(service) => service.clone(),
             };
-            Choices { form: Form::Initdata, agent, key_service }
+            Choices { runs_on: None, form: Form::Initdata, agent, key_service }
         }
     })
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ah_pod::Logs;
 
 use crate::error::{ManifestError, Place, Problem};
+use crate::options::Platform;
 
 /// Whether the host may read the containers' output: `"true"` (the default) or `"false"`.
 pub const LOGS_ANNOTATION: &str = "anchorhold.dev/logs";
@@ -20,6 +21,9 @@ pub const UNPINNED_ANNOTATION: &str = "anchorhold.dev/unpinned";
 /// Services of the pod's namespace whose variables containers get, with `enableServiceLinks: true`: JSON, a list of names.
 pub const SERVICES_ANNOTATION: &str = "anchorhold.dev/services";
 
+/// What the pod runs on: `cluster` or `machine`; unset, whoever reads the manifest says it ([`crate::ReadOptions`]).
+pub const RUNS_ON_ANNOTATION: &str = "anchorhold.dev/runs-on";
+
 /// The namespace of the owner's choices: nothing in it is ignored.
 const PREFIX: &str = "anchorhold.dev/";
 
@@ -31,6 +35,7 @@ pub(crate) struct Choices {
     pub(crate) execs: BTreeMap<String, Vec<Vec<String>>>,
     pub(crate) unpinned: BTreeSet<String>,
     pub(crate) services: Vec<String>,
+    pub(crate) runs_on: Option<Platform>,
 }
 
 /// Reads the choices of a pod with these containers.
@@ -45,6 +50,7 @@ pub(crate) fn choices(
         execs: BTreeMap::new(),
         unpinned: BTreeSet::new(),
         services: Vec::new(),
+        runs_on: None,
     };
     for (key, value) in annotations.iter().filter(|(key, _)| key.starts_with(PREFIX)) {
         let fail = |problem| {
@@ -57,6 +63,7 @@ pub(crate) fn choices(
                 choices.release_socket = names(value, containers).map_err(fail)?;
             }
             UNPINNED_ANNOTATION => choices.unpinned = unpinned(value).map_err(fail)?,
+            RUNS_ON_ANNOTATION => choices.runs_on = Some(value.parse().map_err(fail)?),
             SERVICES_ANNOTATION => choices.services = services(value).map_err(fail)?,
             // the generator's own, from a file that it has been through before
             ah_pod::RUNTIME_HINTS_ANNOTATION => {}

@@ -1,6 +1,6 @@
 //! One container of a manifest.
 
-use ah_pod::{Container, Port, Protocol, Resources, Role, Text, VolumeMount, expand};
+use ah_pod::{Container, EnvVar, Port, Protocol, Resources, Role, Text, VolumeMount, expand};
 use k8s_openapi::api::core::v1::{self as api};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub(crate) fn container(
         working_dir: working_dir(container, path)?,
         security: identity::security(context, container, path)?,
         resources: resources(container, path)?,
-        mounts: mounts(container, path)?,
+        mounts: mounts(container, &env, path)?,
         ports: ports(container, path)?,
         tty: container.tty.unwrap_or(false),
         stdin: container.stdin.unwrap_or(false),
@@ -124,10 +124,14 @@ fn milli(path: &str, text: &str) -> Result<u64, ManifestError> {
         .ok_or_else(|| value(path, text, "a quantity of CPUs"))
 }
 
-fn mounts(container: &api::Container, path: &str) -> Result<Vec<VolumeMount>, ManifestError> {
+fn mounts(
+    container: &api::Container,
+    env: &[EnvVar],
+    path: &str,
+) -> Result<Vec<VolumeMount>, ManifestError> {
     let mut mounts: Vec<VolumeMount> = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let sub_path = sub_path(mount, &format!("{path}.volumeMounts[{index}].subPath"))?;
+        let sub_path = sub_path(mount, env, &format!("{path}.volumeMounts[{index}]"))?;
         let path = format!("{path}.volumeMounts[{index}].mountPath");
         require(
             &path,
@@ -155,14 +159,50 @@ fn mounts(container: &api::Container, path: &str) -> Result<Vec<VolumeMount>, Ma
 }
 
 /// The part of the volume, where the mount is of a part.
-fn sub_path(mount: &api::VolumeMount, path: &str) -> Result<Option<String>, ManifestError> {
-    let found = mount.sub_path.as_deref().unwrap_or_default();
-    require(path, found, "a relative path without ..", |found| {
+fn sub_path(
+    mount: &api::VolumeMount,
+    env: &[EnvVar],
+    path: &str,
+) -> Result<Option<String>, ManifestError> {
+    let written = mount.sub_path.as_deref().unwrap_or_default();
+    let expression = mount.sub_path_expr.as_deref().unwrap_or_default();
+    let (path, found) = match (written, expression) {
+        (written, "") => (format!("{path}.subPath"), written.to_owned()),
+        ("", expression) => {
+            let path = format!("{path}.subPathExpr");
+            let found = expanded_path(expression, env, &path)?;
+            (path, found)
+        }
+        (_, both) => {
+            return Err(value(&format!("{path}.subPathExpr"), both, "subPath or subPathExpr"));
+        }
+    };
+    require(&path, &found, "a relative path without ..", |found| {
         !found.starts_with('/')
             && !found.chars().any(char::is_control)
             && found.split('/').all(|part| part != "..")
     })?;
-    Ok(Some(relative(found)).filter(|sub_path| !sub_path.is_empty()))
+    Ok(Some(relative(&found)).filter(|sub_path| !sub_path.is_empty()))
+}
+
+/// The kubelet starts no container of which a variable is missing. A value of the cluster would let the host choose the part, and
+/// one of a Secret would stand in the open where the mount is shown.
+fn expanded_path(expression: &str, env: &[EnvVar], path: &str) -> Result<String, ManifestError> {
+    let missing = std::cell::OnceCell::new();
+    let text = expand(expression, |name| {
+        let found = env.iter().find(|variable| variable.name == name);
+        if found.is_none() {
+            missing.get_or_init(|| name.to_owned());
+        }
+        found.map(|variable| variable.value.clone())
+    });
+    if let Some(name) = missing.get() {
+        return Err(value(path, name, "variables that the container has"));
+    }
+    match text.as_literal() {
+        Some(literal) if !text.is_secret() => Ok(literal.to_owned()),
+        _ => Err(value(path, expression, "values of the manifest alone, and of no Secret")),
+    }
 }
 
 fn ports(container: &api::Container, path: &str) -> Result<Vec<Port>, ManifestError> {

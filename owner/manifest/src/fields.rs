@@ -227,8 +227,8 @@ mod tests {
         check_case(json!({"ephemeralContainers": []}), Ok(()));
         check_case(json!({"affinity": {"nodeAffinity": {}}}), Ok(()));
         check_case(
-            json!({"containers": [{"name": "a"}, {"name": "b", "volumeMounts": [{"subPathExpr": "x"}]}]}),
-            Err("spec.containers[1].volumeMounts[0].subPathExpr"),
+            json!({"containers": [{"name": "a"}, {"name": "b", "volumeMounts": [{"mountPropagation": "Bidirectional"}]}]}),
+            Err("spec.containers[1].volumeMounts[0].mountPropagation"),
         );
     }
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod annotations;
+mod carrier;
 mod checks;
 mod containers;
 mod edit;
@@ -36,13 +37,14 @@ mod workload;
 mod yaml;
 
 pub use annotations::{
-    EXEC_ANNOTATION, LOGS_ANNOTATION, RELEASE_SOCKET_ANNOTATION, SERVICES_ANNOTATION,
-    UNPINNED_ANNOTATION,
+    EXEC_ANNOTATION, LOGS_ANNOTATION, RELEASE_SOCKET_ANNOTATION, RUNS_ON_ANNOTATION,
+    SERVICES_ANNOTATION, UNPINNED_ANNOTATION,
 };
+pub use carrier::{Carrier, carriers};
 pub use edit::Edits;
 pub use error::{ManifestError, Place, Problem, YamlProblem};
 pub use kinds::page as kinds_page;
-pub use manifest::{Manifest, ManifestSet, read, read_file, read_set};
+pub use manifest::{Manifest, ManifestSet, read, read_file, read_one, read_set};
 pub use options::{Incomplete, Platform, ReadOptions, UnknownPods};
 pub use rules::Rules;
 pub use source::{LoadError, NamedText, load};

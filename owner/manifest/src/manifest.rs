@@ -63,6 +63,17 @@ pub fn read_set(
     Ok(ManifestSet { files })
 }
 
+/// Reads one text, as [`read_set`] reads several.
+///
+/// # Errors
+/// As [`read_set`].
+pub fn read_one(text: NamedText, options: &ReadOptions) -> Result<Manifest, ManifestError> {
+    let mut files = [parse(Some(text.name), text.text)?];
+    fill(&mut files, options)?;
+    let [manifest] = files;
+    Ok(manifest)
+}
+
 fn one(file: Option<String>, text: &str) -> Result<Manifest, ManifestError> {
     let mut files = [parse(file, text.into())?];
     fill(&mut files, &ReadOptions::default())?;
@@ -70,7 +81,7 @@ fn one(file: Option<String>, text: &str) -> Result<Manifest, ManifestError> {
     Ok(manifest)
 }
 
-fn parse(file: Option<String>, text: String) -> Result<Manifest, ManifestError> {
+pub(crate) fn parse(file: Option<String>, text: String) -> Result<Manifest, ManifestError> {
     match yaml::parse(&text) {
         Ok(documents) => Ok(Manifest { text, file, documents, pods: Vec::new() }),
         Err(error) => Err(match file {
@@ -127,6 +138,11 @@ impl ManifestSet {
     /// The files, in the order of their names.
     pub fn files(&self) -> &[Manifest] {
         &self.files
+    }
+
+    /// The files themselves, in the order of their names.
+    pub fn into_files(self) -> Vec<Manifest> {
+        self.files
     }
 
     /// Every pod with its file, in the order of the files.
@@ -188,7 +204,7 @@ impl Manifest {
     }
 
     /// An error with its place in this file.
-    fn located(&self, error: ManifestError, document: usize) -> ManifestError {
+    pub(crate) fn located(&self, error: ManifestError, document: usize) -> ManifestError {
         let node = document.checked_sub(1).and_then(|index| self.documents.get(index));
         self.in_file(match node {
             Some(node) => locate(error, document, node),

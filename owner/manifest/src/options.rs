@@ -1,5 +1,8 @@
 //! What the owner decides about the reading itself.
 
+use std::str::FromStr;
+
+use crate::error::Problem;
 use crate::rules::Rules;
 
 /// How manifests are read. The default refuses everything that is not understood.
@@ -11,7 +14,7 @@ pub struct ReadOptions {
     pub unknown_pods: UnknownPods,
     /// What becomes of a pod to which its controller adds what no rule says.
     pub incomplete: Incomplete,
-    /// What the pods will run on.
+    /// What pods run on that do not say it themselves ([`crate::RUNS_ON_ANNOTATION`]).
     pub platform: Platform,
 }
 
@@ -23,6 +26,28 @@ pub enum Platform {
     OneMachine,
     /// A Kubernetes cluster: pods get a service account's token unless they refuse it, and variables of the API's service.
     Cluster,
+}
+
+impl Platform {
+    /// The word for it in annotation and options.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::OneMachine => "machine",
+            Self::Cluster => "cluster",
+        }
+    }
+}
+
+impl FromStr for Platform {
+    type Err = Problem;
+
+    fn from_str(word: &str) -> Result<Self, Problem> {
+        let all = [Self::Cluster, Self::OneMachine];
+        all.into_iter().find(|platform| platform.word() == word).ok_or_else(|| Problem::Value {
+            found: word.into(),
+            expected: "\"cluster\" or \"machine\"".into(),
+        })
+    }
 }
 
 /// What becomes of something that looks like a pod in an object of a kind without a rule.

@@ -11,6 +11,7 @@ use crate::strict::{Failure, below, join, strict};
 use crate::workload::Workload;
 use crate::yaml;
 
+mod adds;
 mod apply;
 mod format;
 

@@ -26,10 +26,14 @@ pub struct PodTemplate {
     runtime_class: Option<String>,
     pull_secrets: Vec<String>,
     incomplete: Option<String>,
+    runs_on: Option<Platform>,
+    architecture: Option<String>,
     /// The pod with empty image facts.
     draft: Pod,
     /// Image as written and path of the field, for each container of the draft.
     images: Vec<(String, String)>,
+    /// How many of the last containers a controller adds: no field of the document is theirs.
+    added_containers: usize,
 }
 
 /// Paths in the document.
@@ -98,6 +102,8 @@ impl PodTemplate {
         let names: Vec<&str> = all_containers(&spec).map(|(_, c)| c.name.as_str()).collect();
         let annotations_path = place.annotations.as_deref().unwrap_or_default();
         let choices = annotations::choices(&workload.annotations, &names, annotations_path)?;
+        let runs_on = choices.runs_on;
+        let platform = runs_on.unwrap_or(platform);
         let wanted = Wanted {
             enabled: spec.enable_service_links,
             names: &choices.services,
@@ -132,9 +138,12 @@ impl PodTemplate {
             annotations: workload.annotations.clone(),
             pull_secrets: pull_secrets.map(|secret| secret.name.clone()).collect(),
             incomplete: workload.incomplete.clone(),
+            runs_on,
+            architecture: architecture(&spec),
             runtime_class: spec.runtime_class_name.clone(),
             draft,
             images: images(&spec, path)?,
+            added_containers: workload.added_containers,
         })
     }
 
@@ -171,6 +180,16 @@ impl PodTemplate {
     /// What its controller adds that nobody can know, where reading such a pod was asked for.
     pub fn incomplete(&self) -> Option<&str> {
         self.incomplete.as_deref()
+    }
+
+    /// What it runs on, where its annotation says it.
+    pub fn runs_on(&self) -> Option<Platform> {
+        self.runs_on
+    }
+
+    /// The machines that it may only be placed on, as `arm64`, where its `nodeSelector` says it.
+    pub fn architecture(&self) -> Option<&str> {
+        self.architecture.as_deref()
     }
 
     /// Its annotations, as written.
@@ -210,7 +229,8 @@ impl PodTemplate {
     }
 
     pub(crate) fn image_paths(&self) -> impl Iterator<Item = String> {
-        self.images.iter().map(|(_, path)| path.clone())
+        let own = self.images.len().saturating_sub(self.added_containers);
+        self.images.iter().take(own).map(|(_, path)| path.clone())
     }
 
     /// The container's path where the error is about one.
@@ -230,6 +250,11 @@ impl PodTemplate {
         let image = index.and_then(|index| self.images.get(index));
         image.and_then(|(_, path)| path.strip_suffix(".image")).unwrap_or(spec_path).into()
     }
+}
+
+/// By the well-known label (Kubernetes API, `kubernetes.io/arch`).
+fn architecture(spec: &PodSpec) -> Option<String> {
+    spec.node_selector.as_ref()?.get("kubernetes.io/arch").cloned()
 }
 
 /// Init containers, then the others, each with its path below the spec.

@@ -33,6 +33,8 @@ pub(crate) struct Workload {
     pub(crate) origins: Vec<(String, String)>,
     /// Restart policies that Kubernetes accepts here.
     pub(crate) restart: Restart,
+    /// How many of the last containers are the controller's and not in the object.
+    pub(crate) added_containers: usize,
     /// What the controller adds that nobody can know from the object.
     pub(crate) incomplete: Option<String>,
 }
@@ -90,6 +92,7 @@ impl Workload {
             spec: Value::Null,
             origins: Vec::new(),
             restart: Restart::Any,
+            added_containers: 0,
             incomplete: None,
         }
     }

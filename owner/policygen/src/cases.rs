@@ -15,6 +15,8 @@ use crate::honest::Values;
 use crate::request_json::Document;
 use crate::show::{read_data, text};
 
+mod volumes;
+
 /// What came of the cases of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tested {
@@ -119,7 +121,7 @@ fn one(policy: &Policy, state: &mut State, case: Value) -> Result<Outcome, Expla
 
 /// Cases made of a policy alone: what an honest host asks for from the sandbox's creation to the running containers,
 /// as a beginning for cases of one's own. All of them are allowed. They end before the first container with a volume of
-/// files: a policy has the digests of what is copied in for it, not the contents.
+/// pinned files: a policy has the digests of what is copied in for it, not the contents.
 ///
 /// # Errors
 /// [`ExplainError`] when the policy is not one of this generator's.
@@ -134,11 +136,9 @@ pub fn honest_cases(policy: &str) -> Result<Value, ExplainError> {
             SANDBOX => ("sandbox container".to_owned(), values.sandbox_id.clone()),
             _ => (format!("container {name}"), Sha256::of(name).to_string()),
         };
-        if !container.volumes.is_empty() {
-            break;
-        }
         let create = values.container(&data, container, &id);
-        cases.extend(copied_files(&data, &create).into_iter().map(|request| {
+        let Some(copies) = volumes::copies(&data, container, &create, &values) else { break };
+        cases.extend(copied_files(&data, &create).into_iter().chain(copies).map(|request| {
             let description = format!("a file is copied in for {who}");
             case(&description, "CopyFileRequest", request)
         }));

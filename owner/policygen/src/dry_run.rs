@@ -14,7 +14,7 @@ use ah_permit::{Policy, PolicyError, State, decide};
 use ah_pod::{HostValues, Logs, Pod, RequestError, Role, requests};
 
 use crate::agent::Agent;
-use crate::generate::{GenerateError, in_order};
+use crate::generate::{DATA_MARK, GenerateError, in_order, rules};
 
 /// Values of a host that does not exist, for dry runs.
 pub fn stand_in_host(pod: &Pod) -> HostValues {
@@ -164,25 +164,40 @@ pub fn ends(request: &Request) -> Option<&str> {
     }
 }
 
-/// The rules are the same for every pod, so they are compiled once.
-fn compile(text: &str) -> Result<Policy, PolicyError> {
-    static FIRST: OnceLock<Policy> = OnceLock::new();
-    match FIRST.get() {
-        Some(first) => first.compile_alike(text),
+/// Compiles the rules, for a program that waits for something else meanwhile.
+pub fn warm_up() {
+    let _ = rules_alone(Agent::default());
+}
+
+/// The rules are the same for every pod, so they are compiled once; who comes meanwhile waits.
+fn rules_alone(agent: Agent) -> Option<&'static Policy> {
+    static ANCHORHOLD: OnceLock<Option<Policy>> = OnceLock::new();
+    static KATA: OnceLock<Option<Policy>> = OnceLock::new();
+    let compiled = match agent {
+        Agent::Anchorhold => &ANCHORHOLD,
+        Agent::Kata => &KATA,
+    };
+    let compile = || {
+        let policy = Policy::compile(&format!("{}{DATA_MARK}{{}}\n", rules(agent))).ok()?;
+        policy.check_explanations().ok().map(|()| policy)
+    };
+    compiled.get_or_init(compile).as_ref()
+}
+
+fn compile(text: &str, agent: Agent) -> Result<Policy, PolicyError> {
+    match rules_alone(agent) {
+        Some(rules) => rules.compile_alike(text),
         None => {
             let policy = Policy::compile(text)?;
             policy.check_explanations()?;
-            let shared = policy.compile_alike(text)?;
-            // Another thread may have been first.
-            let _ = FIRST.set(policy);
-            Ok(shared)
+            Ok(policy)
         }
     }
 }
 
 /// Decides every request in order.
 pub(crate) fn run(policy: &str, agent: Agent, pod: &Pod) -> Result<(), GenerateError> {
-    let policy = compile(policy)?;
+    let policy = compile(policy, agent)?;
     let mut state = State::new();
     let requests = honest_requests_for(agent, pod, &stand_in_host(pod))?;
     for (step, request) in requests.into_iter().enumerate() {

@@ -22,7 +22,7 @@ mod write;
 pub use agent::Agent;
 pub use cases::{Outcome, Tested, honest_cases, test};
 pub use diff::{Change, ContainerDiff, Diff, Presence, diff};
-pub use dry_run::{ends, honest_requests, honest_requests_for, stand_in_host};
+pub use dry_run::{ends, honest_requests, honest_requests_for, stand_in_host, warm_up};
 pub use explain::{ExplainError, Explained, Question, answer, explain};
 pub use generate::{GenerateError, Generated, Options, generate};
 pub use show::{Shown, ShownContainer, ShownEnv, ShownFile, ShownMount, ShownVolume, show};

@@ -98,6 +98,16 @@ to accept incomplete pods is given: then the template is read, pinned and annota
 ";
 
 const TAIL: &str = "
+Of three kinds of controllers no rule that comes with the project can say what they add:
+
+* **Knative** adds `queue-proxy`, whose image is the installation's and whose three dozen variables are made of the cluster's settings. A
+  rule of your own can say them, see below. Name the revision (`spec.template.metadata.name`), since the container learns its name.
+* **Spark's operator** runs `spark-submit` for the object. Names of the driver's ConfigMap and folder, and the application's id, are random
+  or the time, and stand in arguments, variables and mount paths: bounds for those would let the host choose where a volume is
+  mounted. Run the driver in client mode as a Job, and the executors as a StatefulSet, which says the same and names everything.
+* **Argo** runs a step's command through `argoexec`, with the step's template as a variable that holds the workflow's state: it
+  differs for each run. Run the step as a Job.
+
 KServe also adds containers for the variable `STORAGE_URI` and for annotations of its webhooks: a policy made without them denies
 them.
 
@@ -115,7 +125,7 @@ rules:
     shape: template                   # metadata and spec; or `spec`: a PodSpec
     name:
       form: deployment                # fixed, suffixed, deployment, ordinal (as of a StatefulSet), free (anything follows)
-      base: \"{name}-ship\"             # {name} is the object's name
+      base: \"{name}-ship\"             # {name} is the object's name, {template} the pod template's
     ownFields: [captain]              # fields of the kind's own among those of the PodSpec: not looked at
     containerName: main               # what a container without a name is called
   - path: spec.harbour
@@ -123,6 +133,12 @@ rules:
     annotations: podAnnotations       # below the path: where the policy's annotation goes
     labels: podLabels
     name: {form: free, base: \"{name}-\"}
+    adds:                             # what the controller adds, as it is to be seen in the cluster's pods
+      env: [{name: FLEET, value: \"{name}\"}]        # variables of each container, after its own
+      volumeMounts: []                # of each container, after its own
+      containers:                     # after the object's own; each image with its digest
+      - {name: lookout, image: \"lookout@sha256:…\", args: [\"--of={namespace}/{name}\"]}
+      volumes: []                     # after the object's own
     completed:                        # the controller adds to the pod what nobody can know
       why: the harbour adds a pilot
       hint: bring your own pilot
@@ -133,5 +149,34 @@ rules:
     lacks: [template]
     why: the engine is no container
     hint: sail
+```
+
+For Knative's Services, from one pod of the cluster (`kubectl get pod -o yaml`) taken over once for each version of Knative:
+
+```yaml
+rules:
+- apiVersion: serving.knative.dev/v1
+  kind: Service
+  pods:
+  - path: spec.template
+    name: {form: deployment, base: \"{template}-deployment\"}
+    ownFields: [containerConcurrency, timeoutSeconds, responseStartTimeoutSeconds, idleTimeoutSeconds]
+    containerName: user-container
+    adds:
+      env:                            # in the order of the cluster's pods: versions of Knative differ
+      - {name: PORT, value: \"8080\"}
+      - {name: K_REVISION, value: \"{template}\"}
+      - {name: K_CONFIGURATION, value: \"{name}\"}
+      - {name: K_SERVICE, value: \"{name}\"}
+      containers:
+      - name: queue-proxy
+        image: queue@sha256:…
+        env:
+        - {name: SERVING_NAMESPACE, value: \"{namespace}\"}
+        - {name: SERVING_SERVICE, value: \"{name}\"}
+        - {name: SERVING_REVISION, value: \"{template}\"}
+        - {name: SERVING_POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        - {name: SERVING_POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+        # and so on, in the pod's order
 ```
 ";

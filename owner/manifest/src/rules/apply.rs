@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+use super::adds::Words;
 use super::expand;
 use super::format::{Completed, NameForm, Names, PodRule, Refused, Rule, Shape};
 use crate::error::Problem;
@@ -40,6 +41,10 @@ pub(super) fn pods(
                 }
             }
             own(pod, &mut workload.spec);
+            if let Some(adds) = &pod.adds {
+                let template = template_name(value, &path);
+                adds.complete(&words(&object, &template), &mut workload)?;
+            }
             pods.push(workload);
         }
     }
@@ -96,7 +101,7 @@ fn template(
         annotations_path: Some(join(path, "metadata.annotations")),
         labels: own.labels.unwrap_or_default(),
         annotations: own.annotations.unwrap_or_default(),
-        ..Workload::new(&rule.kind, object, pod.name.of(object)?)
+        ..Workload::new(&rule.kind, object, pod.name.of(object, &template_name(value, path))?)
     })
 }
 
@@ -125,8 +130,29 @@ fn spec(
         annotations_path: pod.annotations.as_ref().map(|field| join(path, field)),
         labels: map(&pod.labels)?,
         annotations: map(&pod.annotations)?,
-        ..Workload::new(&rule.kind, object, pod.name.of(object)?)
+        ..Workload::new(&rule.kind, object, pod.name.of(object, &template_name(value, path))?)
     })
+}
+
+/// The name of a pod template, and its path.
+struct Template {
+    name: Option<String>,
+    path: String,
+}
+
+fn template_name(value: &Value, path: &str) -> Template {
+    let path = join(path, "metadata.name");
+    let name = at(value, &path).and_then(Value::as_str).map(str::to_owned);
+    Template { name, path }
+}
+
+fn words<'a>(object: &'a ObjectMeta, template: &'a Template) -> Words<'a> {
+    Words {
+        name: object.name.as_deref().unwrap_or_default(),
+        namespace: object.namespace.as_deref(),
+        template: template.name.as_deref(),
+        template_path: &template.path,
+    }
 }
 
 /// Takes the kind's own fields out of a PodSpec and names the container that has no name.
@@ -143,7 +169,7 @@ fn own(pod: &PodRule, spec: &mut Value) {
 }
 
 impl Names {
-    fn of(&self, object: &ObjectMeta) -> Result<PodName, Failure> {
+    fn of(&self, object: &ObjectMeta, template: &Template) -> Result<PodName, Failure> {
         let missing = || {
             let expected = "a name, which the pods' names begin with".into();
             ("metadata.name".to_owned(), Problem::Missing { expected })
@@ -158,7 +184,7 @@ impl Names {
         let generated = object.name.is_none() && object.generate_name.is_some();
         let base = match (self.form, generated) {
             (NameForm::Free, true) => name.to_owned(),
-            _ => self.base.replace("{name}", name),
+            _ => Words { name, ..words(object, template) }.fill(&self.base)?,
         };
         let text = |text: String| NamePiece::Text(text);
         Ok(match self.form {

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::adds::Adds;
 use super::is_path;
 use crate::error::Problem;
 use crate::strict::Failure;
@@ -47,6 +48,8 @@ pub(crate) struct PodRule {
     pub(crate) own_fields: Vec<String>,
     /// What a container without a name is called.
     pub(crate) container_name: Option<String>,
+    /// What the controller adds to the pods, as somebody saw it.
+    pub(crate) adds: Option<Adds>,
     /// What the controller adds to the pods that no rule can know.
     pub(crate) completed: Option<Completed>,
 }
@@ -67,7 +70,7 @@ pub(crate) enum Shape {
 pub(crate) struct Names {
     /// How names are made of the base.
     pub(crate) form: NameForm,
-    /// A text with `{name}` for the object's name.
+    /// A text with `{name}` for the object's name, `{template}` for the pod template's.
     pub(crate) base: String,
 }
 
@@ -143,9 +146,14 @@ impl Rule {
                 }
                 _ => {}
             }
-            let braces = pod.name.base.replace("{name}", "");
+            if let Some(adds) = &pod.adds {
+                adds.check(&at("adds"))?;
+            }
+            let braces = pod.name.base.replace("{name}", "").replace("{template}", "");
             if braces.contains(['{', '}']) || pod.name.base.is_empty() {
-                let expected = "a text, with {name} for the object's name".into();
+                let expected =
+                    "a text, with {name} for the object's name, {template} for the pod template's"
+                        .into();
                 let problem = Problem::Value { found: pod.name.base.clone(), expected };
                 return Err((at("name.base"), problem));
             }

@@ -55,11 +55,22 @@ fn volumes_live_in_the_guest() {
         let mount = format!("volumeMounts: [{{name: v, mountPath: /a, subPath: \"{sub_path}\"}}]");
         check(&mount, volumes, Err(("spec.containers[0].volumeMounts[0].subPath", "relative")));
     }
-    check(
-        "volumeMounts: [{name: v, mountPath: /a, subPathExpr: $(B)}]",
-        volumes,
-        Err(("spec.containers[0].volumeMounts[0].subPathExpr", "subPath")),
-    );
+    let expression = |expression: &str, more: &str| {
+        format!(
+            "env:\n- {{name: B, value: b}}\n- {{name: IP, valueFrom: {{fieldRef: {{fieldPath: status.podIP}}}}}}\nvolumeMounts: [{{name: v, mountPath: /a, subPathExpr: \"{expression}\"{more}}}]"
+        )
+    };
+    let found = pod(&expression("x/$(B)/$$(B)", ""), volumes);
+    assert_eq!(found.containers[0].mounts[0].sub_path.as_deref(), Some("x/b/$(B)"));
+    for (text, more, words) in [
+        ("$(NONE)", "", "variables that the container has"),
+        ("$(IP)", "", "values of the manifest alone"),
+        ("../$(B)", "", "relative path"),
+        ("$(B)", ", subPath: c", "subPath or subPathExpr"),
+    ] {
+        let place = "spec.containers[0].volumeMounts[0].subPathExpr";
+        check(&expression(text, more), volumes, Err((place, words)));
+    }
 }
 
 #[test]

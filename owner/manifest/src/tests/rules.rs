@@ -216,6 +216,8 @@ fn a_rule_file_is_read_strictly() {
     let example = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let rules = Rules::shipped().with_file(example).unwrap();
     assert!(rules.kinds().any(|kind| kind == "example.com/v1/Fleet"));
+    let knative = page.split("```yaml\n").nth(2).and_then(|rest| rest.split("```").next()).unwrap();
+    Rules::shipped().with_file(knative).unwrap();
     let check = |from: &str, to: &str, path: &str, words: &str| {
         assert!(example.contains(from), "{from}");
         let error = Rules::shipped().with_file(&example.replacen(from, to, 1)).unwrap_err();
@@ -255,4 +257,47 @@ fn a_rule_file_is_read_strictly() {
     let options =
         ReadOptions { rules: Rules::shipped().with_file(own).unwrap(), ..ReadOptions::default() };
     accepted(KNATIVE, &options, &[("spec.template.spec", "hello-1")]);
+}
+
+/// As docs/kinds.md gives it, with less of the queue-proxy.
+const QUEUE: &str = "rules:\n- apiVersion: serving.knative.dev/v1\n  kind: Service\n  pods:\n  - path: spec.template\n    name: {form: deployment, base: \"{template}-deployment\"}\n    \
+     ownFields: [containerConcurrency]\n    containerName: user-container\n    adds:\n      env:\n      - {name: PORT, value: \"8080\"}\n      - {name: K_REVISION, value: \"{template}\"}\n      - {name: K_SERVICE, value: \"{name}\"}\n      \
+     volumes: [{name: tokens, emptyDir: {}}, {name: log, emptyDir: {}}]\n      volumeMounts: [{name: log, mountPath: /var/log}]\n      containers:\n      - name: queue-proxy\n        image: queue@sha256:1111111111111111111111111111111111111111111111111111111111111111\n        \
+     env: [{name: SERVING_SERVICE, value: \"{name}\"}, {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]\n        volumeMounts: [{name: tokens, mountPath: /tokens}]\n";
+
+#[test]
+fn what_a_controller_adds_is_in_the_pod_where_a_rule_says_it() {
+    let options =
+        ReadOptions { rules: Rules::shipped().with_file(QUEUE).unwrap(), ..ReadOptions::default() };
+    let named = KNATIVE.replace("metadata: {annotations", "metadata: {name: hello-v2, annotations");
+    accepted(&named, &options, &[("spec.template.spec", "hello-v2-deployment-7c5ddbdf54-x2vwz")]);
+    let set = set(&named, &options).unwrap();
+    let images: BTreeMap<_, _> = set.images().into_iter().map(|image| (image, facts())).collect();
+    let (file, template) = set.pods().next().unwrap();
+    let pod = file.to_pod(template, &images).unwrap();
+    let env = |container: &ah_pod::Container| -> Vec<(String, String)> {
+        let literal = |value: &Text| value.as_literal().unwrap_or("the host's").to_owned();
+        container.env.iter().map(|entry| (entry.name.clone(), literal(&entry.value))).collect()
+    };
+    let pairs = |all: &[(&str, &str)]| -> Vec<(String, String)> {
+        all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let [user, queue] = pod.containers.as_slice() else { panic!("two containers") };
+    assert_eq!((user.name.as_str(), queue.name.as_str()), ("user-container", "queue-proxy"));
+    let own = [("PORT", "8080"), ("K_REVISION", "hello-v2"), ("K_SERVICE", "hello")];
+    assert_eq!(env(user), pairs(&own));
+    assert_eq!(user.mounts[0].path, "/var/log");
+    assert_eq!(env(queue), pairs(&[("SERVING_SERVICE", "hello"), ("POD", "the host's")]));
+    // The object's own image is pinned; the added container stands in no file.
+    let pinned = BTreeMap::from([("web:1".to_owned(), "web:1@sha256:00".to_owned())]);
+    let edited = file.with_annotation_and_digests("k", "v", &pinned).unwrap();
+    assert!(edited.contains("web:1@sha256:00 # mine") && !edited.contains("queue"), "{edited}");
+    // The container learns the revision's name, so it has to be said.
+    refused(KNATIVE, &options, "spec.template.metadata.name", "{template}");
+    let loose = QUEUE
+        .replace("@sha256:1111111111111111111111111111111111111111111111111111111111111111", ":1");
+    let error = Rules::shipped().with_file(&loose).unwrap_err();
+    assert_eq!(error.place.path, "rules[0].pods[0].adds.containers[0].image");
+    let error = Rules::shipped().with_file(&QUEUE.replace("adds:", "adsd:")).unwrap_err();
+    assert!(error.to_string().contains("unknown field"), "{error}");
 }

@@ -29,6 +29,22 @@ fn resources(objects: &str, container: &str) -> Result<ah_pod::Resources, Manife
 const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {K: v}\n";
 
 #[test]
+fn carriers_of_annotations_need_nothing_of_what_the_pod_takes_values_from() {
+    let user = pod_yaml("envFrom: [{configMapRef: {name: c}}]", "");
+    let user = user.replacen("spec:\n", "  annotations: {a: b}\nspec:\n", 1);
+    let named = |text: &str| NamedText { name: "pod.yaml".into(), text: text.into() };
+    let carriers = |text: &str| crate::carriers(named(text), &crate::Rules::shipped());
+    assert!(read(&user).is_err());
+    let list = format!("{MAP}---\n{user}");
+    let [carrier] = &carriers(&list).unwrap()[..] else { panic!("one pod") };
+    assert_eq!((carrier.kind.as_str(), carrier.object_name.as_str()), ("Pod", "web"));
+    assert_eq!(carrier.annotations, BTreeMap::from([("a".into(), "b".into())]));
+    let error = carriers(&user.replace("envFrom", "envFro")).unwrap_err();
+    assert_eq!(error.place.file.as_deref(), Some("pod.yaml"));
+    assert_eq!(error.place.path, "spec.containers[0].envFro");
+}
+
+#[test]
 fn files_serve_one_another_in_any_order() {
     let user = pod_yaml("envFrom: [{configMapRef: {name: c}}]", "");
     let mut files = texts(&[("b.yaml", MAP), ("a.yaml", &user), ("-", &pod_yaml("", ""))]);

@@ -69,9 +69,9 @@ const VARIANTS: [(&str, &str, &str, Expect); 46] = [
     ),
     (
         "securityContext: {seLinuxOptions: {level: s0}}",
+        "securityContext: {seLinuxOptions: {type: spc_t}}",
         "",
-        "",
-        Refused("spec.containers[0].securityContext.seLinuxOptions", "no SELinux"),
+        Accepted,
     ),
     ("securityContext: {procMount: Default}", "", "", Accepted),
     (

@@ -216,3 +216,20 @@ fn a_token_is_mounted_where_the_platform_would() {
     check(Cluster, &account(no), &format!("{own}\n{yes}"), true);
     check(OneMachine, &account(yes), own, true);
 }
+
+#[test]
+fn what_a_pod_runs_on_is_its_own_to_say() {
+    let text = |word: &str| {
+        let annotations = format!("  annotations: {{anchorhold.dev/runs-on: {word}}}\nspec:\n");
+        pod_yaml("", "").replacen("spec:\n", &annotations, 1)
+    };
+    use Platform::{Cluster, OneMachine};
+    for reader in [Cluster, OneMachine] {
+        assert_eq!(pod_on(reader, &text("cluster")), pod_on(Cluster, &pod_yaml("", "")));
+        assert_eq!(pod_on(reader, &text("machine")), pod_on(OneMachine, &pod_yaml("", "")));
+    }
+    assert_eq!(read(&text("machine")).unwrap().pods()[0].runs_on(), Some(OneMachine));
+    assert_eq!(read(&pod_yaml("", "")).unwrap().pods()[0].runs_on(), None);
+    let path = "metadata.annotations.anchorhold.dev/runs-on";
+    check_error(&text("Cluster"), path, "expected \"cluster\" or \"machine\"");
+}

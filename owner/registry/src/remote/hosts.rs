@@ -3,79 +3,26 @@
 //! Read are the folders that docker, podman and containerd have (`certs.d/<registry>/`): `*.crt` is a CA, `*.cert` with
 //! `*.key` what the client shows, and `hosts.toml` lists mirrors in their order (containerd, hosts.md).
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use reqwest::Url;
-use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::RemoteError;
 use crate::images::Places;
 
-/// Where Docker Hub's API is.
-const DOCKER_HUB: &str = "registry-1.docker.io";
+mod endpoint;
+mod file;
+
+pub(super) use endpoint::Endpoint;
+use file::{Client, Host, HostsFile, OneOrMore};
 
 /// What is configured for all registries.
 pub(super) struct Hosts {
     plain_http: Vec<String>,
     roots: Vec<PathBuf>,
     folders: Vec<PathBuf>,
-}
-
-/// One server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Endpoint {
-    pub(super) scheme: String,
-    /// `host[:port]`.
-    pub(super) authority: String,
-    /// Path before the repository, without slashes around it: `v2`.
-    prefix: String,
-    pub(super) roots: Vec<PathBuf>,
-    pub(super) identity: Vec<PathBuf>,
-    /// Whether there is another one to ask if this one fails.
-    pub(super) mirror: bool,
-    /// Whether it may say what a tag stands for.
-    resolves: bool,
-}
-
-/// `hosts.toml`. A key that is not here is refused: it could be one that matters.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HostsFile {
-    server: Option<String>,
-    #[serde(default)]
-    host: BTreeMap<String, Spanned<Host>>,
-    capabilities: Option<Vec<String>>,
-    ca: Option<OneOrMore>,
-    client: Option<Client>,
-    skip_verify: Option<bool>,
-    override_path: Option<bool>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Host {
-    capabilities: Option<Vec<String>>,
-    ca: Option<OneOrMore>,
-    client: Option<Client>,
-    skip_verify: Option<bool>,
-    override_path: Option<bool>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    One(PathBuf),
-    More(Vec<PathBuf>),
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum Client {
-    One(PathBuf),
-    Pairs(Vec<Vec<PathBuf>>),
 }
 
 impl Hosts {
@@ -221,46 +168,6 @@ impl Hosts {
     }
 }
 
-impl Endpoint {
-    pub(super) fn registry(registry: &str, plain: bool) -> Self {
-        let authority = match registry {
-            "docker.io" | "index.docker.io" => DOCKER_HUB,
-            other => other,
-        };
-        Self {
-            scheme: if plain { "http" } else { "https" }.into(),
-            authority: authority.into(),
-            prefix: "v2".into(),
-            roots: Vec::new(),
-            identity: Vec::new(),
-            mirror: false,
-            resolves: true,
-        }
-    }
-
-    /// Whether it may be asked for a path: a manifest by tag only where that is allowed.
-    pub(super) fn serves(&self, path: &str) -> bool {
-        let by_tag = path.strip_prefix("manifests/").is_some_and(|name| !name.contains(':'));
-        self.resolves || !by_tag
-    }
-
-    pub(super) fn url(
-        &self,
-        repository: &str,
-        path: &str,
-        registry: &str,
-    ) -> Result<Url, RemoteError> {
-        // a mirror of several registries is told which one is meant (containerd, hosts.md, "ns")
-        let query = if self.mirror { format!("?ns={registry}") } else { String::new() };
-        let text = format!(
-            "{}://{}/{}/{repository}/{path}{query}",
-            self.scheme, self.authority, self.prefix
-        );
-        Url::parse(&text)
-            .map_err(|error| RemoteError::Configuration { path: text, reason: error.to_string() })
-    }
-}
-
 fn read_if_there(path: &Path) -> Result<Option<String>, RemoteError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -274,78 +181,5 @@ fn wrong(path: &Path, reason: impl std::fmt::Display) -> RemoteError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The addresses that are asked for a blob, in their order.
-    fn check(hosts: &str, expect: Result<&[&str], &str>) {
-        let folder = tempfile::tempdir().unwrap();
-        let registry = folder.path().join("quay.io");
-        fs::create_dir(&registry).unwrap();
-        fs::write(registry.join("hosts.toml"), hosts).unwrap();
-        let places = Places {
-            registry_folders: vec![folder.path().into()],
-            plain_http: vec!["127.0.0.1:5000".into()],
-            ..Places::default()
-        };
-        let found = Hosts::new(&places).endpoints("quay.io").map(|endpoints| {
-            let urls = endpoints.iter().map(|e| e.url("a/b", "blobs/x", "quay.io").unwrap());
-            urls.map(String::from).collect::<Vec<_>>()
-        });
-        match (found, expect) {
-            (Ok(found), Ok(expect)) => assert_eq!(found, expect, "{hosts}"),
-            (Err(error), Err(expect)) => assert!(error.to_string().contains(expect), "{error}"),
-            (found, expect) => panic!("{found:?}, expected {expect:?}: {hosts}"),
-        }
-    }
-
-    #[test]
-    fn mirrors_are_asked_in_the_files_order() {
-        check("", Ok(&["https://quay.io/v2/a/b/blobs/x"]));
-        check(
-            "server = \"https://quay.io\"\n[host.\"https://z.example/quay\"]\n[host.\"https://a.example\"]\n",
-            Ok(&[
-                "https://z.example/quay/v2/a/b/blobs/x?ns=quay.io",
-                "https://a.example/v2/a/b/blobs/x?ns=quay.io",
-                "https://quay.io/v2/a/b/blobs/x",
-            ]),
-        );
-        check(
-            "[host.\"https://m.example/own/path\"]\noverride_path = true\n",
-            Ok(&[
-                "https://m.example/own/path/a/b/blobs/x?ns=quay.io",
-                "https://quay.io/v2/a/b/blobs/x",
-            ]),
-        );
-        check(
-            "[host.\"http://127.0.0.1:5000\"]\n",
-            Ok(&[
-                "http://127.0.0.1:5000/v2/a/b/blobs/x?ns=quay.io",
-                "https://quay.io/v2/a/b/blobs/x",
-            ]),
-        );
-    }
-
-    #[test]
-    fn attack_a_file_that_takes_tls_away_is_refused() {
-        check("skip_verify = true\n", Err("skip_verify is refused"));
-        check("[host.\"https://m.example\"]\nskip_verify = true\n", Err("skip_verify is refused"));
-        check("[host.\"http://m.example\"]\n", Err("--plain-http m.example"));
-        check("servre = \"https://quay.io\"\n", Err("unknown field"));
-    }
-
-    #[test]
-    fn only_who_may_resolve_is_asked_for_a_tag() {
-        let mut endpoint = Endpoint::registry("m", false);
-        endpoint.resolves = false;
-        assert!(!endpoint.serves("manifests/1.0"));
-        assert!(endpoint.serves("manifests/sha256:00"));
-        assert!(endpoint.serves("blobs/sha256:00"));
-    }
-
-    #[test]
-    fn docker_hub_has_its_api_elsewhere() {
-        let url = Endpoint::registry("docker.io", false).url("library/busybox", "x", "docker.io");
-        assert_eq!(url.unwrap().as_str(), "https://registry-1.docker.io/v2/library/busybox/x");
-    }
-}
+#[path = "hosts/tests.rs"]
+mod tests;

@@ -1,29 +1,29 @@
 //! Requests to registries: endpoints in turn, credentials when they are asked for, waits when the registry says so.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderMap, LOCATION, RANGE, RETRY_AFTER,
-};
+use reqwest::header::{ACCEPT, AUTHORIZATION, RANGE, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response, Url};
 
 use super::auth::{Authorization, Tokens};
 use super::error::RemoteError;
 use super::hosts::{Endpoint, Hosts};
 use super::retry::{self, Next};
-use crate::credentials::{self, Stored};
+use crate::credentials;
 use crate::images::Places;
 use crate::name::Reference;
 
-/// How long a registry may be silent.
-const TIMEOUT: Duration = Duration::from_secs(60);
+mod answer;
+mod client;
+
+pub(super) use answer::{read, shown};
+use answer::{redirected, refusal, starts_at};
+use client::ClientKey;
+
 /// Most redirects that are followed for one request.
 const MAX_REDIRECTS: usize = 5;
-/// Longest part of an answer that is shown, bytes.
-const MAX_MESSAGE_BYTES: u64 = 300;
 
 /// Speaks to all registries.
 pub(crate) struct Http {
@@ -31,19 +31,6 @@ pub(crate) struct Http {
     tokens: Tokens,
     auth_file: Option<PathBuf>,
     clients: Mutex<BTreeMap<ClientKey, Client>>,
-}
-
-/// What connections may share.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct ClientKey {
-    /// Certificate files that are trusted besides the system's.
-    roots: Vec<PathBuf>,
-    /// Certificate and key that the client shows.
-    identity: Vec<PathBuf>,
-    /// No TLS: roots need not be loaded.
-    plain: bool,
-    /// Never through a proxy.
-    direct: bool,
 }
 
 /// One request: where, and what is wanted.
@@ -189,17 +176,12 @@ impl Http {
 
     /// The client for an address; made when it is first needed.
     pub(super) fn client(&self, endpoint: &Endpoint, url: &Url) -> Result<Client, RemoteError> {
-        let key = ClientKey {
-            roots: endpoint.roots.clone(),
-            identity: endpoint.identity.clone(),
-            plain: url.scheme() == "http",
-            direct: is_loopback(url),
-        };
+        let key = ClientKey::of(endpoint, url);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = build(&key)?;
+        let client = key.build()?;
         clients.insert(key, client.clone());
         Ok(client)
     }
@@ -211,120 +193,4 @@ pub(super) async fn transmit(request: RequestBuilder, url: &Url) -> Result<Respo
         .send()
         .await
         .map_err(|source| RemoteError::Send { url: shown(url), source: source.without_url() })
-}
-
-/// At most `max_bytes` bytes of an answer, and whether that is all of it.
-pub(super) async fn read(
-    mut response: Response,
-    max_bytes: u64,
-) -> Result<(Vec<u8>, bool), RemoteError> {
-    let url = shown(response.url());
-    let max = usize::try_from(max_bytes).unwrap_or(usize::MAX);
-    let mut bytes = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(None) => return Ok((bytes, true)),
-            Ok(Some(piece)) if bytes.len() + piece.len() <= max => bytes.extend_from_slice(&piece),
-            Ok(Some(piece)) => {
-                bytes.extend(piece.iter().take(max - bytes.len()));
-                return Ok((bytes, false));
-            }
-            Err(source) => return Err(RemoteError::Send { url, source: source.without_url() }),
-        }
-    }
-}
-
-/// An address without what may be a secret in it.
-pub(super) fn shown(url: &Url) -> String {
-    format!("{}{}", url.origin().ascii_serialization(), url.path())
-}
-
-fn redirected(from: &Url, response: &Response) -> Result<Url, RemoteError> {
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-    let refuse = |to: String, reason| RemoteError::Elsewhere { from: shown(from), to, reason };
-    let to = location
-        .and_then(|location| from.join(location).ok())
-        .ok_or_else(|| refuse(String::new(), "the redirect has no address"))?;
-    match (from.scheme(), to.scheme()) {
-        (_, "https") | ("http", "http") => Ok(to),
-        _ => Err(refuse(shown(&to), "it would leave TLS")),
-    }
-}
-
-fn starts_at(headers: &HeaderMap, offset: u64) -> bool {
-    let range = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    range.is_some_and(|range| range.starts_with(&format!("bytes {offset}-")))
-}
-
-async fn refusal(response: Response, attempts: u32, stored: Option<&Stored>) -> RemoteError {
-    let (url, status) = (shown(response.url()), response.status().as_u16());
-    let tried = stored.map_or_else(|| "no credentials: none were asked for".into(), Stored::shown);
-    match status {
-        401 | 403 => RemoteError::Denied { url, status, tried },
-        404 => RemoteError::NotFound { url, tried },
-        _ => {
-            let message = read(response, MAX_MESSAGE_BYTES).await.unwrap_or_default().0;
-            let message = String::from_utf8_lossy(&message).into_owned();
-            RemoteError::Status { url, status, attempts, message }
-        }
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost" | "[::1]") => true,
-        Some(host) => host.parse::<std::net::Ipv4Addr>().is_ok_and(|host| host.is_loopback()),
-        None => false,
-    }
-}
-
-/// Proxies are taken from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, never for this machine itself.
-fn build(key: &ClientKey) -> Result<Client, RemoteError> {
-    let mut builder = Client::builder()
-        .user_agent(concat!("anchorhold/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(TIMEOUT)
-        .read_timeout(TIMEOUT)
-        .http1_only();
-    if key.direct {
-        builder = builder.no_proxy();
-    }
-    if key.plain {
-        // never used for TLS, so the system's roots need not be read
-        builder = builder.tls_certs_only([]);
-    } else {
-        let mut roots = Vec::new();
-        for path in &key.roots {
-            let found = reqwest::Certificate::from_pem_bundle(&file(path)?)
-                .map_err(|error| wrong(path, &error))?;
-            if found.is_empty() {
-                let reason = "has no certificate in PEM form".to_owned();
-                return Err(RemoteError::Configuration {
-                    path: path.display().to_string(),
-                    reason,
-                });
-            }
-            roots.extend(found);
-        }
-        builder = builder.tls_certs_merge(roots);
-        if let Some(first) = key.identity.first() {
-            let mut pem = Vec::new();
-            for path in &key.identity {
-                pem.extend(file(path)?);
-                pem.push(b'\n');
-            }
-            let identity =
-                reqwest::Identity::from_pem(&pem).map_err(|error| wrong(first, &error))?;
-            builder = builder.identity(identity);
-        }
-    }
-    builder.build().map_err(|source| RemoteError::Send { url: "HTTP client".into(), source })
-}
-
-fn file(path: &Path) -> Result<Vec<u8>, RemoteError> {
-    std::fs::read(path).map_err(|error| wrong(path, &error))
-}
-
-fn wrong(path: &Path, reason: &dyn std::fmt::Display) -> RemoteError {
-    RemoteError::Configuration { path: path.display().to_string(), reason: reason.to_string() }
 }
