@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ah_manifest::{Edits, PodTemplate};
-use ah_pod::{ImageFacts, Pod};
+use ah_pod::{ImageFacts, Pod, RUNTIME_HINTS_ANNOTATION, RuntimeHints};
 use ah_policy::{
     AKS_ANNOTATION, AksPolicy, INITDATA_ANNOTATION, KeyService, PolicyDocument, ServicePublicKey,
 };
@@ -33,6 +33,8 @@ pub(crate) struct Made {
     /// The document, and the annotation that carries it.
     pub(crate) document: PolicyDocument,
     pub(crate) annotation: String,
+    /// What the node's runtime is told beside the policy; empty where the pod had it and needs it no more.
+    pub(crate) hints: Option<String>,
     /// Image as written and with its digest.
     pub(crate) images: BTreeMap<String, String>,
     /// Variables that come from Secrets, as `container: NAME`.
@@ -176,9 +178,17 @@ fn make_one(
         name: template.object_name().to_owned(),
         document,
         annotation,
+        hints: hints(template, &pod)?,
         images: BTreeMap::new(),
         secrets: secrets(&pod),
     })
+}
+
+/// What containerd's spec has no place for. One from an earlier time that is not needed any more is made empty.
+fn hints(template: &PodTemplate, pod: &Pod) -> Result<Option<String>> {
+    let had = template.annotations().contains_key(RUNTIME_HINTS_ANNOTATION);
+    let hints = RuntimeHints::of(pod).or(had.then(RuntimeHints::default));
+    Ok(hints.map(|hints| serde_json::to_string(&hints)).transpose()?)
 }
 
 /// Two annotations with policies would let each side take another one.
@@ -227,8 +237,9 @@ pub(crate) fn edited(file: &Input, number: usize, made: &[Made]) -> Result<Strin
             PolicyDocument::InitData(_) => INITDATA_ANNOTATION,
             PolicyDocument::Aks(_) => AKS_ANNOTATION,
         };
-        let annotation = BTreeMap::from([(key.to_owned(), pod.annotation.clone())]);
-        edits.annotations.insert(pod.index, annotation);
+        let hints = pod.hints.clone().map(|hints| (RUNTIME_HINTS_ANNOTATION.to_owned(), hints));
+        let policy = (key.to_owned(), pod.annotation.clone());
+        edits.annotations.insert(pod.index, hints.into_iter().chain([policy]).collect());
         edits.images.extend(pod.images.clone());
     }
     file.manifest.edited(&edits).map_err(crate::manifest_error)
