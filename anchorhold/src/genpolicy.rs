@@ -212,7 +212,7 @@ async fn run(dirs: &Dirs, options: &Genpolicy) -> Result<()> {
         eprintln!("-u: layers are always cached, in {}", dirs.layers().display());
     }
     let file = options.yaml_file.clone().unwrap_or_else(|| "-".into());
-    let inputs = inputs::read(&[file.clone()], &options.config_files, &cluster())?;
+    let inputs = inputs::read(std::slice::from_ref(&file), &options.config_files, &cluster())?;
     let prefixes = &options.runtime_class_names;
     let wanted = |pod: &ah_manifest::PodTemplate| {
         let class = pod.runtime_class().unwrap_or_default();

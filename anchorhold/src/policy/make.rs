@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ah_manifest::{Edits, Platform, PodTemplate, RUNS_ON_ANNOTATION};
-use ah_pod::{ImageFacts, Pod};
+use ah_pod::{ImageFacts, Pod, RUNTIME_HINTS_ANNOTATION, RuntimeHints};
 use ah_policy::{
     AKS_ANNOTATION, AksPolicy, INITDATA_ANNOTATION, KeyService, PolicyDocument, ServicePublicKey,
 };
@@ -209,7 +209,7 @@ fn make_one(
         annotation,
         images: BTreeMap::new(),
         secrets: secrets(&pod),
-        said: runs_on(template, choices)?,
+        said: runs_on(template, choices)?.into_iter().chain(hints(template, &pod)?).collect(),
         incomplete: template.incomplete().map(str::to_owned),
     })
 }
@@ -230,6 +230,14 @@ fn runs_on(template: &PodTemplate, choices: &Choices) -> Result<BTreeMap<String,
         }
         _ => Ok(BTreeMap::new()),
     }
+}
+
+/// What containerd's spec has no place for. One from an earlier time that is not needed any more is made empty.
+fn hints(template: &PodTemplate, pod: &Pod) -> Result<Option<(String, String)>> {
+    let had = template.annotations().contains_key(RUNTIME_HINTS_ANNOTATION);
+    let hints = RuntimeHints::of(pod).or(had.then(RuntimeHints::default));
+    let text = hints.map(|hints| serde_json::to_string(&hints)).transpose()?;
+    Ok(text.map(|text| (RUNTIME_HINTS_ANNOTATION.to_owned(), text)))
 }
 
 /// Two annotations with policies would let each side take another one.

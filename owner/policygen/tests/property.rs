@@ -324,16 +324,16 @@ fn agreed(mine: &Value, theirs: &Value) -> Vec<String> {
 fn change(request: &mut Value, at: &str, how: usize) -> bool {
     let Some(value) = request.pointer_mut(at) else { return false };
     match value {
-        Value::String(text) if how % 2 == 0 => text.push('x'),
+        Value::String(text) if how.is_multiple_of(2) => text.push('x'),
         Value::String(text) if text.is_empty() => text.push('y'),
         Value::String(text) => drop(text.pop()),
         Value::Bool(flag) => *flag = !*flag,
         Value::Number(number) => {
             let Some(found) = number.as_i64() else { return false };
-            *value = (found + if how % 2 == 0 { 1 } else { -1 }).into();
+            *value = (found + if how.is_multiple_of(2) { 1 } else { -1 }).into();
         }
         Value::Array(items) if items.is_empty() => return false,
-        Value::Array(items) if how % 3 == 0 => {
+        Value::Array(items) if how.is_multiple_of(3) => {
             items.remove(how % items.len());
         }
         Value::Array(items) => items.push(items[how % items.len()].clone()),
