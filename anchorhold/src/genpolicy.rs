@@ -187,7 +187,7 @@ pub(crate) fn main(options: Vec<OsString>, dirs: impl FnOnce(&Given) -> Result<D
         }
     };
     if options.version {
-        println!("anchorhold {}", env!("CARGO_PKG_VERSION"));
+        crate::ui::say!("anchorhold {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
     let given = Given { data: options.data.clone(), cache: options.cache.clone() };
@@ -243,10 +243,10 @@ fn cluster() -> ReadOptions {
 fn print_policies(options: &Genpolicy, made: &[Made]) {
     for pod in made {
         if options.raw_out {
-            print!("{}", pod.document.policy());
+            ui::print(format_args!("{}", pod.document.policy()));
         }
         if options.base64_out {
-            println!("{}", pod.annotation);
+            crate::ui::say!("{}", pod.annotation);
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn build(dirs: &Dirs, options: &cli::GuestBuild) -> Result<()> {
     })?;
     stage.end(image.folder.display());
     if options.json {
-        println!("{}", serde_json::to_string(&image.manifest)?);
+        crate::ui::say!("{}", serde_json::to_string(&image.manifest)?);
     }
     Ok(())
 }
@@ -51,9 +51,9 @@ pub(crate) fn measure(
     let measurement = measurement(&image, vcpus, tee)?;
     if as_json {
         let tee = serde_json::to_value(tee)?;
-        println!("{}", json!({ "measurement": measurement, "vcpus": vcpus, "tee": tee }));
+        crate::ui::say!("{}", json!({ "measurement": measurement, "vcpus": vcpus, "tee": tee }));
     } else {
-        println!("{measurement}");
+        crate::ui::say!("{measurement}");
     }
     Ok(())
 }

@@ -71,14 +71,14 @@ pub(crate) async fn import(dirs: &Dirs, options: &KeyImport) -> Result<()> {
     service.close().await;
     if options.json {
         let policy: serde_json::Value = serde_json::from_str(&info.policy.to_json())?;
-        println!(
+        crate::ui::say!(
             "{}",
             json!({ "name": info.id.as_str(), "bytes": secret.as_bytes().len(), "release_policy": policy })
         );
     } else {
-        println!("imported {} ({} bytes)", info.id.as_str(), secret.as_bytes().len());
-        println!("released only if all of this is verified:");
-        println!("{}", claims(&info.policy)?);
+        crate::ui::say!("imported {} ({} bytes)", info.id.as_str(), secret.as_bytes().len());
+        crate::ui::say!("released only if all of this is verified:");
+        crate::ui::say!("{}", claims(&info.policy)?);
     }
     Ok(())
 }
@@ -92,13 +92,13 @@ pub(crate) async fn list(dirs: &Dirs, as_json: bool) -> Result<()> {
             Ok(info) if as_json => {
                 let policy: serde_json::Value = serde_json::from_str(&info.policy.to_json())?;
                 let created = info.created.duration_since(std::time::UNIX_EPOCH)?.as_secs();
-                println!(
+                crate::ui::say!(
                     "{}",
                     json!({ "name": info.id.as_str(), "created_unix_s": created, "release_policy": policy })
                 );
             }
             Ok(info) => {
-                println!("{}\n{}", info.id.as_str(), claims(&info.policy)?)
+                crate::ui::say!("{}\n{}", info.id.as_str(), claims(&info.policy)?)
             }
             Err(error) => damaged = Some(error),
         }

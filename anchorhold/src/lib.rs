@@ -1,5 +1,6 @@
 //! What the `anchorhold` command puts together: owner and host crates on one machine. It decides nothing itself.
 #![forbid(unsafe_code)]
+#![warn(clippy::print_stdout)]
 
 pub mod cli;
 pub mod dirs;
@@ -76,12 +77,9 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
             guest::measure(&dirs, guest.as_deref(), *vcpus, *tee, *json)?;
         }
         Command::Completions { shell } => {
-            clap_complete::generate(
-                *shell,
-                &mut Cli::command(),
-                "anchorhold",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "anchorhold", &mut script);
+            ui::print(format_args!("{}", String::from_utf8_lossy(&script)));
         }
         Command::Key(Key::Import(options)) => wait(keys::import(&dirs, options))?,
         Command::Key(Key::List { json }) => wait(keys::list(&dirs, *json))?,

@@ -40,7 +40,7 @@ fn install(options: &NodeInstall) -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             read => read.with_context(|| format!("{} not read", config.display()))?,
         };
-        print!("{}", ah_node::merge(&text, &wanted)?);
+        crate::ui::print(format_args!("{}", ah_node::merge(&text, &wanted)?));
         return Ok(());
     }
     tell(&ah_node::install(config, &wanted).map_err(told)?, "installed");
@@ -76,7 +76,7 @@ async fn doctor(dirs: &Dirs, places: &NodePlaces, json: bool) -> Result<ExitCode
     };
     let checks = ah_node::doctor(&options).await;
     if json {
-        println!("{}", serde_json::to_string_pretty(&checks)?);
+        crate::ui::say!("{}", serde_json::to_string_pretty(&checks)?);
     } else {
         for check in &checks {
             let mark = match check.finding {
@@ -84,9 +84,9 @@ async fn doctor(dirs: &Dirs, places: &NodePlaces, json: bool) -> Result<ExitCode
                 Finding::Limited => "limited",
                 Finding::Missing => "MISSING",
             };
-            println!("{mark:8} {:14} {}", check.name, check.found);
+            crate::ui::say!("{mark:8} {:14} {}", check.name, check.found);
             if let Some(remedy) = check.remedy {
-                println!("{:8} {:14} -> {remedy}", "", "");
+                crate::ui::say!("{:8} {:14} -> {remedy}", "", "");
             }
         }
     }

@@ -31,6 +31,27 @@ pub fn tell(verbose: u8) {
     let _ = tracing_subscriber::registry().with(level).with(lines).try_init();
 }
 
+/// A line on standard output, as `println!` has it.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::ui::print(format_args!("{}\n", format_args!($($text)*))) };
+}
+pub(crate) use say;
+
+/// Exit code of a program that SIGPIPE ended, as shells count it.
+const READER_GONE: i32 = 128 + 13;
+
+/// Writes to standard output. A reader that is gone (`… | head`) ends the command quietly, as it ends every other one.
+pub(crate) fn print(text: fmt::Arguments<'_>) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = write!(out, "{text}") {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("error: standard output: {error}");
+        }
+        std::process::exit(READER_GONE);
+    }
+}
+
 /// An error with a remedy.
 #[derive(Debug)]
 pub struct Hint(pub String);

@@ -99,13 +99,13 @@ fn reference(
 
 fn print(appraisal: &Appraisal, as_json: bool) -> Result<()> {
     if as_json {
-        println!(
+        crate::ui::say!(
             "{}",
             serde_json::to_string(&json!({ "met": appraisal.is_met(), "appraisal": appraisal }))?
         );
         return Ok(());
     }
-    println!("{appraisal}");
+    crate::ui::say!("{appraisal}");
     if appraisal.tee == ah_evidence::Tee::Software {
         eprintln!("{}: this report proves nothing about hardware", ui::SOFTWARE_TEE);
     }

@@ -128,3 +128,20 @@ fn every_command_of_the_generator_has_examples_and_is_completed() {
     }
     desk.run("policy --help").ends(0).says("Examples:").says("verify");
 }
+
+/// As behind `| head`: whoever reads has read enough.
+#[test]
+fn a_reader_that_goes_away_ends_the_command_quietly() {
+    use std::process::{Command, Stdio};
+    let desk = Desk::new();
+    desk.generated("shop.yaml", SHOP);
+    for words in [&["policy", "show", "shop.yaml"][..], &["completions", "bash"]] {
+        let mut command = Command::new(COMMAND);
+        command.args(words).current_dir(desk.path(""));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(141), "{words:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{words:?}: {output:?}");
+    }
+}

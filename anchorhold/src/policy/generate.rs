@@ -45,7 +45,7 @@ pub(crate) async fn run(dirs: &Dirs, options: &Generate) -> Result<()> {
         output::write(file, text.as_bytes())?;
     }
     if options.json {
-        println!("{}", serde_json::to_string(&described)?);
+        crate::ui::say!("{}", serde_json::to_string(&described)?);
     }
     Ok(())
 }

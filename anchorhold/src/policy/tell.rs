@@ -23,7 +23,7 @@ pub(crate) fn show(options: &policy::Show, verbose: u8) -> Result<()> {
         }
     }
     if options.json {
-        println!("{}", json!({ "pods": pods }));
+        crate::ui::say!("{}", json!({ "pods": pods }));
     }
     Ok(())
 }
@@ -47,15 +47,15 @@ fn print_shown(
     verbose: u8,
 ) {
     if all > 1 {
-        println!("{}=== {}", if number > 0 { "\n" } else { "" }, carried.name);
+        crate::ui::say!("{}=== {}", if number > 0 { "\n" } else { "" }, carried.name);
     }
     match verbose {
-        0 => println!("{shown}"),
-        _ => println!("{shown:#}"),
+        0 => crate::ui::say!("{shown}"),
+        _ => crate::ui::say!("{shown:#}"),
     }
-    println!("HOST_DATA: {}", report.host_data);
+    crate::ui::say!("HOST_DATA: {}", report.host_data);
     if let (true, Some(value)) = (verbose > 0, &report.tdx_mrconfigid) {
-        println!("MRCONFIGID (TDX): {value}");
+        crate::ui::say!("MRCONFIGID (TDX): {value}");
     }
 }
 
@@ -68,8 +68,8 @@ pub(crate) fn explain(options: &policy::Explain) -> Result<bool> {
         Question { document: &document, kind: options.kind.as_deref(), after: after.as_deref() };
     let explained = ah_policygen::answer(carried.document.policy(), &question)?;
     match options.json {
-        true => println!("{}", serde_json::to_string(&explained)?),
-        false => println!("{explained}"),
+        true => crate::ui::say!("{}", serde_json::to_string(&explained)?),
+        false => crate::ui::say!("{explained}"),
     }
     Ok(matches!(explained, Explained::Allowed { .. }))
 }
@@ -80,8 +80,8 @@ pub(crate) fn test(options: &policy::Test) -> Result<bool> {
     let cases = read_text(&options.cases)?;
     let tested = ah_policygen::test(carried.document.policy(), &cases)?;
     match options.json {
-        true => println!("{}", serde_json::to_string(&tested)?),
-        false => println!("{tested}"),
+        true => crate::ui::say!("{}", serde_json::to_string(&tested)?),
+        false => crate::ui::say!("{tested}"),
     }
     Ok(tested.failed == 0)
 }
@@ -98,7 +98,7 @@ pub(crate) fn cases(options: &policy::Cases) -> Result<()> {
         ));
     }
     let cases = ah_policygen::honest_cases(carried.document.policy())?;
-    println!("{}", serde_json::to_string_pretty(&cases)?);
+    crate::ui::say!("{}", serde_json::to_string_pretty(&cases)?);
     Ok(())
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn diff(options: &policy::Diff) -> Result<bool> {
         }
     }
     if options.json {
-        println!("{}", json!({ "same": all_same, "pods": pods }));
+        crate::ui::say!("{}", json!({ "same": all_same, "pods": pods }));
     }
     Ok(all_same)
 }
@@ -154,9 +154,9 @@ fn paired(old: Vec<Carried>, new: Vec<Carried>) -> Vec<(String, Sides)> {
 
 fn print_diff(name: &str, word: &str, diff: Option<&Diff>, many: bool) {
     if many || diff.is_none() {
-        println!("=== {name}: {word}");
+        crate::ui::say!("=== {name}: {word}");
     }
     if let Some(diff) = diff {
-        print!("{diff}");
+        crate::ui::print(format_args!("{diff}"));
     }
 }

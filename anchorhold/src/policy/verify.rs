@@ -90,7 +90,7 @@ pub(crate) async fn run(dirs: &Dirs, options: &Verify) -> Result<bool> {
     }
     let ok = findings.iter().all(|finding| finding.ok);
     match options.json {
-        true => println!("{}", serde_json::json!({ "ok": ok, "pods": findings })),
+        true => crate::ui::say!("{}", serde_json::json!({ "ok": ok, "pods": findings })),
         false => findings.iter().for_each(print),
     }
     Ok(ok)
@@ -217,16 +217,16 @@ fn print(finding: &Finding) {
         (None, _, false) => "the annotation is NOT the policy of this YAML".to_owned(),
         (None, _, true) => "the annotation is the policy of this YAML".to_owned(),
     };
-    println!("{}: {verdict}", finding.pod);
+    crate::ui::say!("{}: {verdict}", finding.pod);
     if let Some(expected) = &finding.expected {
         let found = finding.found.as_ref();
         let value = |name: &str, found: Option<String>, expected: Option<String>| match expected {
             Some(expected) if found.as_ref() == Some(&expected) => {
-                println!("  {name:20} {expected}");
+                crate::ui::say!("  {name:20} {expected}");
             }
             Some(expected) => {
                 let found = found.unwrap_or_else(|| "none".to_owned());
-                println!("  {name:20} found {found}, expected {expected}");
+                crate::ui::say!("  {name:20} found {found}, expected {expected}");
             }
             None => {}
         };
@@ -236,10 +236,10 @@ fn print(finding: &Finding) {
         value("MRCONFIGID (TDX)", tdx, expected.tdx_mrconfigid.clone());
     }
     finding.images.iter().for_each(print_image);
-    finding.notes.iter().for_each(|note| println!("  note                 {note}"));
+    finding.notes.iter().for_each(|note| crate::ui::say!("  note                 {note}"));
     if let Some(diff) = finding.differences.as_ref().filter(|diff| !diff.is_same()) {
-        println!("generating again would change:");
-        print!("{diff}");
+        crate::ui::say!("generating again would change:");
+        crate::ui::print(format_args!("{diff}"));
     }
 }
 
@@ -251,5 +251,5 @@ fn print_image(image: &Image) {
         (Tag::Moved { now }, _) => format!("pinned; the tag names another image by now, {now}"),
         (Tag::NotChecked { why }, _) => format!("pinned; the tag could not be looked up: {why}"),
     };
-    println!("  image                {}: {words}", image.image);
+    crate::ui::say!("  image                {}: {words}", image.image);
 }
