@@ -8,7 +8,7 @@ use ah_agent_api::agent::{
 use ah_agent_api::types::{IPAddress, IPFamily, Interface, Route};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
@@ -94,13 +94,12 @@ async fn configure(
         message.arp(!LinkFlags::from_bits_truncate(wanted.raw_flags).contains(LinkFlags::Noarp));
     set(handle, message.build()).await?;
     for (ip, prefix) in addresses {
-        handle
-            .address()
-            .add(index, *ip, *prefix)
-            .replace()
-            .execute()
-            .await
-            .map_err(failed("add an address"))?;
+        let mut request = handle.address().add(index, *ip, *prefix).replace();
+        if ip.is_ipv6() {
+            // The node has looked for the address's twin when the pod got it; for a second the guest could not use it.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        request.execute().await.map_err(failed("add an address"))?;
     }
     Ok(())
 }

@@ -1,0 +1,216 @@
+//! Pods in VMs: the shim below a real containerd's CRI, its whole life and its faults.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use ah_containerd_api::Code;
+use ah_containerd_api::cri::PodSandboxState;
+use ah_testkit_images::busybox;
+use ah_testkit_node::{Node, NodeConfig, Pod, PodConfig};
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(120);
+const IMAGE: &str = "localhost/busybox:1";
+
+/// The folder of this build: tests of other packages do not get its programs' paths from cargo.
+fn build() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    tests.parent().unwrap().parent().unwrap().to_owned()
+}
+
+/// A node whose handlers are `vm` (no policy needed) and `vm-cc` (confidential).
+struct Machine {
+    node: Node,
+    _settings: TempDir,
+}
+
+async fn machine() -> Option<Machine> {
+    let target = build().parent().unwrap().to_owned();
+    let guest = target.join("guest-image");
+    let no_guest = || {
+        let absent = !guest.join("vmlinuz").is_file();
+        absent.then(|| format!("{} is missing: `cargo xtask setup` makes it", guest.display()))
+    };
+    if let Some(reason) = ah_testkit_node::missing().or_else(no_guest) {
+        eprintln!("skipped: {reason}");
+        return None;
+    }
+    let settings = tempfile::tempdir().unwrap();
+    let handler = |name: &str, confidential: bool| {
+        let file = settings.path().join(format!("{name}.toml"));
+        let text = format!(
+            "confidential = {confidential}\ntee = \"software\"\nguest = {guest:?}\n\
+             software_tee = {:?}\ntools = [{:?}]\nmemory_mib = 64\n",
+            settings.path().join("tee"),
+            target.join("tools/bin"),
+        );
+        std::fs::write(&file, text).unwrap();
+        let toml = format!(
+            "runtime_type = \"io.containerd.anchorhold.v2\"\n\
+             pod_annotations = [\"io.katacontainers.*\", \"anchorhold.dev/*\"]\n\
+             options = {{ ConfigPath = {file:?} }}\n"
+        );
+        (name.to_owned(), toml)
+    };
+    let config = NodeConfig {
+        runtimes: vec![handler("vm", false), handler("vm-cc", true)],
+        path: vec![build()],
+        ..NodeConfig::new(build().join("anchorhold-snapshotter"))
+    };
+    let node = Node::start(config).await.unwrap();
+    node.import(&[(IMAGE, &busybox().unwrap())]).await.unwrap();
+    Some(Machine { node, _settings: settings })
+}
+
+impl Machine {
+    /// Numbers of the node's processes whose command line has all these words.
+    fn processes(&self, words: &[&str]) -> Vec<String> {
+        let script =
+            "for p in /proc/[0-9]*; do echo \"${p#/proc/} $(tr '\\0' ' ' < $p/cmdline)\"; done";
+        let output = self.node.namespaces().command("sh").args(["-c", script]).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let fits =
+            |line: &&str| words.iter().all(|word| line.contains(word)) && !line.contains(script);
+        text.lines().filter(fits).filter_map(|line| Some(line.split(' ').next()?.into())).collect()
+    }
+
+    fn signal(&self, signal: &str, process: &str) {
+        let mut kill = self.node.namespaces().command("kill");
+        assert!(kill.args([&format!("-{signal}"), process]).status().unwrap().success());
+    }
+
+    /// Shims and QEMUs with their helpers.
+    fn parts(&self) -> Vec<String> {
+        [&["containerd-shim-anchorhold-v2", "-id"][..], &["qemu-system"], &["vhost-device-vsock"]]
+            .into_iter()
+            .flat_map(|words| self.processes(words))
+            .collect()
+    }
+
+    async fn until(&self, what: &str, reached: impl AsyncFn() -> bool) {
+        let begun = Instant::now();
+        while !reached().await {
+            assert!(begun.elapsed() < LIMIT, "{what} within {LIMIT:?}\n{}", self.node.logs());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn until_nothing_is_left(&self) {
+        self.until("nothing left", async || self.parts().is_empty()).await;
+    }
+
+    async fn pod(&self, name: &str) -> Pod {
+        match self.node.run_pod(&PodConfig::new(name, "vm")).await {
+            Ok(pod) => pod,
+            Err(status) => panic!("{status}\n{}", self.node.logs()),
+        }
+    }
+}
+
+async fn is_ready(pod: &Pod) -> bool {
+    let status = pod.status().await.unwrap();
+    status.state.enum_value() == Ok(PodSandboxState::SANDBOX_READY)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_in_a_vm_runs_is_entered_and_leaves_nothing() {
+    let Some(machine) = machine().await else { return };
+    let pod = machine.pod("life").await;
+    let script = "echo out; echo err >&2; cat /etc/hostname; ip -o addr show eth0; exit 7";
+    let short = pod.create(pod.container("short", IMAGE, &["sh", "-c", script])).await.unwrap();
+    short.start().await.unwrap();
+    assert_eq!(short.wait(LIMIT).await.unwrap(), 7);
+    let printed = short.output().unwrap();
+    for expect in ["out\n", "err\n", "life\n", "inet 10.88.", "inet6 fd00:88:"] {
+        assert!(printed.contains(expect), "{printed}");
+    }
+
+    let long = pod.create(pod.container("long", IMAGE, &["sleep", "1000"])).await.unwrap();
+    long.start().await.unwrap();
+    let entered = long.exec(&["sh", "-c", "echo inside; exit 3"]).await.unwrap();
+    assert_eq!((entered.exit_code, entered.stdout.as_slice()), (3, &b"inside\n"[..]));
+    for gateway in ["10.88.0.1", "fd00:88::1"] {
+        let answer = long.exec(&["ping", "-c", "5", "-W", "2", gateway]).await.unwrap();
+        assert_eq!(answer.exit_code, 0, "{}", String::from_utf8_lossy(&answer.stdout));
+    }
+
+    assert_eq!(machine.processes(&["containerd-shim-anchorhold-v2", "-id"]).len(), 1);
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_a_confidential_pod_without_a_policy_is_refused_with_the_reason() {
+    let Some(machine) = machine().await else { return };
+    let error = machine.node.run_pod(&PodConfig::new("open", "vm-cc")).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument);
+    let told = error.to_string();
+    assert!(told.contains("the pod has no policy") && told.contains("cc_init_data"), "{told}");
+    machine.until_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_outlive_containerd() {
+    let Some(mut machine) = machine().await else { return };
+    let pod = machine.pod("outlives").await;
+    let count = "i=0; while :; do i=$((i+1)); echo line $i; sleep 1; done";
+    let container = pod.create(pod.container("main", IMAGE, &["sh", "-c", count])).await.unwrap();
+    container.start().await.unwrap();
+    machine
+        .until("the first line", async || {
+            container.output().is_ok_and(|text| text.contains("line 1"))
+        })
+        .await;
+    machine.node.end_containerd("KILL").unwrap();
+    machine.node.start_containerd().await.unwrap();
+    assert!(is_ready(&pod).await);
+    let entered = container.exec(&["echo", "again"]).await.unwrap();
+    assert_eq!(entered.stdout, b"again\n");
+    let before = container.output().unwrap().lines().count();
+    machine
+        .until("more lines", async || container.output().unwrap().lines().count() > before)
+        .await;
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_takes_its_vm_along_and_the_pod_can_be_removed() {
+    let Some(machine) = machine().await else { return };
+    let pod = machine.pod("killed").await;
+    let container = pod.create(pod.container("main", IMAGE, &["sleep", "1000"])).await.unwrap();
+    container.start().await.unwrap();
+    let shims = machine.processes(&["containerd-shim-anchorhold-v2", "-id"]);
+    machine.signal("KILL", &shims[0]);
+    machine.until_nothing_is_left().await;
+    machine.until("a sandbox that is not ready", async || !is_ready(&pod).await).await;
+    // what containerd says of a container whose end nobody saw
+    assert_ne!(container.wait(LIMIT).await.unwrap(), 0);
+    pod.remove().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_vm_ends_its_containers() {
+    let Some(machine) = machine().await else { return };
+    let pod = machine.pod("crash").await;
+    let container = pod.create(pod.container("main", IMAGE, &["sleep", "1000"])).await.unwrap();
+    container.start().await.unwrap();
+    let machines = machine.processes(&["qemu-system", "-sandbox"]);
+    machine.signal("KILL", &machines[0]);
+    assert_eq!(container.wait(LIMIT).await.unwrap(), 137);
+    machine.until("a sandbox that is not ready", async || !is_ready(&pod).await).await;
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_does_not_answer_holds_nothing_up() {
+    let Some(machine) = machine().await else { return };
+    let pod = machine.pod("silent").await;
+    let container = pod.create(pod.container("main", IMAGE, &["sleep", "1000"])).await.unwrap();
+    container.start().await.unwrap();
+    let machines = machine.processes(&["qemu-system", "-sandbox"]);
+    machine.signal("STOP", &machines[0]);
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
