@@ -69,6 +69,11 @@ pub trait Effects: Send + Sync + 'static {
         &self,
         permit: &Permit<GuestDetailsRequest>,
     ) -> Result<GuestDetailsResponse, Failure>;
+    /// What a container wrote into its termination message.
+    async fn diagnostic_data(
+        &self,
+        permit: &Permit<GetDiagnosticDataRequest>,
+    ) -> Result<GetDiagnosticDataResponse, Failure>;
 
     /// Waits for a process's end. Called without the state's lock, as the four below.
     async fn wait_process(

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ah_agent_api::agent::{
-    GuestDetailsResponse, Interfaces, OOMEvent, ReadStreamResponse, Routes, SetPolicyRequest,
-    StatsContainerResponse, WaitProcessResponse, WriteStreamResponse,
+    GetDiagnosticDataResponse, GuestDetailsResponse, Interfaces, OOMEvent, ReadStreamResponse,
+    Routes, SetPolicyRequest, StatsContainerResponse, WaitProcessResponse, WriteStreamResponse,
 };
 use ah_agent_api::types::Interface;
 use ah_agent_api::{AGENT_SERVICE, Empty, Request, method};
 use ah_digest::Sha256;
-use ah_permit::{Denial, Permit, Policy, State, decide};
+use ah_permit::{Denial, Permit, Policy, State, decide, may_release_keys};
 use ah_policy::AksPolicy;
 use tokio::sync::Mutex;
 
@@ -106,6 +106,7 @@ messages!(
     GuestDetailsResponse,
     OOMEvent,
     ReadStreamResponse,
+    GetDiagnosticDataResponse,
     StatsContainerResponse,
     WaitProcessResponse,
     WriteStreamResponse,
@@ -192,6 +193,16 @@ impl<E: Effects> Gate<E> {
         result
     }
 
+    /// Whether containers may have keys as things stand; the policy says it.
+    ///
+    /// # Errors
+    /// [`Failure::Denied`] with the policy's reason, or that there is no policy yet.
+    pub async fn may_release_keys(&self) -> Result<(), Failure> {
+        let mut rules = self.rules.lock().await;
+        let (policy, state) = rules.stand()?;
+        may_release_keys(policy, state).map_err(denied)
+    }
+
     async fn answer(&self, name: &str, payload: &[u8]) -> Result<Vec<u8>, Failure> {
         let unsupported = || Failure::NotSupported { method: name.to_owned() };
         if method(AGENT_SERVICE, name).is_none() {
@@ -216,6 +227,7 @@ impl<E: Effects> Gate<E> {
             Request::ListRoutes(r) => locked!(self, r, list_routes),
             Request::AddARPNeighbors(r) => locked!(self, r, add_arp_neighbors),
             Request::GetGuestDetails(r) => locked!(self, r, guest_details),
+            Request::GetDiagnosticData(r) => locked!(self, r, diagnostic_data),
             Request::CloseStdin(r) => waiting!(self, r, close_stdin),
             Request::WaitProcess(r) => waiting!(self, r, wait_process),
             Request::WriteStdin(r) => waiting!(self, r, write_stdin),

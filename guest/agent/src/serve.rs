@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ah_container::{Layout, Runtime};
 use ah_permit::Policy;
 use ah_policy::{GuestSettings, InitData};
-use ah_release::{PublicKey, ReleaseClient, ReleaseServer, SOCKET_PATH, ServiceAddress};
+use ah_release::{Admission, PublicKey, ReleaseClient, ReleaseServer, SOCKET_PATH, ServiceAddress};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use crate::cli::{Listen, Settings};
@@ -76,10 +76,10 @@ async fn live(
     layout: Layout,
     runtime: Runtime,
 ) -> Result<(), Error> {
-    release_socket(settings, guest_settings)?;
     let guest = Arc::new(Guest::new(layout, runtime)?);
     let mut destroyed = guest.destroyed();
     let gate = Gate::new(rules, Arc::new(guest));
+    release_socket(settings, guest_settings, &gate)?;
     let running = listen(&settings.listen, &gate).await?;
     tell(Level::Info, "ready");
     destroyed.wait_for(|done| *done).await?;
@@ -123,13 +123,22 @@ fn read_initdata(path: &Path) -> Result<InitData, Error> {
 }
 
 /// Starts the socket where containers get evidence and keys, when the owner's settings name a key service.
-fn release_socket(settings: &Settings, guest: &GuestSettings) -> Result<(), Error> {
+fn release_socket(
+    settings: &Settings,
+    guest: &GuestSettings,
+    gate: &Gate<Arc<Guest>>,
+) -> Result<(), Error> {
     let Some(service) = &guest.key_service else { return Ok(()) };
     let ah_policy::ServiceAddress::Vsock { cid, port } = service.address;
     let source = Arc::from(ah_tee::report_source(settings.tee)?);
     let public_key = PublicKey::new(service.public_key.0);
     let client = ReleaseClient::new(ServiceAddress { cid, port }, public_key, source);
-    let server = ReleaseServer::bind(Path::new(SOCKET_PATH), client)?;
+    let gate = gate.clone();
+    let admission: Admission = Arc::new(move || {
+        let gate = gate.clone();
+        Box::pin(async move { gate.may_release_keys().await.map_err(|e| e.to_string()) })
+    });
+    let server = ReleaseServer::bind(Path::new(SOCKET_PATH), client, admission)?;
     tokio::spawn(server.serve());
     Ok(())
 }

@@ -116,6 +116,7 @@ diary! {
     list_routes(ListRoutesRequest) -> Routes,
     add_arp_neighbors(AddARPNeighborsRequest) -> (),
     guest_details(GuestDetailsRequest) -> GuestDetailsResponse,
+    diagnostic_data(GetDiagnosticDataRequest) -> GetDiagnosticDataResponse,
     write_stdin(WriteStreamRequest) -> WriteStreamResponse,
     read_stdout(ReadStreamRequest) -> ReadStreamResponse,
     read_stderr(ReadStreamRequest) -> ReadStreamResponse,
@@ -323,6 +324,7 @@ async fn every_method_is_answered() {
         "ListRoutes",
         "AddARPNeighbors",
         "GetOOMEvent",
+        "GetDiagnosticData",
         "GetGuestDetails",
         "SetPolicy",
     ];

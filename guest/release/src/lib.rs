@@ -14,7 +14,7 @@ mod transport;
 
 pub use ah_release_api::PublicKey;
 pub use client::{ReleaseClient, ReleaseError, ReleasedKey};
-pub use server::{ReleaseServer, ServerError};
+pub use server::{Admission, ReleaseServer, ServerError};
 pub use transport::{
     AddressError, Connection, MAX_WRITE_BYTES, ServiceAddress, Transport, VsockTransport,
 };

@@ -16,6 +16,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,8 +63,13 @@ pub struct ServerError {
     pub source: io::Error,
 }
 
+/// Asked before each key and each evidence document: whether the pod's policy lets containers have them now, or why not.
+pub type Admission =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
 /// The socket, listening.
 pub struct ReleaseServer {
+    admission: Admission,
     listener: UnixListener,
     client: Arc<ReleaseClient>,
     path: PathBuf,
@@ -75,7 +81,11 @@ impl ReleaseServer {
     ///
     /// # Errors
     /// [`ServerError`] with the step that failed.
-    pub fn bind(path: &Path, client: ReleaseClient) -> Result<Self, ServerError> {
+    pub fn bind(
+        path: &Path,
+        client: ReleaseClient,
+        admission: Admission,
+    ) -> Result<Self, ServerError> {
         let failed = |step| move |source| ServerError { path: path.to_owned(), step, source };
         if let Some(dir) = path.parent() {
             fs::DirBuilder::new()
@@ -92,7 +102,7 @@ impl ReleaseServer {
         }
         let listener = UnixListener::bind(path).map_err(failed("bind"))?;
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed("set mode"))?;
-        Ok(Self { listener, client: Arc::new(client), path: path.to_owned() })
+        Ok(Self { admission, listener, client: Arc::new(client), path: path.to_owned() })
     }
 
     /// Serves until dropped.
@@ -105,11 +115,12 @@ impl ReleaseServer {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let (client, exchanges) = (self.client.clone(), exchanges.clone());
+                    let admission = self.admission.clone();
                     tokio::spawn(async move {
                         // A connection that fails or takes too long concerns nobody but its container.
                         let _ = timeout(
                             CONNECTION_TIMEOUT,
-                            serve_connection(stream, client, exchanges),
+                            serve_connection(stream, admission, client, exchanges),
                         )
                         .await;
                         drop(permit);
@@ -129,12 +140,13 @@ impl Drop for ReleaseServer {
 
 async fn serve_connection(
     stream: UnixStream,
+    admission: Admission,
     client: Arc<ReleaseClient>,
     exchanges: Arc<Semaphore>,
 ) -> hyper::Result<()> {
     let service = service_fn(move |request| {
-        let (client, exchanges) = (client.clone(), exchanges.clone());
-        async move { Ok::<_, Infallible>(respond(request, client, exchanges).await) }
+        let (client, exchanges, admitted) = (client.clone(), exchanges.clone(), admission());
+        async move { Ok::<_, Infallible>(respond(request, admitted, client, exchanges).await) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -156,6 +168,7 @@ enum Wanted {
 
 async fn respond(
     request: Request<Incoming>,
+    admitted: impl Future<Output = Result<(), String>>,
     client: Arc<ReleaseClient>,
     exchanges: Arc<Semaphore>,
 ) -> Answer {
@@ -163,6 +176,9 @@ async fn respond(
         Ok(wanted) => wanted,
         Err(answer) => return *answer,
     };
+    if let Err(words) = admitted.await {
+        return answer::error(StatusCode::FORBIDDEN, &words);
+    }
     let Ok(permit) = exchanges.acquire_owned().await else {
         return answer::error(StatusCode::SERVICE_UNAVAILABLE, "release socket is closing");
     };

@@ -8,9 +8,26 @@ use crate::client::tests::{FakeService, challenge, client, releasing};
 
 /// Sends `request` as it stands and returns all that comes back.
 async fn exchange(service: FakeService, request: Vec<u8>) -> String {
+    exchange_when(service, request, Ok(())).await
+}
+
+/// What the policy says, each time.
+fn always(admitted: Result<(), String>) -> Admission {
+    StdArc::new(move || {
+        let admitted = admitted.clone();
+        Box::pin(async move { admitted })
+    })
+}
+
+/// The same under a policy that says this.
+async fn exchange_when(
+    service: FakeService,
+    request: Vec<u8>,
+    admitted: Result<(), String>,
+) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/release.sock");
-    let server = ReleaseServer::bind(&path, client(service).0).unwrap();
+    let server = ReleaseServer::bind(&path, client(service).0, always(admitted)).unwrap();
     let task = tokio::spawn(server.serve());
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
@@ -51,6 +68,20 @@ async fn a_key_is_json() {
     let old = b"GET /v1/keys/demo/message HTTP/1.0\r\n\r\n".to_vec();
     let answer = exchange(releasing(b"secret"), old).await;
     assert!(answer.starts_with("HTTP/1.0 200 ") && answer.ends_with(body), "{answer}");
+}
+
+#[tokio::test]
+async fn attack_keys_and_evidence_before_the_policy_lets_containers_have_them() {
+    let refused = || Err("the whole pod first".to_owned());
+    let body = r#"{"error":"the whole pod first"}"#;
+    let key = b"GET /v1/keys/demo/message HTTP/1.1\r\nhost: x\r\n\r\n".to_vec();
+    check(&exchange_when(releasing(b"secret"), key.clone(), refused()).await, 403, body);
+    assert!(exchange(releasing(b"secret"), key).await.starts_with("HTTP/1.1 200 "));
+    let own = r#"{"runtime_data":"bWluZQ=="}"#;
+    let head =
+        format!("POST /v1/evidence HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", own.len());
+    let evidence = [head.as_bytes(), own.as_bytes()].concat();
+    check(&exchange_when(releasing(b"secret"), evidence, refused()).await, 403, body);
 }
 
 #[tokio::test]
@@ -138,7 +169,7 @@ async fn one_request_a_connection() {
 async fn the_socket_is_for_everybody_and_goes_away() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/release.sock");
-    let bind = || ReleaseServer::bind(&path, client(releasing(b"")).0);
+    let bind = || ReleaseServer::bind(&path, client(releasing(b"")).0, always(Ok(())));
     let first = bind().unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o666);
     std::mem::forget(first);

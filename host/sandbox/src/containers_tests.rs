@@ -233,6 +233,7 @@ fn pod(containers: Vec<Container>) -> Pod {
         restart_policy: RestartPolicy::Never,
         termination_grace_seconds: 30,
         logs: Logs::Readable,
+        whole: Default::default(),
     }
 }
 
@@ -271,6 +272,7 @@ fn container(name: &str, role: Role) -> Container {
         termination_message_path: "/dev/termination-log".into(),
         execs: Vec::new(),
         release_socket: false,
+        choices: Default::default(),
     }
 }
 

@@ -6,7 +6,7 @@ use ah_agent_api::PolicyRequest;
 use regorus::Value;
 
 use crate::denial::Denial;
-use crate::engine::Policy;
+use crate::engine::{Policy, RELEASE_KEY};
 use crate::ops;
 use crate::state::{Changes, State};
 
@@ -101,6 +101,15 @@ pub fn decide<R: PolicyRequest>(
     };
     let (changes, repeat) = decide_input(policy, state, rule, &input)?;
     Ok(Permit { request, changes, repeat })
+}
+
+/// Decides whether a container that asks for a key may have it as things stand: the owner may want every declared
+/// container first. Which keys there are is the key service's to decide.
+///
+/// # Errors
+/// [`Denial`] unless the policy has the rule `ReleaseKeyRequest` and it says `true`.
+pub fn may_release_keys(policy: &Policy, state: &State) -> Result<(), Denial> {
+    decide_input(policy, state, RELEASE_KEY, &Value::new_object()).map(drop)
 }
 
 fn decide_input(

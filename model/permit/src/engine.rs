@@ -22,6 +22,8 @@ pub const MAX_COLUMNS: u32 = 64 << 10;
 const BYPASS: &str = "AllowRequestsFailingPolicy";
 /// The rule that holds what the generator knows about the pod, by convention.
 pub(crate) const DATA: &str = "policy_data";
+/// The rule that decides whether containers get keys now. No request of the host has this name.
+pub(crate) const RELEASE_KEY: &str = "ReleaseKeyRequest";
 /// A policy that wants its denials explained has a rule with this before the request's name. It is evaluated after a
 /// denial only, and cannot undo it.
 pub(crate) const EXPLAIN_PREFIX: &str = "explain_";

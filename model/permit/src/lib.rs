@@ -27,7 +27,7 @@ mod secrets;
 mod state;
 mod text;
 
-pub use decision::{Permit, decide};
+pub use decision::{Permit, decide, may_release_keys};
 pub use denial::{Denial, MAX_DENIAL_BYTES, Reason};
 pub use engine::{MAX_COLUMNS, MAX_LINES, MAX_POLICY_BYTES, PACKAGE, Policy, PolicyError};
 pub use ops::{MAX_OPS, MAX_OPS_BYTES};

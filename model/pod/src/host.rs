@@ -47,8 +47,10 @@ pub mod placeholder {
     pub const VOLUME_VERSION: &str = "$(volume-version)";
 
     /// How placeholders begin that the policy generator makes of these ones: reserved like them.
-    pub const RESERVED_STEMS: [&str; 4] =
-        ["$(file-id-", "$(pci-path-", "$(cgroups-path)", SERVICE_IP_STEM];
+    pub const RESERVED_STEMS: [&str; 5] =
+        ["$(file-id-", "$(pci-path-", "$(cgroups-path)", SERVICE_IP_STEM, MUTABLE_STEM];
+    /// How the placeholder of a variable begins that the owner lets the host choose; a number and `)` follow.
+    pub const MUTABLE_STEM: &str = "$(mutable-";
     /// How the placeholder of a service's address begins; its index and `)` follow.
     pub const SERVICE_IP_STEM: &str = "$(service-ip-";
 

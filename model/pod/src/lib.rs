@@ -9,6 +9,7 @@
 //! containerd, the Kata runtime for what it changes before the agent sees it.
 #![forbid(unsafe_code)]
 
+mod choices;
 mod files;
 mod hints;
 mod host;
@@ -30,6 +31,7 @@ pub mod trees;
 pub mod users;
 mod volumes;
 
+pub use choices::{Bound, ContainerChoices, TerminationLog, WholePod, Word};
 pub use hints::{RUNTIME_HINTS_ANNOTATION, RuntimeHints};
 pub use host::{DnsFacts, HostValues, placeholder};
 pub use image::{Accounts, GroupEntry, ImageFacts, Layer, PasswdEntry};

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HostFact, HostValues, ImageFacts, PodName, Resources, Text, Volume};
+use crate::{
+    ContainerChoices, HostFact, HostValues, ImageFacts, PodName, Resources, Text, Volume, WholePod,
+};
 
 /// A pod. Field names follow the Kubernetes API where it has the field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub struct Pod {
     pub termination_grace_seconds: u64,
     /// Whether the host may read what the containers print.
     pub logs: Logs,
+    /// What keys and execs wait for.
+    #[serde(default)]
+    pub whole: WholePod,
 }
 
 /// `spec.hostAliases[*]`.
@@ -181,6 +186,9 @@ pub struct Container {
     pub execs: Vec<Vec<String>>,
     /// Whether the guest's release socket is mounted (annotation `anchorhold.dev/release-socket`).
     pub release_socket: bool,
+    /// What else the owner lets the host do.
+    #[serde(default)]
+    pub choices: ContainerChoices,
 }
 
 /// When a container runs.

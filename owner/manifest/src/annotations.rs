@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ah_pod::Logs;
+use ah_pod::{Bound, Logs, WholePod, Word};
 
 use crate::error::{ManifestError, Place, Problem};
 use crate::options::Platform;
@@ -11,8 +11,17 @@ use crate::options::Platform;
 pub const LOGS_ANNOTATION: &str = "anchorhold.dev/logs";
 /// Containers that see the guest's release socket: names, separated by commas.
 pub const RELEASE_SOCKET_ANNOTATION: &str = "anchorhold.dev/release-socket";
-/// Commands that the host may run: JSON, container name to a list of argument lists.
+/// Commands that the host may run: JSON, container name to a list of argument lists. An argument is a text, or a
+/// [`Bound`]: `{"pattern": …}`, `{"prefix": …}`, `{"one-of": […]}`.
 pub const EXEC_ANNOTATION: &str = "anchorhold.dev/exec";
+/// Containers with `stdin: true` into which the host may write: names, separated by commas, or nothing. Without it all.
+pub const STDIN_ANNOTATION: &str = "anchorhold.dev/stdin";
+/// Containers whose termination message the host may read: names, separated by commas.
+pub const TERMINATION_LOG_ANNOTATION: &str = "anchorhold.dev/termination-log";
+/// Variables whose values the host may choose: JSON, container name to variable name to a [`Bound`].
+pub const MUTABLE_ANNOTATION: &str = "anchorhold.dev/mutable";
+/// Whether keys and execs wait until every declared container has been created: `"true"` or `"false"` (the default).
+pub const WHOLE_POD_ANNOTATION: &str = "anchorhold.dev/whole-pod";
 
 /// Objects whose files the host may choose, names and contents: JSON, a list of `configMap/NAME`, `secret/NAME`,
 /// `downwardAPI/metadata.labels`, `downwardAPI/metadata.annotations`.
@@ -32,7 +41,11 @@ const PREFIX: &str = "anchorhold.dev/";
 pub(crate) struct Choices {
     pub(crate) logs: Logs,
     pub(crate) release_socket: BTreeSet<String>,
-    pub(crate) execs: BTreeMap<String, Vec<Vec<String>>>,
+    pub(crate) execs: BTreeMap<String, Vec<Vec<Word>>>,
+    pub(crate) stdin: Option<BTreeSet<String>>,
+    pub(crate) termination_log: BTreeSet<String>,
+    pub(crate) mutable: BTreeMap<String, BTreeMap<String, Bound>>,
+    pub(crate) whole: WholePod,
     pub(crate) unpinned: BTreeSet<String>,
     pub(crate) services: Vec<String>,
     pub(crate) runs_on: Option<Platform>,
@@ -48,6 +61,10 @@ pub(crate) fn choices(
         logs: Logs::Readable,
         release_socket: BTreeSet::new(),
         execs: BTreeMap::new(),
+        stdin: None,
+        termination_log: BTreeSet::new(),
+        mutable: BTreeMap::new(),
+        whole: WholePod::NotAwaited,
         unpinned: BTreeSet::new(),
         services: Vec::new(),
         runs_on: None,
@@ -68,6 +85,21 @@ pub(crate) fn choices(
             // the generator's own, from a file that it has been through before
             ah_pod::RUNTIME_HINTS_ANNOTATION => {}
             EXEC_ANNOTATION => choices.execs = execs(value, containers).map_err(fail)?,
+            STDIN_ANNOTATION => {
+                let none = value.trim().is_empty();
+                let named = if none { Ok(BTreeSet::new()) } else { names(value, containers) };
+                choices.stdin = Some(named.map_err(fail)?);
+            }
+            TERMINATION_LOG_ANNOTATION => {
+                choices.termination_log = names(value, containers).map_err(fail)?;
+            }
+            MUTABLE_ANNOTATION => choices.mutable = mutable(value, containers).map_err(fail)?,
+            WHOLE_POD_ANNOTATION => {
+                choices.whole = match switch(value).map_err(fail)? {
+                    true => WholePod::Awaited,
+                    false => WholePod::NotAwaited,
+                };
+            }
             _ => return Err(fail(Problem::UnknownField)),
         }
     }
@@ -75,9 +107,13 @@ pub(crate) fn choices(
 }
 
 fn logs(value: &str) -> Result<Logs, Problem> {
+    Ok(if switch(value)? { Logs::Readable } else { Logs::Closed })
+}
+
+fn switch(value: &str) -> Result<bool, Problem> {
     match value {
-        "true" => Ok(Logs::Readable),
-        "false" => Ok(Logs::Closed),
+        "true" => Ok(true),
+        "false" => Ok(false),
         _ => Err(Problem::Value { found: value.into(), expected: "\"true\" or \"false\"".into() }),
     }
 }
@@ -113,12 +149,28 @@ fn services(value: &str) -> Result<Vec<String>, Problem> {
     if once.len() == names.len() { Ok(names) } else { Err(wrong()) }
 }
 
-fn execs(value: &str, containers: &[&str]) -> Result<BTreeMap<String, Vec<Vec<String>>>, Problem> {
+fn mutable(
+    value: &str,
+    containers: &[&str],
+) -> Result<BTreeMap<String, BTreeMap<String, Bound>>, Problem> {
+    let expected = "JSON like {\"container\":{\"VARIABLE\":{\"one-of\":[\"a\",\"b\"]}}}, a bound being \
+                    one-of, pattern or prefix";
+    let wrong = |_| Problem::Value { found: value.into(), expected: expected.into() };
+    let mutable: BTreeMap<String, BTreeMap<String, Bound>> =
+        serde_json::from_str(value).map_err(wrong)?;
+    mutable.keys().try_for_each(|name| known(name, containers).map(drop))?;
+    Ok(mutable)
+}
+
+fn execs(value: &str, containers: &[&str]) -> Result<BTreeMap<String, Vec<Vec<Word>>>, Problem> {
     let wrong = || Problem::Value {
         found: value.into(),
-        expected: "JSON like {\"container\":[[\"command\",\"argument\"]]}".into(),
+        expected:
+            "JSON like {\"container\":[[\"command\",\"argument\"]]}, where an argument may be \
+                   {\"pattern\":…}, {\"prefix\":…} or {\"one-of\":[…]}"
+                .into(),
     };
-    let execs: BTreeMap<String, Vec<Vec<String>>> =
+    let execs: BTreeMap<String, Vec<Vec<Word>>> =
         serde_json::from_str(value).map_err(|_| wrong())?;
     for name in execs.keys() {
         known(name, containers)?;

@@ -9,7 +9,7 @@ use crate::error::ManifestError;
 use crate::quantity::Quantity;
 use crate::template::{PodContext, bytes, missing, no_image, require, value};
 use crate::volumes::relative;
-use crate::{env, identity};
+use crate::{choices, env, identity};
 
 /// Default of `terminationMessagePath` (Kubernetes API).
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -40,10 +40,11 @@ pub(crate) fn container(
         mounts: mounts(container, &env, path)?,
         ports: ports(container, path)?,
         tty: container.tty.unwrap_or(false),
-        stdin: container.stdin.unwrap_or(false),
+        stdin: choices::stdin(context, container)?,
         stdin_once: container.stdin_once.unwrap_or(false),
         termination_message_path: termination_path(container, path)?,
         execs: execs(context, container, path)?,
+        choices: choices::of(context, container, &env)?,
         release_socket: context.choices.release_socket.contains(&container.name),
         env,
     })
@@ -259,9 +260,7 @@ fn execs(
             add(command(&exec, &format!("{path}.lifecycle.{field}.exec"))?);
         }
     }
-    for command in context.choices.execs.get(&container.name).into_iter().flatten() {
-        add(command.clone());
-    }
+    choices::execs(context, container).filter_map(choices::exact).for_each(add);
     Ok(execs)
 }
 

@@ -11,6 +11,7 @@
 mod annotations;
 mod carrier;
 mod checks;
+mod choices;
 mod containers;
 mod edit;
 mod env;
@@ -37,8 +38,9 @@ mod workload;
 mod yaml;
 
 pub use annotations::{
-    EXEC_ANNOTATION, LOGS_ANNOTATION, RELEASE_SOCKET_ANNOTATION, RUNS_ON_ANNOTATION,
-    SERVICES_ANNOTATION, UNPINNED_ANNOTATION,
+    EXEC_ANNOTATION, LOGS_ANNOTATION, MUTABLE_ANNOTATION, RELEASE_SOCKET_ANNOTATION, RUNS_ON_ANNOTATION,
+    SERVICES_ANNOTATION, STDIN_ANNOTATION, TERMINATION_LOG_ANNOTATION, UNPINNED_ANNOTATION,
+    WHOLE_POD_ANNOTATION,
 };
 pub use carrier::{Carrier, carriers};
 pub use edit::Edits;

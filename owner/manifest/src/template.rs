@@ -299,6 +299,7 @@ fn draft(workload: &Workload, context: &PodContext<'_>, path: &str) -> Result<Po
         restart_policy: settings::restart_policy(workload, spec, path)?,
         termination_grace_seconds: settings::grace(spec, path)?,
         logs: context.choices.logs,
+        whole: context.choices.whole,
     };
     token::add(context, &mut pod);
     Ok(pod)

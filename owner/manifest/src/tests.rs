@@ -9,6 +9,7 @@ use ah_verity::VerityInfo;
 
 use crate::{Edits, Manifest, ManifestError, PodTemplate, Problem, read};
 
+mod choices;
 mod editing;
 mod fields;
 mod kinds;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::agent::Agent;
+use crate::bounds::{BoundData, WordData};
 
 /// Name of the sandbox container in the policy: no Kubernetes name has brackets.
 pub(crate) const SANDBOX: &str = "(sandbox)";
@@ -19,8 +20,14 @@ pub(crate) struct PolicyData {
     pub(crate) agent: Agent,
     /// What all container requests but the sandbox's have in common.
     pub(crate) common: Value,
+    /// The same of what has placeholders.
+    pub(crate) common_fill: Value,
     /// The sandbox container, then the others in the order of their creation.
     pub(crate) containers: Vec<ContainerData>,
+    /// Index of each container by its name.
+    pub(crate) places: BTreeMap<String, usize>,
+    /// Indices of the containers whose successors wait for more than their creation.
+    pub(crate) waits: Vec<usize>,
     /// Base names of the files that the host copies in.
     pub(crate) files: Vec<String>,
     /// Whether the host may read the containers' output.
@@ -37,6 +44,13 @@ pub(crate) struct PolicyData {
     /// What is copied in for volumes of files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) trees: Vec<TreeData>,
+    /// Whether keys and execs wait until every container has been created.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) whole: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The folder or file that is copied in for a mount. Mounts that have the same share one.
@@ -113,12 +127,21 @@ pub(crate) struct ContainerData {
     pub(crate) restart: bool,
     pub(crate) stdin: bool,
     pub(crate) exec_commands: Vec<Vec<String>>,
+    /// Commands with words that may vary.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) exec_patterns: Vec<Vec<WordData>>,
+    /// Where it writes its termination message, if the host may read that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) termination_log: Option<String>,
     /// Bounds of the OOM score where the node's memory decides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) oom_score_adj: Option<[i64; 2]>,
-    pub(crate) read: Vec<Read>,
-    /// The request without what is in `common`.
+    /// Where each placeholder's value stands.
+    pub(crate) read: BTreeMap<String, Read>,
+    /// The request's members without placeholders, and without what is in `common`.
     pub(crate) request: Value,
+    /// Those with placeholders, without what is in `common_fill`.
+    pub(crate) fill: Value,
     /// Names of the environment variables that come from Secrets: enforced like the others, but not shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) secrets: Vec<String>,
@@ -132,7 +155,7 @@ pub(crate) struct ContainerData {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SandboxData {
     pub(crate) dns_from_host: bool,
-    pub(crate) read: Vec<Read>,
+    pub(crate) read: BTreeMap<String, Read>,
     pub(crate) request: Value,
 }
 
@@ -140,27 +163,71 @@ pub(crate) struct SandboxData {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Read {
-    /// The placeholder.
-    pub(crate) p: String,
     /// The kind that bounds it (`bounded` in the rules).
     pub(crate) kind: String,
-    /// The list, map or field that holds the text.
-    pub(crate) of: String,
-    /// Index or key in it; the name of an environment variable.
-    pub(crate) at: Value,
+    /// Members and indices that lead to the text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) path: Vec<Value>,
+    /// The environment variable that is the text, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) env: Option<String>,
+    /// Whether the value is the same everywhere in the pod.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) fact: bool,
     /// Characters before the value.
     pub(crate) skip: usize,
     /// Characters behind the value.
     pub(crate) tail: usize,
+    /// The owner's bound, where it is not one of the kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) within: Option<BoundData>,
+    /// A value within it, the owner's own, for requests made of the policy alone; no rule reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) example: Option<String>,
 }
 
 impl PolicyData {
     /// The whole request of a container, placeholders in place.
     pub(crate) fn request(&self, container: &ContainerData) -> Value {
+        let own = merged(&container.request, &container.fill);
         match container.name.as_str() {
-            SANDBOX => container.request.clone(),
-            _ => merged(&self.common, &container.request),
+            SANDBOX => own,
+            _ => merged(&merged(&self.common, &self.common_fill), &own),
         }
+    }
+}
+
+/// Parts a request: members without placeholders, and those with. A list is one member.
+pub(crate) fn parted(
+    value: &Value,
+    varies: &dyn Fn(&str) -> bool,
+) -> (Option<Value>, Option<Value>) {
+    let has = |value: &Value| texts_of(value).iter().any(|text| varies(text));
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            let (mut fixed, mut fill) = (serde_json::Map::new(), serde_json::Map::new());
+            for (key, value) in map {
+                let (left, right) = parted(value, varies);
+                fixed.extend(left.map(|left| (key.clone(), left)));
+                fill.extend(right.map(|right| (key.clone(), right)));
+            }
+            let some = |map: serde_json::Map<_, _>| (!map.is_empty()).then_some(Value::Object(map));
+            (some(fixed), some(fill))
+        }
+        value if has(value) => (None, Some(value.clone())),
+        value => (Some(value.clone()), None),
+    }
+}
+
+fn texts_of(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text.as_str()],
+        Value::Array(values) => values.iter().flat_map(texts_of).collect(),
+        Value::Object(map) => map
+            .iter()
+            .flat_map(|(key, value)| std::iter::once(key.as_str()).chain(texts_of(value)))
+            .collect(),
+        _ => Vec::new(),
     }
 }
 

@@ -11,10 +11,11 @@ use ah_agent_api::agent::{
 };
 use ah_digest::Sha256;
 use ah_permit::{Policy, PolicyError, State, decide};
-use ah_pod::{HostValues, Logs, Pod, RequestError, Role, requests};
+use ah_pod::{HostValues, Logs, Pod, RequestError, Role, WholePod, requests};
 
 use crate::agent::Agent;
-use crate::generate::{DATA_MARK, GenerateError, in_order, rules};
+use crate::gather::in_order;
+use crate::generate::{DATA_MARK, GenerateError, rules};
 
 /// Values of a host that does not exist, for dry runs.
 pub fn stand_in_host(pod: &Pod) -> HostValues {
@@ -82,6 +83,11 @@ fn requests_of(pod: &Pod, host: &HostValues) -> Result<Vec<Request>, RequestErro
             ids.insert(index, id);
         }
     }
+    if pod.whole == WholePod::Awaited {
+        for index in ids.keys() {
+            all.extend(execs(pod, *index, host)?);
+        }
+    }
     for id in ids.into_values().chain([sandbox_id]) {
         let container_id = id.clone();
         let exec_id = id.clone();
@@ -144,9 +150,8 @@ fn life(
         };
         all.push(Request::TtyWinResize(resize));
     }
-    for (number, args) in container.execs.iter().enumerate() {
-        let exec = requests::exec_process(pod, index, args, &format!("exec-{number}"), host)?;
-        all.push(Request::ExecProcess(exec));
+    if pod.whole == WholePod::NotAwaited {
+        all.extend(execs(pod, index, host)?);
     }
     all.push(Request::WaitProcess(WaitProcessRequest {
         container_id,
@@ -154,6 +159,16 @@ fn life(
         ..Default::default()
     }));
     Ok(all)
+}
+
+/// The exact commands that the owner lets the host run.
+fn execs(pod: &Pod, index: usize, host: &HostValues) -> Result<Vec<Request>, RequestError> {
+    let Some(container) = pod.containers.get(index) else { return Ok(Vec::new()) };
+    let exec = |(number, args): (usize, &Vec<String>)| {
+        let exec_id = format!("exec-{number}");
+        requests::exec_process(pod, index, args, &exec_id, host).map(Request::ExecProcess)
+    };
+    container.execs.iter().enumerate().map(exec).collect()
 }
 
 /// The container whose first process has ended when this request is answered: the guest notes it.

@@ -1,20 +1,13 @@
 //! A pod becomes a policy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use ah_agent_api::Request;
-use ah_agent_api::agent::CreateContainerRequest;
 use ah_permit::{Denial, PolicyError};
-use ah_pod::{
-    Container, DnsPolicy, HostValues, Logs, Pod, RequestError, RestartPolicy, Role, requests,
-    resources,
-};
+use ah_pod::{Pod, RequestError, Role, WholePod, requests};
 use ah_policy::{DocumentError, GuestSettings, InitData, KeyService, SETTINGS_KEY};
-use serde_json::Value;
 
 use crate::agent::Agent;
-use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData};
-use crate::{dry_run, kata, template, trees, write};
+use crate::{dry_run, gather, write};
 
 /// The rules that decide, the same for every pod, by subject. Those of the agent come behind them.
 const RULES: [&str; 8] = [
@@ -33,9 +26,6 @@ const EXPLANATIONS: &str = include_str!("rules/explain.rego");
 
 /// What stands between the rules and the data.
 pub(crate) const DATA_MARK: &str = "\npolicy_data := ";
-
-/// Makes the example of a pod's name.
-const EXAMPLE_DIGITS: &str = "0123456789abcdef";
 
 /// What the owner decides beside the pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,6 +64,22 @@ pub enum GenerateError {
     NoPlace {
         /// The placeholder.
         placeholder: String,
+    },
+    /// A bound of the owner's is none.
+    #[error("{place}: {detail}")]
+    Bound {
+        /// What it bounds.
+        place: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A container waits for keys that are released only after it has ended.
+    #[error(
+        "init container {container:?} has the release socket, but keys wait for the whole pod, which is created after it"
+    )]
+    KeysTooLate {
+        /// Its name.
+        container: String,
     },
     /// A stock Kata agent cannot have it.
     #[error("{what}, which a policy for stock Kata cannot let in: {remedy}")]
@@ -115,7 +121,8 @@ pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError
     let agent = options.agent;
     let pod = &agent.pod(pod)?;
     requests::check(pod)?;
-    let data = policy_data(pod, agent)?;
+    check_keys(pod)?;
+    let data = gather::policy_data(pod, agent)?;
     let data = serde_json::to_value(data)?;
     let data = match agent {
         Agent::Anchorhold => write::json(&data),
@@ -139,117 +146,14 @@ pub(crate) fn rules(agent: Agent) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-fn policy_data(pod: &Pod, agent: Agent) -> Result<PolicyData, GenerateError> {
-    let host = HostValues::placeholders(pod);
-    let whole = |request| input(pod, agent, request);
-    let mut wholes = vec![whole(requests::create_sandbox_container(pod, &host)?)?];
-    let mut containers = vec![container_data(None, pod)];
-    let mut all_trees = Vec::new();
-    let mut names = BTreeSet::new();
-    for (index, container) in in_order(pod) {
-        if !names.insert(container.name.as_str()) {
-            return Err(GenerateError::NameTwice { name: container.name.clone() });
+/// Keys wait for containers that come after this one's end.
+fn check_keys(pod: &Pod) -> Result<(), GenerateError> {
+    let waits =
+        |container: &&ah_pod::Container| container.release_socket && container.role == Role::Init;
+    match pod.containers.iter().find(waits) {
+        Some(container) if pod.whole == WholePod::Awaited => {
+            Err(GenerateError::KeysTooLate { container: container.name.clone() })
         }
-        let whole = whole(requests::create_container(pod, index, &host)?)?;
-        let volumes = trees::volumes(pod, index, &whole, &mut all_trees)?;
-        wholes.push(whole);
-        containers.push(ContainerData { volumes, ..container_data(Some(container), pod) });
+        _ => Ok(()),
     }
-    let none = || Value::Object(serde_json::Map::new());
-    let mut workloads = wholes.iter().skip(1);
-    let first = workloads.next().cloned();
-    let common = workloads.fold(first, |common, whole| data::common(&common?, whole));
-    let common = common.unwrap_or_else(none);
-    for (container, whole) in containers.iter_mut().zip(&wholes) {
-        container.read = template::reads(whole)?;
-        container.request = match container.name.as_str() {
-            SANDBOX => whole.clone(),
-            _ => data::without(whole, &common).unwrap_or_else(none),
-        };
-    }
-    if agent == Agent::Kata {
-        kata::without_contents(&mut all_trees);
-    }
-    Ok(PolicyData {
-        agent,
-        common,
-        containers,
-        files: requests::free_files(pod).into_iter().collect(),
-        logs: pod.logs == Logs::Readable,
-        name_pattern: pod.name.pattern(),
-        name_example: pod.name.example(EXAMPLE_DIGITS),
-        sandbox: sandbox_data(pod, agent, &host)?,
-        services: pod.services.clone(),
-        trees: all_trees,
-    })
-}
-
-/// Containers in the order in which an honest kubelet creates them.
-pub(crate) fn in_order(pod: &Pod) -> impl Iterator<Item = (usize, &Container)> {
-    let with = |main: bool| {
-        let all = pod.containers.iter().enumerate();
-        all.filter(move |(_, container)| (container.role == Role::Main) == main)
-    };
-    with(false).chain(with(true))
-}
-
-fn input(pod: &Pod, agent: Agent, request: CreateContainerRequest) -> Result<Value, GenerateError> {
-    let mut input = agent.request(pod, Request::CreateContainer(request)).to_input()?;
-    template::number(&mut input);
-    if agent == Agent::Kata {
-        kata::normal(&mut input);
-    }
-    Ok(input)
-}
-
-fn container_data(container: Option<&Container>, pod: &Pod) -> ContainerData {
-    let Some(container) = container else {
-        return ContainerData {
-            name: SANDBOX.to_owned(),
-            role: "sandbox".to_owned(),
-            restart: false,
-            stdin: false,
-            exec_commands: Vec::new(),
-            oom_score_adj: None,
-            read: Vec::new(),
-            request: Value::Null,
-            secrets: Vec::new(),
-            volumes: Vec::new(),
-        };
-    };
-    let bounds = resources::oom_score_adj_bounds(pod, container);
-    let role = match container.role {
-        Role::Init => "init",
-        Role::Sidecar => "sidecar",
-        Role::Main => "main",
-    };
-    ContainerData {
-        name: container.name.clone(),
-        role: role.to_owned(),
-        restart: pod.restart_policy != RestartPolicy::Never || container.role == Role::Sidecar,
-        stdin: container.stdin,
-        exec_commands: container.execs.clone(),
-        oom_score_adj: (bounds.start() != bounds.end()).then(|| [*bounds.start(), *bounds.end()]),
-        read: Vec::new(),
-        request: Value::Null,
-        secrets: secrets(container),
-        volumes: Vec::new(),
-    }
-}
-
-/// Variables that hold something of a Secret.
-fn secrets(container: &Container) -> Vec<String> {
-    let secret = container.env.iter().filter(|variable| variable.value.is_secret());
-    let names: BTreeSet<&str> = secret.map(|variable| variable.name.as_str()).collect();
-    names.into_iter().map(str::to_owned).collect()
-}
-
-fn sandbox_data(pod: &Pod, agent: Agent, host: &HostValues) -> Result<SandboxData, GenerateError> {
-    let dns_from_host = pod.dns.policy == DnsPolicy::FromHost;
-    let mut request = requests::create_sandbox(pod, host);
-    if dns_from_host {
-        request.dns.clear();
-    }
-    let request = agent.request(pod, Request::CreateSandbox(request)).to_input()?;
-    Ok(SandboxData { dns_from_host, read: template::reads(&request)?, request })
 }

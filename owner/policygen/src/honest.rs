@@ -38,9 +38,9 @@ impl Values {
         let name = input.pointer("/OCI/Annotations/io.kubernetes.cri.container-name");
         let declared =
             data.containers.iter().find(|c| Some(c.name.as_str()) == name.and_then(Value::as_str));
-        let reads = declared.map(|container| container.read.as_slice()).unwrap_or_default();
-        let facts = reads.iter().filter(|read| is_fact(&read.kind));
-        let facts = facts.filter_map(|read| Some((read.p.clone(), found(read, input)?))).collect();
+        let reads = declared.into_iter().flat_map(|container| &container.read);
+        let facts = reads.filter(|(_, read)| is_fact(&read.kind));
+        let facts = facts.filter_map(|(p, read)| Some((p.clone(), found(read, input)?))).collect();
         Self {
             sandbox_id: sandbox_id.unwrap_or_else(|| Sha256::of("sandbox").to_string()),
             facts,
@@ -57,20 +57,21 @@ impl Values {
         self.fill(&data.request(container), &container.read, id)
     }
 
-    pub(crate) fn fill(&self, template: &Value, reads: &[Read], id: &str) -> Value {
+    pub(crate) fn fill(&self, template: &Value, reads: &BTreeMap<String, Read>, id: &str) -> Value {
         let mut text = template.to_string();
-        for read in reads {
-            let value = match (read.kind.as_str(), read.p.as_str()) {
+        for (placeholder, read) in reads {
+            let value = match (read.kind.as_str(), placeholder.as_str()) {
                 ("id", "$(sandbox-id)") => self.sandbox_id.clone(),
                 ("id", _) => id.to_owned(),
-                (kind, p) => match (self.facts.get(p), kind) {
+                (kind, p) => match (self.facts.get(p).or(read.example.as_ref()), kind) {
                     (Some(fact), _) => fact.clone(),
                     (None, "name") => self.name.clone(),
                     (None, kind) => stand_in(kind, id),
                 },
             };
             let quoted = Value::from(value).to_string();
-            text = text.replace(&read.p, quoted.trim_matches('"'));
+            let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+            text = text.replace(placeholder, inner);
         }
         serde_json::from_str(&text).unwrap_or_default()
     }
@@ -93,14 +94,18 @@ fn stand_in(kind: &str, id: &str) -> String {
 
 /// As `value` in the rules.
 fn found(read: &Read, input: &Value) -> Option<String> {
-    let text = match (read.of.as_str(), &read.at) {
-        ("Env", Value::String(name)) => {
+    let text = match &read.env {
+        Some(name) => {
             let start = format!("{name}=");
             let env = input.pointer("/OCI/Process/Env")?.as_array()?;
             env.iter().find(|entry| entry.as_str().is_some_and(|text| text.starts_with(&start)))?
         }
-        ("Annotations", Value::String(at)) => input.pointer("/OCI/Annotations")?.get(at)?,
-        _ => return None,
+        None => {
+            let [oci, annotations, key] = read.path.as_slice() else { return None };
+            let is_annotation = (oci.as_str(), annotations.as_str());
+            (is_annotation == (Some("OCI"), Some("Annotations"))).then_some(())?;
+            input.pointer("/OCI/Annotations")?.get(key.as_str()?)?
+        }
     };
     let characters: Vec<char> = text.as_str()?.chars().collect();
     let end = characters.len().checked_sub(read.tail)?;

@@ -4,7 +4,7 @@
 use ah_agent_api::agent::{
     CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, Storage,
 };
-use ah_pod::{Accounts, Medium, Pod, VolumeSource};
+use ah_pod::{Accounts, Medium, Pod, TerminationLog, VolumeSource};
 use serde_json::{Value, json};
 
 use crate::data::{EntryData, TreeData};
@@ -42,6 +42,10 @@ pub(crate) fn pod(pod: &Pod) -> Result<Pod, GenerateError> {
             _ if container.release_socket => Some((
                 format!("container {:?} has the release socket", container.name),
                 "only this project's guest has one: --for anchorhold",
+            )),
+            _ if container.choices.termination_log == TerminationLog::Readable => Some((
+                format!("the termination message of container {:?} is to be read", container.name),
+                "leave anchorhold.dev/termination-log out: a stock agent gives it by another way or not",
             )),
             _ if container.mounts.iter().any(|mount| mount.sub_path.is_some()) => Some((
                 format!("container {:?} mounts a subPath", container.name),

@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod bounds;
 mod cases;
 mod data;
 mod diff;
 mod dry_run;
 mod explain;
+mod gather;
 mod generate;
 mod honest;
 mod kata;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::agent::Agent;
+use crate::bounds::WordData;
 use crate::data::{ContainerData, EntryData, PolicyData, SANDBOX};
 use crate::explain::ExplainError;
 
@@ -46,6 +47,8 @@ pub struct Shown {
     pub containers: Vec<ShownContainer>,
     /// Whether the host may read what the containers print.
     pub logs: bool,
+    /// Whether keys and execs wait until every container has been created.
+    pub whole: bool,
     /// Files that the host fills with what it likes.
     pub host_files: Vec<String>,
     /// What else the host may choose, each with its bound.
@@ -81,6 +84,10 @@ pub struct ShownContainer {
     pub capabilities: Vec<String>,
     /// Commands that the host may have run in it.
     pub execs: Vec<Vec<String>>,
+    /// Commands of which some words may vary; these stand as `<…>`, in words.
+    pub exec_patterns: Vec<Vec<String>>,
+    /// Whether the host may read its termination message.
+    pub termination_log: bool,
     /// Whether the host may write to its stdin.
     pub stdin: bool,
     /// Whether it has a terminal.
@@ -161,6 +168,7 @@ pub fn show(policy: &str) -> Result<Shown, ExplainError> {
         agent: data.agent,
         containers: containers.collect(),
         logs: data.logs,
+        whole: data.whole,
         host_chooses: host_chooses(&data),
         host_files: data.files,
     })
@@ -184,14 +192,20 @@ fn host_chooses(data: &PolicyData) -> Vec<String> {
         ("$(host-ips)", "the node's addresses, one a family"),
         ("$(host-ip)", "the node's address (IPv4 or IPv6)"),
     ];
-    let reads: Vec<&str> =
-        data.containers.iter().flat_map(|c| &c.read).map(|read| read.p.as_str()).collect();
-    for (name, words) in placeholders.into_iter().filter(|(name, _)| reads.contains(name)) {
+    let has = |name: &str| data.containers.iter().any(|c| c.read.contains_key(name));
+    for (name, words) in placeholders.into_iter().filter(|(name, _)| has(name)) {
         let bound = match name {
             "$(sandbox-name)" => format!(", which must match {}", data.name_pattern),
             _ => String::new(),
         };
         chooses.push(format!("{name}: {words}{bound}"));
+    }
+    for container in &data.containers {
+        for (placeholder, read) in &container.read {
+            let (Some(bound), Some(name)) = (&read.within, &read.env) else { continue };
+            let bound = bound.words();
+            chooses.push(format!("{placeholder} of {}: variable {name}, {bound}", container.name));
+        }
     }
     for (index, service) in data.services.iter().enumerate() {
         chooses.push(format!(
@@ -286,10 +300,25 @@ pub(crate) fn shown(container: &ContainerData, request: &Value) -> ShownContaine
         volumes: Vec::new(),
         capabilities: texts(process("Capabilities/Effective")),
         execs: container.exec_commands.iter().map(open).collect(),
+        exec_patterns: container
+            .exec_patterns
+            .iter()
+            .map(|words| patterned(words, &secrets))
+            .collect(),
+        termination_log: container.termination_log.is_some(),
         stdin: container.stdin,
         tty: process("Terminal").and_then(Value::as_bool).unwrap_or_default(),
         restart: container.restart,
     }
+}
+
+/// The words of a command of which some may vary.
+pub(crate) fn patterned(words: &[WordData], secrets: &Secrets) -> Vec<String> {
+    let word = |word: &WordData| match word {
+        WordData::Exact(word) => secrets.mask_text(word),
+        WordData::Within(bound) => format!("<{}>", bound.words()),
+    };
+    words.iter().map(word).collect()
 }
 
 fn env(entry: &str, secrets: &[String]) -> ShownEnv {

@@ -1,10 +1,11 @@
 //! Requests for placeholder values, and where to read each value in the incoming request.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ah_pod::placeholder;
+use ah_pod::{Container, placeholder};
 use serde_json::Value;
 
+use crate::bounds::BoundData;
 use crate::data::Read;
 use crate::generate::GenerateError;
 
@@ -30,64 +31,98 @@ pub(crate) fn number(request: &mut Value) {
     }
 }
 
+/// By placeholder: the owner's bound, and the owner's own value.
+pub(crate) type Mutable = BTreeMap<String, (BoundData, String)>;
+
+/// Puts a placeholder in the place of each variable's value that the owner lets the host choose, and says which bound each has.
+pub(crate) fn mutable(
+    request: &mut Value,
+    container: &Container,
+) -> Result<Mutable, GenerateError> {
+    let mut bounds = BTreeMap::new();
+    let env = request.pointer_mut("/OCI/Process/Env").and_then(Value::as_array_mut);
+    let Some(env) = env else { return Ok(bounds) };
+    for (number, (name, bound)) in container.choices.mutable.iter().enumerate() {
+        let place = format!("variable {name} of container {:?}", container.name);
+        let data = BoundData::of(bound, &place)?;
+        let start = format!("{name}=");
+        let is_it = |entry: &&mut Value| entry.as_str().is_some_and(|e| e.starts_with(&start));
+        let entry = env.iter_mut().find(is_it);
+        let own = entry.as_ref().and_then(|entry| entry.as_str()?.strip_prefix(&start));
+        let own = own.unwrap_or_default().to_owned();
+        match entry {
+            Some(entry) if data.holds(&own) && !own.contains("$(") => {
+                let placeholder = format!("{}{number})", placeholder::MUTABLE_STEM);
+                *entry = format!("{start}{placeholder}").into();
+                bounds.insert(placeholder, (data, own));
+            }
+            _ => {
+                let detail = format!("its own value {own:?} is not within it: {}", data.words());
+                return Err(GenerateError::Bound { place, detail });
+            }
+        }
+    }
+    Ok(bounds)
+}
+
 /// One reading for each placeholder of the request.
 ///
 /// # Errors
 /// [`GenerateError::NoPlace`] when a value stands nowhere where it can be told from its surroundings.
-pub(crate) fn reads(request: &Value) -> Result<Vec<Read>, GenerateError> {
+pub(crate) fn reads(request: &Value) -> Result<BTreeMap<String, Read>, GenerateError> {
     let places = places(request);
     let mut names = BTreeSet::new();
     collect(request, &mut names);
-    names
-        .into_iter()
-        .map(|name| {
-            places
-                .iter()
-                .find_map(|place| place.read(&name))
-                .ok_or(GenerateError::NoPlace { placeholder: name })
-        })
-        .collect()
+    let read = |name: String| match places.iter().find_map(|place| place.read(&name)) {
+        Some(read) => Ok((name, read)),
+        None => Err(GenerateError::NoPlace { placeholder: name }),
+    };
+    names.into_iter().map(read).collect()
 }
 
-/// A text of the request that the rules can get at (`texts` in the rules).
+/// A text of the request that the rules can get at (`text` in the rules).
 struct Place<'a> {
-    of: &'static str,
-    at: Value,
+    at: At,
     text: &'a str,
+}
+
+enum At {
+    Path(Vec<Value>),
+    Env(String),
 }
 
 fn places(request: &Value) -> Vec<Place<'_>> {
     let mut places = Vec::new();
-    for of in ["container_id", "sandbox_id", "hostname"] {
-        if let Some(text) = request.get(of).and_then(Value::as_str) {
-            places.push(Place { of, at: "".into(), text });
+    let mut add = |path: &[Value]| {
+        let text = path.iter().try_fold(request, |value, step| match step {
+            Value::String(key) => value.get(key),
+            step => value.get(usize::try_from(step.as_u64()?).ok()?),
+        });
+        if let Some(text) = text.and_then(Value::as_str) {
+            places.push(Place { at: At::Path(path.to_vec()), text });
         }
+    };
+    for member in ["container_id", "sandbox_id", "hostname"] {
+        add(&[member.into()]);
     }
-    for (of, pointer) in [("CgroupsPath", "/OCI/Linux/CgroupsPath"), ("Hostname", "/OCI/Hostname")]
-    {
-        let text = request.pointer(pointer).and_then(Value::as_str);
-        places.extend(text.map(|text| Place { of, at: "".into(), text }));
-    }
+    add(&["OCI".into(), "Linux".into(), "CgroupsPath".into()]);
+    add(&["OCI".into(), "Hostname".into()]);
     let annotations = request.pointer("/OCI/Annotations").and_then(Value::as_object);
-    for (key, value) in annotations.into_iter().flatten() {
-        let text = value.as_str().unwrap_or_default();
-        places.push(Place { of: "Annotations", at: key.as_str().into(), text });
+    for key in annotations.into_iter().flat_map(|map| map.keys()) {
+        add(&["OCI".into(), "Annotations".into(), key.as_str().into()]);
     }
+    let count = |list: Option<&Value>| list.and_then(Value::as_array).map_or(0, Vec::len);
+    for index in 0..count(request.pointer("/OCI/Mounts")) {
+        add(&["OCI".into(), "Mounts".into(), index.into(), "source".into()]);
+    }
+    for index in 0..count(request.get("storages")) {
+        add(&["storages".into(), index.into(), "source".into()]);
+    }
+    // Last: each costs a search through the whole environment.
     let env = request.pointer("/OCI/Process/Env").and_then(Value::as_array);
     for text in env.into_iter().flatten().filter_map(Value::as_str) {
         let name = text.split_once('=').map_or(text, |(name, _)| name);
-        places.push(Place { of: "Env", at: name.into(), text });
-    }
-    let lists = [
-        ("Mounts", request.pointer("/OCI/Mounts"), "/source"),
-        ("storages", request.get("storages"), "/source"),
-    ];
-    for (of, list, inner) in lists {
-        for (index, value) in list.and_then(Value::as_array).into_iter().flatten().enumerate() {
-            if let Some(text) = value.pointer(inner).and_then(Value::as_str) {
-                places.push(Place { of, at: index.into(), text });
-            }
-        }
+        places.push(Place { at: At::Env(name.to_owned()), text });
     }
     places
 }
@@ -97,15 +132,43 @@ impl Place<'_> {
     fn read(&self, name: &str) -> Option<Read> {
         let (before, after) = self.text.split_once(name)?;
         let (skip, tail) = (chars(before)?, chars(after)?);
+        let (path, env) = match &self.at {
+            At::Path(path) => (path.clone(), None),
+            At::Env(name) => (Vec::new(), Some(name.clone())),
+        };
         (!after.contains(name)).then(|| Read {
-            p: name.to_owned(),
             kind: kind(name).to_owned(),
-            of: self.of.to_owned(),
-            at: self.at.clone(),
+            path,
+            env,
+            fact: is_fact(name),
             skip,
             tail,
+            within: None,
+            example: None,
         })
     }
+}
+
+/// Values that are the same everywhere in the pod.
+fn is_fact(name: &str) -> bool {
+    let facts = [
+        placeholder::SANDBOX_ID,
+        placeholder::SANDBOX_NAME,
+        placeholder::SANDBOX_NAMESPACE,
+        placeholder::POD_UID,
+        placeholder::NODE_NAME,
+        placeholder::POD_IP,
+        placeholder::POD_IPS,
+        placeholder::HOST_IP,
+        placeholder::HOST_IPS,
+        placeholder::POD_INDEX,
+    ];
+    facts.contains(&name) || name.starts_with(placeholder::SERVICE_IP_STEM)
+}
+
+/// Whether a text has a placeholder.
+pub(crate) fn varies(text: &str) -> bool {
+    first(text).is_some()
 }
 
 /// Characters of a text whose placeholders are ids only.
@@ -148,6 +211,7 @@ fn is_placeholder(name: &str) -> bool {
         || numbered("$(file-id-")
         || numbered("$(pci-path-")
         || numbered(placeholder::SERVICE_IP_STEM)
+        || numbered(placeholder::MUTABLE_STEM)
 }
 
 fn collect(value: &Value, names: &mut BTreeSet<String>) {
@@ -183,6 +247,7 @@ pub(crate) fn kind(name: &str) -> &'static str {
         name if name.starts_with("$(file-id-") => "file",
         name if name.starts_with("$(pci-path-") => "pci",
         name if name.starts_with(placeholder::SERVICE_IP_STEM) => "address",
+        name if name.starts_with(placeholder::MUTABLE_STEM) => "owner",
         // No rule bounds this kind, so a request that needs it is denied.
         _ => "unknown",
     }

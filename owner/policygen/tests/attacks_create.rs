@@ -119,6 +119,12 @@ fn attack_env_variable_twice() {
         |env: &mut Vec<String>| env.push("POD_IP=10.0.2.15".into()),
         |env: &mut Vec<String>| env.push("POD_IP=10.6.6.6".into()),
         |env: &mut Vec<String>| env.push("MODE".into()),
+        // The rules join the list at NUL characters to look a name up.
+        |env: &mut Vec<String>| env[0] = format!("{}\u{0}POD_IP=10.6.6.6", env[0]),
+        |env: &mut Vec<String>| {
+            env.retain(|entry| !entry.starts_with("POD_IP="));
+            env[0] = format!("{}\u{0}POD_IP=10.0.2.15", env[0]);
+        },
     ] {
         assert!(case.decide(with(change)).is_err());
     }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::checks::{Kind, Plan, Volume, plan};
 use super::io::Io;
+use super::termination::copied_files;
 use super::{Body, Container, Guest, MAX_PROCESSES, Process};
 use crate::console::{Level, tell};
 use crate::failure::Failure;
@@ -90,6 +91,7 @@ impl Guest {
         for volume in &plan.volumes {
             make_volume(volume)?;
         }
+        let copied = copied_files(spec, &self.layout.kata().join("shared/containers"));
         let spec = &self.hold_parts(id, spec, &plan.parts)?;
         self.check_bind_sources(spec)?;
         let mut steps = Steps::begin();
@@ -121,7 +123,7 @@ impl Guest {
         steps.done("process");
         steps.tell(id);
         Ok(Container {
-            body: Body::Workload { root: Mutex::new(Some(root)), cgroup },
+            body: Body::Workload { root: Mutex::new(Some(root)), cgroup, copied },
             processes: Mutex::new(BTreeMap::from([(None, Arc::new(first))])),
         })
     }
@@ -217,7 +219,7 @@ impl Guest {
     /// Ends the container's processes and takes everything of it away. Blocks.
     pub(super) fn remove(&self, id: &str) -> Result<(), Failure> {
         let (id, container) = self.container(id)?;
-        if let Body::Workload { root, cgroup } = &container.body {
+        if let Body::Workload { root, cgroup, .. } = &container.body {
             cgroup.kill().map_err(|e| Failure::effect("end the container", &e))?;
             self.await_ends(&container)?;
             cgroup.remove().map_err(|e| Failure::effect("remove the cgroup", &e))?;

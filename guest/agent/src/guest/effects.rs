@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use super::io::{MAX_READ_BYTES, Output};
 use super::processes::end_of;
+use super::termination::read_message;
 use super::{Body, Guest, blocking, stats};
 use crate::effects::Effects;
 use crate::failure::Failure;
@@ -169,6 +170,23 @@ impl Effects for Arc<Guest> {
             ..Default::default()
         };
         Ok(GuestDetailsResponse { agent_details: Some(details).into(), ..Default::default() })
+    }
+
+    async fn diagnostic_data(
+        &self,
+        permit: &Permit<GetDiagnosticDataRequest>,
+    ) -> Result<GetDiagnosticDataResponse, Failure> {
+        let (id, container) = self.container(&permit.container_id)?;
+        let what = permit.log_type.clone();
+        let missing =
+            || Failure::NotFound { what: format!("copied file {what:?} of container {id}") };
+        let Body::Workload { copied, .. } = &container.body else { return Err(missing()) };
+        let file = copied.get(&what).cloned().ok_or_else(missing)?;
+        let data = blocking(move || {
+            read_message(&file).map_err(|e| Failure::effect("read the termination message", &e))
+        })
+        .await?;
+        Ok(GetDiagnosticDataResponse { data, ..Default::default() })
     }
 
     async fn wait_process(

@@ -11,8 +11,10 @@ mod parts;
 mod processes;
 mod sandbox;
 mod stats;
+mod termination;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ah_container::{Cgroup, ContainerId, ExecId, Layout, Runtime};
@@ -42,7 +44,12 @@ enum Body {
     /// The sandbox: it has an end but no process.
     Sandbox { ended: watch::Sender<Option<i32>> },
     /// A container of an image.
-    Workload { root: Mutex<Option<VerifiedRoot>>, cgroup: Cgroup },
+    Workload {
+        root: Mutex<Option<VerifiedRoot>>,
+        cgroup: Cgroup,
+        /// Files copied in for it, by the path at which it sees each.
+        copied: BTreeMap<String, PathBuf>,
+    },
 }
 
 /// What CreateSandbox has made.

@@ -55,6 +55,7 @@ pub(crate) fn pod() -> Pod {
         termination_message_path: "/dev/termination-log".into(),
         execs: Vec::new(),
         release_socket: true,
+        choices: Default::default(),
     };
     Pod {
         name: PodName::Fixed("web".into()),
@@ -80,6 +81,7 @@ pub(crate) fn pod() -> Pod {
         restart_policy: RestartPolicy::Never,
         termination_grace_seconds: 5,
         logs: Logs::Readable,
+        whole: Default::default(),
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) fn pod(containers: Vec<Container>) -> Pod {
         restart_policy: RestartPolicy::Always,
         termination_grace_seconds: 30,
         logs: Logs::Readable,
+        whole: Default::default(),
     }
 }
 
@@ -47,6 +48,7 @@ pub(crate) fn container(name: &str) -> Container {
         termination_message_path: "/dev/termination-log".into(),
         execs: Vec::new(),
         release_socket: false,
+        choices: Default::default(),
     }
 }
 

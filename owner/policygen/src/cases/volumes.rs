@@ -1,6 +1,6 @@
 //! What an honest host copies in for volumes of files, as far as a policy alone says it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ah_digest::Sha256;
 use ah_pod::placeholder::VOLUME_VERSION;
@@ -54,14 +54,17 @@ fn contents(entry: &EntryData, namespace: &str, values: &Values) -> Option<Strin
         }
         EntryData::Fact { is, kind, .. } => {
             let read = Read {
-                p: is.clone(),
                 kind: kind.clone(),
-                of: String::new(),
-                at: Value::Null,
+                path: Vec::new(),
+                env: None,
+                fact: true,
                 skip: 0,
                 tail: 0,
+                within: None,
+                example: None,
             };
-            Some(text(Some(&values.fill(&Value::from(is.as_str()), &[read], ""))))
+            let reads = BTreeMap::from([(is.clone(), read)]);
+            Some(text(Some(&values.fill(&Value::from(is.as_str()), &reads, ""))))
         }
         EntryData::Folder { .. } | EntryData::Link { .. } | EntryData::Free { .. } => {
             Some(String::new())

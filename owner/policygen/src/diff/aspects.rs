@@ -4,8 +4,8 @@ use ah_permit::Secrets;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
-use crate::data::{ContainerData, PolicyData, SANDBOX};
-use crate::show::{Words, layers, text, texts};
+use crate::data::{ContainerData, PolicyData, Read, SANDBOX};
+use crate::show::{Words, layers, patterned, text, texts};
 
 const RELEASE_SOCKET: &str = "/run/anchorhold/release.sock";
 const IMAGE_NAME: &str = "io.kubernetes.cri.image-name";
@@ -51,6 +51,11 @@ pub(crate) fn of_pod(data: &PolicyData) -> Vec<Aspect> {
         ),
         aspect("containers", true, names),
         mark("logs", data.logs, "the host may read what the containers print"),
+        mark(
+            "before the whole pod",
+            !data.whole,
+            "keys and execs before every container was created",
+        ),
         aspect("files with contents from the host", false, data.files.clone()),
         aspect("pod name", false, vec![data.name_pattern.clone()]),
         aspect("host name", false, sandbox("hostname").into_iter().collect()),
@@ -65,12 +70,16 @@ pub(crate) fn others_of_pod(data: &PolicyData) -> Value {
     let read = [
         "agent",
         "common",
+        "common_fill",
         "containers",
         "files",
         "logs",
         "name_example",
         "name_pattern",
+        "places",
         "sandbox",
+        "waits",
+        "whole",
     ];
     let sandbox = serde_json::to_value(&data.sandbox).unwrap_or_default();
     let mut others = without(serde_json::to_value(data).unwrap_or_default(), &read);
@@ -91,9 +100,12 @@ pub(crate) fn others_of_container(container: &ContainerData) -> Value {
         "restart",
         "stdin",
         "exec_commands",
+        "exec_patterns",
+        "termination_log",
         "oom_score_adj",
         "read",
         "request",
+        "fill",
         "secrets",
     ];
     without(serde_json::to_value(container).unwrap_or_default(), &read)
@@ -119,7 +131,10 @@ pub(crate) fn of_container(data: &PolicyData, container: &ContainerData) -> Vec<
     let image = request.pointer("/OCI/Annotations").and_then(|all| all.get(IMAGE_NAME));
     let command = texts(process("Args"));
     let bounds = container.oom_score_adj.map(|[least, most]| format!("{least} to {most}"));
-    let execs = container.exec_commands.iter().map(|args| Words(args).to_string()).collect();
+    let execs = container.exec_commands.iter().map(|args| Words(args).to_string());
+    let patterns = container.exec_patterns.iter();
+    let patterns = patterns.map(|words| patterned(words, &Secrets::default()).join(" "));
+    let execs = execs.chain(patterns).collect();
     let role = (container.name != SANDBOX).then(|| container.role.clone());
     let mut aspects = vec![
         aspect("role", false, role.into_iter().collect()),
@@ -134,6 +149,12 @@ pub(crate) fn of_container(data: &PolicyData, container: &ContainerData) -> Vec<
         aspect("capabilities", true, texts(process("Capabilities/Effective"))),
         aspect("exec", false, execs),
         mark("stdin", container.stdin, "the host may write to it"),
+        mark(
+            "termination log",
+            container.termination_log.is_some(),
+            "the host may read its termination message",
+        ),
+        aspect("mutable env", false, mutable(container)),
         aspect("release socket", false, keys),
         mark("restart", container.restart, "may be created again after it ended"),
         aspect("oom score", false, bounds.into_iter().collect()),
@@ -148,6 +169,15 @@ pub(crate) fn of_container(data: &PolicyData, container: &ContainerData) -> Vec<
         aspect.items.iter_mut().for_each(|item| item.shown = Words(&masked).to_string());
     }
     aspects
+}
+
+/// Variables that the host may choose, each with its bound.
+fn mutable(container: &ContainerData) -> Vec<String> {
+    let bound = |read: &Read| {
+        let bound = read.within.as_ref()?.words();
+        Some(format!("{} {bound}", read.env.as_deref().unwrap_or_default()))
+    };
+    container.read.values().filter_map(bound).collect()
 }
 
 fn mount(mount: &Value) -> String {

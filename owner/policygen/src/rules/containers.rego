@@ -2,27 +2,30 @@
 
 container_name := object.get(input.OCI.Annotations, "io.kubernetes.cri.container-name", "(sandbox)")
 
-declared(name) := c if {
-	some c in policy_data.containers
-	c.name == name
-}
+declared(name) := policy_data.containers[policy_data.places[name]]
 
-container_request(c, found) := with_oom_score(c, with_env_order(filled(template(c), found)))
+# What has no placeholder stands apart, so that only the rest is made anew for each request.
+container_request(c, found) := with_oom_score(c, with_env_order(object.union(fixed_part(c), filled(varying_part(c), found))))
 
 # The kubelet writes variables in no certain order, and each is there once: the order says nothing.
-with_env_order(request) := request if not is_same_env(request)
+with_env_order(request) := request if request.OCI.Process.Env == input.OCI.Process.Env
 
-with_env_order(request) := changed if {
-	is_same_env(request)
-	changed := object.union(request, {"OCI": {"Process": {"Env": input.OCI.Process.Env}}})
+with_env_order(request) := ordered_as(request, sort(request.OCI.Process.Env) == sort(input.OCI.Process.Env)) if {
+	request.OCI.Process.Env != input.OCI.Process.Env
 }
 
-is_same_env(request) if sort(request.OCI.Process.Env) == sort(input.OCI.Process.Env)
+ordered_as(request, false) := request
+
+ordered_as(request, true) := object.union(request, {"OCI": {"Process": {"Env": input.OCI.Process.Env}}})
 
 # The sandbox container's request stands whole; what the others have in common is written once.
-template(c) := c.request if c.role == "sandbox"
+fixed_part(c) := c.request if c.role == "sandbox"
 
-template(c) := object.union(policy_data.common, c.request) if c.role != "sandbox"
+fixed_part(c) := object.union(policy_data.common, c.request) if c.role != "sandbox"
+
+varying_part(c) := c.fill if c.role == "sandbox"
+
+varying_part(c) := object.union(policy_data.common_fill, c.fill) if c.role != "sandbox"
 
 with_oom_score(c, request) := request if not in_oom_bounds(c)
 
@@ -70,6 +73,15 @@ missing_before(i) := [c.name |
 	not created_before(c)
 ]
 
+# The containers before this one that are not as they should be are none: those that only had to be created were, since
+# each was in its turn.
+is_turn(i) if {
+	i <= data.pstate.turn
+	count([j | some j in policy_data.waits; j < i; not created_before(policy_data.containers[j])]) == 0
+}
+
+next_turn(i) := [op(["turn"], i + 1) | i == data.pstate.turn]
+
 is_free(i) if not data.pstate.names[policy_data.containers[i].name]
 
 is_free(i) if {
@@ -87,22 +99,22 @@ CreateContainerRequest := {"allowed": true, "ops": ops} if {
 	data.pstate.sandbox
 	not data.pstate.destroyed
 	is_new(input.container_id)
+	i := policy_data.places[container_name]
 	c := policy_data.containers[i]
-	c.name == container_name
 	is_free(i)
-	count(missing_before(i)) == 0
-	found := values(c.read, texts, data.pstate.facts)
+	is_turn(i)
+	found := values(c.read, data.pstate.facts)
 	complete(c.read, found)
 	request := container_request(c, found)
 	seen(request) == request
 	count(incomplete(c)) == 0
-	known := object.union(data.pstate.facts, {p: v | some p in pod_facts; v := found[p]})
+	known := facts_of(c.read, found, data.pstate.facts)
 	is_name_of_index(known)
-	ops := [
+	ops := array.concat(next_turn(i), [
 		op(["facts"], known),
 		op(["containers", input.container_id], {"name": c.name, "started": false, "execs": {}, "request": input}),
 		op(["names", c.name], {"id": input.container_id, "started": false}),
-	]
+	])
 }
 
 # The number in the name of an Indexed Job's pod is the one in its host name and environment.

@@ -4,9 +4,9 @@ explain_CreateSandboxRequest := array.concat(
 	[{"text": "the sandbox is created already"} | data.pstate.sandbox],
 	[r |
 		not data.pstate.sandbox
-		found := values(policy_data.sandbox.read, sandbox_texts, {})
+		found := values(policy_data.sandbox.read, {})
 		request := sandbox_request(found)
-		some r in array.concat([{"request": request}], [u | request == input; some u in unread(policy_data.sandbox.read, sandbox_texts, found)])
+		some r in array.concat([{"request": request}], [u | request == input; some u in unread(policy_data.sandbox.read, found)])
 	],
 )
 
@@ -14,30 +14,20 @@ known_facts := object.get(data.pstate, "facts", {})
 
 candidates := [c | c := declared(container_name)]
 
-field(r) := concat("", ["/", r.of]) if r.of in {"container_id", "sandbox_id", "hostname"}
+field(r) := sprintf("/%v", [concat("/", [sprintf("%v", [part]) | some part in r.path])]) if r.path
 
-field(r) := "/OCI/Linux/CgroupsPath" if r.of == "CgroupsPath"
-
-field(r) := "/OCI/Hostname" if r.of == "Hostname"
-
-field(r) := sprintf("/OCI/Process/Env/%v", [[i | startswith(input.OCI.Process.Env[i], concat("", [r.at, "="]))][0]]) if r.of == "Env"
-
-field(r) := sprintf("/OCI/Annotations/%v", [r.at]) if r.of == "Annotations"
-
-field(r) := sprintf("/OCI/Mounts/%v/source", [r.at]) if r.of == "Mounts"
-
-field(r) := sprintf("/storages/%v/source", [r.at]) if r.of == "storages"
+field(r) := sprintf("/OCI/Process/Env/%v", [[i | startswith(input.OCI.Process.Env[i], concat("", [r.env, "="]))][0]])
 
 # A host that sends the placeholder itself: the texts are equal, and there is no value.
-unread(reads, all, found) := [r |
-	some read in reads
-	not found[read.p]
-	r := {"field": field(read), "found": all[read.of][read.at], "expected": concat("", ["a value of the kind ", read.kind])}
+unread(reads, found) := [r |
+	some p, read in reads
+	not found[p]
+	r := {"field": field(read), "found": text(read), "expected": concat("", ["a value of the kind ", read.kind])}
 ]
 
 explain_CreateContainerRequest := array.concat([r | some r in create_reasons], [e |
 	some c in nearest
-	request := container_request(c, values(c.read, texts, known_facts))
+	request := container_request(c, values(c.read, known_facts))
 	e := {"container": c.name, "input": seen(request), "request": request, "secrets": secrets(c)}
 ])
 
@@ -70,10 +60,10 @@ create_reasons[r] {
 
 create_reasons[r] {
 	some c in candidates
-	found := values(c.read, texts, known_facts)
+	found := values(c.read, known_facts)
 	request := container_request(c, found)
 	seen(request) == request
-	some r in unread(c.read, texts, found)
+	some r in unread(c.read, found)
 }
 
 create_reasons[r] {
@@ -117,17 +107,17 @@ explain_ExecProcessRequest := array.concat([r | some r in exec_reasons], [e |
 	c := data.pstate.containers[input.container_id]
 	request := exec_request(c)
 	e := {"container": c.name, "input": seen_exec(request), "request": request, "secrets": secrets(declared(c.name))}
-	input.process.Args in exec_commands(c)
+	is_allowed_exec(c)
 ])
 
 exec_reasons[r] {
 	c := data.pstate.containers[input.container_id]
-	not input.process.Args in exec_commands(c)
+	not is_allowed_exec(c)
 	r := {
 		"container": c.name,
 		"field": "/process/Args",
 		"found": input.process.Args,
-		"expected": exec_commands(c),
+		"expected": array.concat(exec_commands(c), object.get(declared(c.name), "exec_patterns", [])),
 		"text": "the owner allows only these commands",
 	}
 }
@@ -145,8 +135,23 @@ exec_reasons[r] {
 }
 
 exec_reasons[r] {
+	not is_complete
+	r := {"text": incomplete_pod}
+}
+
+incomplete_pod := concat("", ["the owner wants the whole pod first: not created yet: ", concat(", ", not_created)])
+
+exec_reasons[r] {
 	some r in unknown_container
 }
+
+explain_ReleaseKeyRequest := [{"text": incomplete_pod} | not is_complete]
+
+explain_GetDiagnosticDataRequest := array.concat(unknown_container, [{
+	"field": "/log_type",
+	"found": input.log_type,
+	"expected": "the terminationMessagePath of a container whose message the owner lets the host read",
+} | data.pstate.containers[input.container_id]])
 
 unknown_container := [{"field": "/container_id", "found": input.container_id, "expected": "a created container"} |
 	not data.pstate.containers[input.container_id]

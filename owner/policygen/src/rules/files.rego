@@ -9,7 +9,7 @@ copied := c if {
 	id := substring(input.path, 39, 64)
 	is_new(id)
 	file := substring(input.path, 104, 16)
-	bounded("file", file)
+	is_plain(plain.file, file)
 	parts := split(substring(input.path, 121, -1), "/")
 	every part in parts {
 		is_plain_part(part)

@@ -31,6 +31,7 @@ default MemHotplugByProbeRequest := false
 default OnlineCPUMemRequest := false
 default PauseContainerRequest := false
 default ReadStreamRequest := false
+default ReleaseKeyRequest := false
 default RemoveContainerRequest := false
 default RemoveStaleVirtiofsShareMountsRequest := false
 default ReseedRandomDevRequest := false

@@ -19,6 +19,33 @@ exec_request(c) := {
 
 exec_commands(c) := declared(c.name).exec_commands
 
+is_allowed_exec(c) if input.process.Args in exec_commands(c)
+
+is_allowed_exec(c) if {
+	some command in declared(c.name).exec_patterns
+	count(command) == count(input.process.Args)
+	every i, word in command {
+		fits_word(word, input.process.Args[i])
+	}
+}
+
+fits_word(word, found) if word == found
+
+fits_word(word, found) if is_within(word, found)
+
+# Where the owner wants the whole pod: every declared container was created.
+is_complete if not policy_data.whole
+
+is_complete if count(not_created) == 0
+
+not_created := [c.name | some c in policy_data.containers; not data.pstate.names[c.name]]
+
+# Decided by this project's agent for each key that a container asks for.
+ReleaseKeyRequest if {
+	data.pstate.sandbox
+	is_complete
+}
+
 is_new_exec(c) if {
 	regex.match(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`, input.exec_id)
 	input.exec_id != input.container_id
@@ -29,7 +56,8 @@ ExecProcessRequest := {"allowed": true, "ops": [op(["containers", input.containe
 	c := data.pstate.containers[input.container_id]
 	c.started
 	is_new_exec(c)
-	input.process.Args in exec_commands(c)
+	is_complete
+	is_allowed_exec(c)
 	request := exec_request(c)
 	seen_exec(request) == request
 }
@@ -56,6 +84,11 @@ ReadStreamRequest if {
 is_stdin if {
 	is_process
 	declared(data.pstate.containers[input.container_id].name).stdin
+}
+
+# The file is named by the path at which the container has it.
+GetDiagnosticDataRequest if {
+	input.log_type == declared(data.pstate.containers[input.container_id].name).termination_log
 }
 
 WriteStreamRequest if is_stdin

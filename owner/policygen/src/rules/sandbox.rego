@@ -4,14 +4,15 @@ op(path, v) := {"op": "add", "path": concat("/", array.concat(["", "pstate"], pa
 
 CreateSandboxRequest := {"allowed": true, "ops": ops} if {
 	not data.pstate.sandbox
-	found := values(policy_data.sandbox.read, sandbox_texts, {})
+	found := values(policy_data.sandbox.read, {})
 	complete(policy_data.sandbox.read, found)
 	input == sandbox_request(found)
 	ops := [
 		op(["sandbox"], input),
-		op(["facts"], {p: v | some p in pod_facts; v := found[p]}),
+		op(["facts"], facts_of(policy_data.sandbox.read, found, {})),
 		op(["containers"], {}),
 		op(["names"], {}),
+		op(["turn"], 0),
 		op(["gone"], {}),
 		op(["copied"], {}),
 	]

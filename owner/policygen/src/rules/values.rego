@@ -1,11 +1,5 @@
 # Values that the host chooses: where they stand in a request, and what bounds them.
 
-# The same everywhere in the pod: the first request that has one fixes it.
-pod_facts := service_facts | {"$(sandbox-id)", "$(sandbox-name)", "$(sandbox-namespace)", "$(pod-uid)", "$(node-name)",
-	"$(pod-ip)", "$(pod-ips)", "$(host-ip)", "$(host-ips)", "$(pod-index)"}
-
-service_facts := {concat("", ["$(service-ip-", format_int(i, 10), ")"]) | policy_data.services[i]}
-
 hexadecimal := "0123456789abcdef"
 
 is_id(v) if {
@@ -19,17 +13,14 @@ plain := {
 	"file": {"least": 16, "most": 16, "of": hexadecimal},
 }
 
-bounded(kind, v) if {
-	k := plain[kind]
+is_plain(k, v) if {
 	count(v) >= k.least
 	count(v) <= k.most
 	trim(v, k.of) == ""
 }
 
 bounded("pci", v) if {
-	count(v) >= 2
-	count(v) <= 64
-	trim(v, "0123456789abcdef./") == ""
+	is_plain({"least": 2, "most": 64, "of": "0123456789abcdef./"}, v)
 	not contains(v, "..")
 	not contains(v, "//")
 	not startswith(v, "/")
@@ -82,32 +73,57 @@ is_remote_address(v) if {
 	not v in {"::", "::1"}
 }
 
-# The texts of the request in which values stand.
-texts := {
-	"Annotations": input.OCI.Annotations,
-	"CgroupsPath": {"": input.OCI.Linux.CgroupsPath},
-	"Env": {split(entry, "=")[0]: entry | entry := input.OCI.Process.Env[_]},
-	"Hostname": {"": input.OCI.Hostname},
-	"Mounts": [m.source | m := input.OCI.Mounts[_]],
-	"container_id": {"": input.container_id},
-	"storages": [m.source | m := input.storages[_]],
+# Where the value stands: a member of the request, or a variable of the environment.
+text(r) := object.get(input, r.path, null)
+
+text(r) := variable(r.env)
+
+variables := concat("\u0000", array.concat([""], input.OCI.Process.Env))
+
+# A name that is there twice has no value; what else stands in the list is compared with the whole.
+variable(name) := concat("", [name, "=", split(rest, "\u0000")[0]]) if {
+	[_, rest] := split(variables, concat("", ["\u0000", name, "="]))
 }
 
-sandbox_texts := {"hostname": {"": input.hostname}, "sandbox_id": {"": input.sandbox_id}}
-
-value(r, all) := v if {
-	t := all[r.of][r.at]
+value(r) := v if {
+	k := plain[r.kind]
+	t := object.get(input, r.path, null)
 	v := substring(t, r.skip, (count(t) - r.skip) - r.tail)
+	count(v) >= k.least
+	count(v) <= k.most
+	trim(v, k.of) == ""
+}
+
+value(r) := v if {
+	not plain[r.kind]
+	v := between(r)
 	bounded(r.kind, v)
 }
 
-# What an earlier request fixed counts, whatever stands here.
-values(reads, all, fixed) := object.union({r.p: v | some r in reads; not fixed[r.p]; v := value(r, all)}, fixed)
-
-complete(reads, found) if {
-	every r in reads {
-		found[r.p]
-	}
+between(r) := substring(t, r.skip, (count(t) - r.skip) - r.tail) if {
+	t := text(r)
 }
+
+# A value within the owner's bound may have any characters: it goes into JSON as JSON has it.
+value(r) := substring(quoted, 1, count(quoted) - 2) if {
+	r.within
+	v := between(r)
+	is_within(r.within, v)
+	not contains(v, "$(")
+	quoted := json.marshal(v)
+}
+
+# Patterns are anchored at both ends when the policy is made.
+is_within(bound, v) if regex.match(bound.pattern, v)
+
+is_within(bound, v) if v in bound.one_of
+
+# What an earlier request fixed counts, whatever stands here.
+values(reads, fixed) := object.union({p: v | some p, r in object.remove(reads, fixed); v := value(r)}, fixed)
+
+complete(reads, found) if object.keys(reads) - object.keys(found) == set()
+
+# The same everywhere in the pod: the first request that has one fixes it.
+facts_of(reads, found, fixed) := object.union({p: found[p] | some p, r in object.remove(reads, fixed); r.fact}, fixed)
 
 filled(request, found) := json.unmarshal(strings.replace_n(found, json.marshal(request)))

@@ -39,7 +39,8 @@ impl Shown {
             let names = self.containers.iter().filter(|c| has(c)).map(|c| c.name.as_str());
             names.collect::<Vec<_>>().join(", ")
         };
-        match named(&|container| !container.execs.is_empty()) {
+        let execs = |c: &ShownContainer| !(c.execs.is_empty() && c.exec_patterns.is_empty());
+        match named(&execs) {
             none if none.is_empty() => writeln!(f, "  exec         no command in any container")?,
             some => writeln!(f, "  exec         the commands listed above, in {some}")?,
         }
@@ -47,7 +48,23 @@ impl Shown {
             none if none.is_empty() => writeln!(f, "  stdin        writes to no container")?,
             some => writeln!(f, "  stdin        MAY WRITE to {some}")?,
         }
-        writeln!(f, "  termination  its log is the host's when it starts, and is not read back")?;
+        match named(&|container| container.termination_log) {
+            none if none.is_empty() => {
+                writeln!(
+                    f,
+                    "  termination  its log is the host's when it starts, and is not read back"
+                )?;
+            }
+            some => {
+                writeln!(f, "  termination  the host MAY READ the termination message of {some}")?
+            }
+        }
+        if self.whole {
+            writeln!(
+                f,
+                "  whole pod    no key and no exec before every container has been created"
+            )?;
+        }
         match named(&|container| container.release_socket) {
             none if none.is_empty() => writeln!(f, "keys: no container may ask for keys")?,
             some => writeln!(f, "keys: {some} may ask for keys (release socket)")?,
@@ -94,6 +111,9 @@ impl fmt::Display for ShownContainer {
         for exec in &self.execs {
             writeln!(f, "  exec         the host may run {}", Words(exec))?;
         }
+        for exec in &self.exec_patterns {
+            writeln!(f, "  exec         the host may run {}", exec.join(" "))?;
+        }
         let marks = [
             (self.stdin, "  stdin        the host may write to it"),
             (self.tty, "  terminal     the host may set its size"),
@@ -106,6 +126,9 @@ impl fmt::Display for ShownContainer {
 
 impl ShownContainer {
     fn layers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.layers.is_empty() {
+            return Ok(());
+        }
         if f.alternate() {
             return self.layers.iter().try_for_each(|l| writeln!(f, "  layer        {l}"));
         }

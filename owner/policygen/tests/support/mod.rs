@@ -67,6 +67,7 @@ pub(crate) fn container(name: &str, role: Role) -> Container {
         termination_message_path: "/dev/termination-log".to_owned(),
         execs: vec![vec!["/bin/check".to_owned(), "--now".to_owned()]],
         release_socket: false,
+        choices: Default::default(),
     }
 }
 
@@ -98,6 +99,7 @@ pub(crate) fn pod() -> Pod {
         restart_policy: RestartPolicy::Always,
         termination_grace_seconds: 30,
         logs: Logs::Readable,
+        whole: Default::default(),
     }
 }
 

@@ -1,0 +1,191 @@
+//! What the rules know about a pod, gathered from its requests.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ah_agent_api::Request;
+use ah_agent_api::agent::CreateContainerRequest;
+use ah_pod::{
+    Container, DnsPolicy, HostValues, Logs, Pod, RestartPolicy, Role, TerminationLog, WholePod,
+    Word, requests, resources,
+};
+use serde_json::Value;
+
+use crate::agent::Agent;
+use crate::bounds::{BoundData, WordData};
+use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData};
+use crate::generate::GenerateError;
+use crate::{kata, template, trees};
+
+/// Makes the example of a pod's name.
+const EXAMPLE_DIGITS: &str = "0123456789abcdef";
+
+/// The policy's data for a pod, as its agent's runtime sees it.
+pub(crate) fn policy_data(pod: &Pod, agent: Agent) -> Result<PolicyData, GenerateError> {
+    let host = HostValues::placeholders(pod);
+    let whole = |request| input(pod, agent, request);
+    let mut wholes = vec![whole(requests::create_sandbox_container(pod, &host)?)?];
+    let mut containers = vec![container_data(None, pod)?];
+    let mut bounds = vec![template::Mutable::new()];
+    let mut all_trees = Vec::new();
+    let mut names = BTreeSet::new();
+    for (index, container) in in_order(pod) {
+        if !names.insert(container.name.as_str()) {
+            return Err(GenerateError::NameTwice { name: container.name.clone() });
+        }
+        let mut whole = whole(requests::create_container(pod, index, &host)?)?;
+        bounds.push(template::mutable(&mut whole, container)?);
+        let volumes = trees::volumes(pod, index, &whole, &mut all_trees)?;
+        wholes.push(whole);
+        containers.push(ContainerData { volumes, ..container_data(Some(container), pod)? });
+    }
+    let parts: Vec<(Value, Value)> = wholes.iter().map(parts).collect();
+    let common = common_of(parts.iter().skip(1).map(|(fixed, _)| fixed));
+    let common_fill = common_of(parts.iter().skip(1).map(|(_, fill)| fill));
+    let all = containers.iter_mut().zip(&wholes).zip(parts).zip(&mut bounds);
+    for (((container, whole), (fixed, fill)), bounds) in all {
+        container.read = template::reads(whole)?;
+        for (placeholder, read) in &mut container.read {
+            (read.within, read.example) = bounds.remove(placeholder).unzip();
+        }
+        (container.request, container.fill) = match container.name.as_str() {
+            SANDBOX => (fixed, fill),
+            _ => (rest(&fixed, &common), rest(&fill, &common_fill)),
+        };
+    }
+    let named = containers.iter().enumerate();
+    let places = named.clone().map(|(index, container)| (container.name.clone(), index)).collect();
+    let waits =
+        named.filter(|(_, container)| matches!(container.role.as_str(), "init" | "sidecar"));
+    let waits = waits.map(|(index, _)| index).collect();
+    if agent == Agent::Kata {
+        kata::without_contents(&mut all_trees);
+    }
+    Ok(PolicyData {
+        agent,
+        common,
+        common_fill,
+        containers,
+        places,
+        waits,
+        files: requests::free_files(pod).into_iter().collect(),
+        logs: pod.logs == Logs::Readable,
+        name_pattern: pod.name.pattern(),
+        name_example: pod.name.example(EXAMPLE_DIGITS),
+        sandbox: sandbox_data(pod, agent, &host)?,
+        services: pod.services.clone(),
+        trees: all_trees,
+        whole: pod.whole == WholePod::Awaited,
+    })
+}
+
+fn none() -> Value {
+    Value::Object(serde_json::Map::new())
+}
+
+/// A request's members without placeholders, and those with.
+fn parts(whole: &Value) -> (Value, Value) {
+    let (fixed, fill) = data::parted(whole, &template::varies);
+    (fixed.unwrap_or_else(none), fill.unwrap_or_else(none))
+}
+
+/// What all have in common; of one alone, all.
+fn common_of<'a>(mut parts: impl Iterator<Item = &'a Value>) -> Value {
+    let first = parts.next().cloned();
+    parts.fold(first, |common, part| data::common(&common?, part)).unwrap_or_else(none)
+}
+
+fn rest(part: &Value, common: &Value) -> Value {
+    data::without(part, common).unwrap_or_else(none)
+}
+
+/// Containers in the order in which an honest kubelet creates them.
+pub(crate) fn in_order(pod: &Pod) -> impl Iterator<Item = (usize, &Container)> {
+    let with = |main: bool| {
+        let all = pod.containers.iter().enumerate();
+        all.filter(move |(_, container)| (container.role == Role::Main) == main)
+    };
+    with(false).chain(with(true))
+}
+
+fn input(pod: &Pod, agent: Agent, request: CreateContainerRequest) -> Result<Value, GenerateError> {
+    let mut input = agent.request(pod, Request::CreateContainer(request)).to_input()?;
+    template::number(&mut input);
+    if agent == Agent::Kata {
+        kata::normal(&mut input);
+    }
+    Ok(input)
+}
+
+fn container_data(
+    container: Option<&Container>,
+    pod: &Pod,
+) -> Result<ContainerData, GenerateError> {
+    let Some(container) = container else {
+        return Ok(ContainerData {
+            name: SANDBOX.to_owned(),
+            role: "sandbox".to_owned(),
+            restart: false,
+            stdin: false,
+            exec_commands: Vec::new(),
+            exec_patterns: Vec::new(),
+            termination_log: None,
+            oom_score_adj: None,
+            read: BTreeMap::new(),
+            request: Value::Null,
+            fill: Value::Null,
+            secrets: Vec::new(),
+            volumes: Vec::new(),
+        });
+    };
+    let bounds = resources::oom_score_adj_bounds(pod, container);
+    let role = match container.role {
+        Role::Init => "init",
+        Role::Sidecar => "sidecar",
+        Role::Main => "main",
+    };
+    Ok(ContainerData {
+        name: container.name.clone(),
+        role: role.to_owned(),
+        restart: pod.restart_policy != RestartPolicy::Never || container.role == Role::Sidecar,
+        stdin: container.stdin,
+        exec_commands: container.execs.clone(),
+        exec_patterns: exec_patterns(container)?,
+        termination_log: Some(container.termination_message_path.clone())
+            .filter(|_| container.choices.termination_log == TerminationLog::Readable),
+        oom_score_adj: (bounds.start() != bounds.end()).then(|| [*bounds.start(), *bounds.end()]),
+        read: BTreeMap::new(),
+        request: Value::Null,
+        fill: Value::Null,
+        secrets: secrets(container),
+        volumes: Vec::new(),
+    })
+}
+
+fn exec_patterns(container: &Container) -> Result<Vec<Vec<WordData>>, GenerateError> {
+    let place = format!("exec of container {:?}", container.name);
+    let word = |word: &Word| {
+        Ok(match word {
+            Word::Exact(word) => WordData::Exact(word.clone()),
+            Word::Within(bound) => WordData::Within(BoundData::of(bound, &place)?),
+        })
+    };
+    let commands = container.choices.exec_patterns.iter();
+    commands.map(|command| command.iter().map(word).collect()).collect()
+}
+
+/// Variables that hold something of a Secret.
+fn secrets(container: &Container) -> Vec<String> {
+    let secret = container.env.iter().filter(|variable| variable.value.is_secret());
+    let names: BTreeSet<&str> = secret.map(|variable| variable.name.as_str()).collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+fn sandbox_data(pod: &Pod, agent: Agent, host: &HostValues) -> Result<SandboxData, GenerateError> {
+    let dns_from_host = pod.dns.policy == DnsPolicy::FromHost;
+    let mut request = requests::create_sandbox(pod, host);
+    if dns_from_host {
+        request.dns.clear();
+    }
+    let request = agent.request(pod, Request::CreateSandbox(request)).to_input()?;
+    Ok(SandboxData { dns_from_host, read: template::reads(&request)?, request })
+}
