@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ah_manifest::{Manifest, Platform, PodTemplate, ReadOptions, Rules};
+use ah_manifest::{Edits, Manifest, Platform, PodTemplate, RUNS_ON_ANNOTATION, ReadOptions, Rules};
 use ah_pod::Pod;
 use ah_policy::{InitData, KeyService, PolicyDocument, ServiceAddress, ServicePublicKey};
 use ah_policygen::Options;
@@ -68,7 +68,7 @@ fn has_policy(annotations: &BTreeMap<String, String>) -> bool {
 
 /// A pod without a policy is run as one of this machine. One with a policy is read as the policy was made: for a cluster, unless
 /// its annotation says otherwise; this machine then plays the cluster, without an API behind its address and its token.
-fn read(file: &Path) -> Result<Manifest> {
+fn read(file: &Path) -> Result<(Manifest, Platform)> {
     let text = inputs::text(file)?;
     let carriers = ah_manifest::carriers(text.clone(), &Rules::shipped());
     let carriers = carriers.map_err(crate::manifest_error)?;
@@ -77,7 +77,8 @@ fn read(file: &Path) -> Result<Manifest> {
         false => Platform::OneMachine,
     };
     let options = ReadOptions { platform, ..ReadOptions::default() };
-    ah_manifest::read_one(text, &options).map_err(crate::manifest_error)
+    let manifest = ah_manifest::read_one(text, &options).map_err(crate::manifest_error)?;
+    Ok((manifest, platform))
 }
 
 /// The local key service as guests know it; made on first use, since what names it comes before any key.
@@ -91,6 +92,8 @@ pub(crate) async fn key_service(dirs: &Dirs) -> Result<KeyService> {
 /// What is known before there is a policy.
 struct Facts {
     manifest: Manifest,
+    /// What the pod was read for.
+    platform: Platform,
     pinned: BTreeMap<String, String>,
     pod: Pod,
     layers: Vec<ah_sandbox::LayerImage>,
@@ -105,22 +108,25 @@ impl Facts {
                 "leave --platform out",
             ));
         }
-        let manifest = read(&source.file)?;
-        the_pod(&manifest)?;
+        let (manifest, platform) = read(&source.file)?;
+        let platform = the_pod(&manifest)?.runs_on().unwrap_or(platform);
         let images =
             resolve::resolve(dirs, &source.images, manifest.images(), Need::Layers).await?;
         let pod = manifest.pod(&images.facts).map_err(crate::manifest_error)?;
-        Ok(Self { manifest, pinned: images.pinned, pod, layers: images.layers })
+        Ok(Self { manifest, platform, pinned: images.pinned, pod, layers: images.layers })
     }
 
     fn generate(self, key_service: KeyService) -> Result<Prepared> {
         let options = Options { key_service: Some(key_service), ..Options::default() };
         let generated = ah_policygen::generate(&self.pod, &options)?;
-        let value = generated.initdata.to_annotation();
-        let yaml = self
-            .manifest
-            .with_annotation_and_digests(INITDATA_ANNOTATION, &value, &self.pinned)
-            .map_err(crate::manifest_error)?;
+        // the YAML with its policy says for what the pod was read, so that it is read alike again
+        let annotations = [
+            (INITDATA_ANNOTATION.to_owned(), generated.initdata.to_annotation()),
+            (RUNS_ON_ANNOTATION.to_owned(), self.platform.word().to_owned()),
+        ];
+        let annotations = BTreeMap::from([(0, BTreeMap::from(annotations))]);
+        let edits = Edits { images: self.pinned.clone(), annotations };
+        let yaml = self.manifest.edited(&edits).map_err(crate::manifest_error)?;
         Ok(self.with(PolicyDocument::InitData(generated.initdata), yaml))
     }
 

@@ -54,7 +54,12 @@ fn a_cluster_is_what_is_meant_and_run_reads_what_the_policy_was_made_for() {
         // Said once, it is said for good.
         desk.run(&format!("policy generate -f {file} IMAGES --in-place")).ends(0).says("unchanged");
     }
-    assert_eq!(runs(&desk, "pod.yaml").pod, runs(&desk, "machine.yaml").pod);
+    let bare = runs(&desk, "pod.yaml");
+    assert_eq!(bare.pod, runs(&desk, "machine.yaml").pod);
+    // What run would write is read alike again.
+    desk.write("again.yaml", &bare.yaml);
+    assert!(bare.yaml.contains(RUNS_ON), "{}", bare.yaml);
+    assert_eq!(runs(&desk, "again.yaml").document, bare.document);
     desk.run("policy generate -f machine.yaml IMAGES --runs-on cluster")
         .ends(1)
         .says("anchorhold.dev/runs-on says machine, --runs-on cluster")
@@ -136,4 +141,29 @@ fn kinds_of_one_s_own_are_read_by_rules_of_one_s_own() {
     desk.run("policy verify out.yaml IMAGES --kinds kinds.yaml").ends(0);
     desk.write("wrong.yaml", "rules: [{kind: Fleet, apiVersion: v1, fleet: 1}]\n");
     desk.run(&format!("{line} --kinds wrong.yaml")).ends(1).says("unknown field");
+}
+
+#[test]
+fn images_are_those_of_the_machines_that_the_pod_may_be_placed_on() {
+    let desk = Desk::new();
+    let placed = |arch: &str| {
+        PLAIN
+            .replace("spec:\n", &format!("spec:\n  nodeSelector: {{kubernetes.io/arch: {arch}}}\n"))
+    };
+    for (file, text) in [("plain", PLAIN), ("amd", &placed("amd64")), ("arm", &placed("arm64"))] {
+        desk.write(&format!("{file}.yaml"), text);
+    }
+    let check = |file: &str, platform: &str, code: i32, text: &str| {
+        let line = format!("policy generate -f {file}.yaml IMAGES {platform} -o out.yaml");
+        desk.run(&line).ends(code).says(text)
+    };
+    check("plain", "", 0, "written to");
+    check("amd", "", 0, "written to");
+    check("amd", "--platform linux/amd64", 0, "written to");
+    check("arm", "", 1, "nodeSelector says arm64").says("hint: --platform linux/arm64");
+    check("amd", "--platform linux/arm64", 1, "nodeSelector says amd64");
+    // The images of this desk are for one platform.
+    check("arm", "--platform linux/arm64", 1, "found \"linux/amd64\"");
+    check("plain", "--platform linux/riscv64", 2, "linux/amd64 or linux/arm64");
+    desk.run("run -f plain.yaml IMAGES --platform linux/arm64 --tee software").ends(1);
 }

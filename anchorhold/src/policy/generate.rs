@@ -71,7 +71,9 @@ pub(crate) async fn policies(
 
 /// Each file's new text.
 pub(crate) fn texts(inputs: &[Input], made: &[Made]) -> Result<Vec<String>> {
-    inputs.iter().enumerate().map(|(number, file)| make::edited(file, number, made)).collect()
+    let numbered: Vec<(usize, &Input)> = inputs.iter().enumerate().collect();
+    let edited = |&(number, file): &(usize, &Input)| make::edited(file, number, made);
+    make::side_by_side(&numbered, edited).into_iter().collect()
 }
 
 fn raw_files(made: &[Made], raw: Raw) -> Result<Vec<(PathBuf, Vec<u8>)>> {

@@ -148,7 +148,7 @@ pub(crate) fn make(
 }
 
 /// Runs the work for each item on all cores; results stand as the items do.
-fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+pub(crate) fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let done: Mutex<BTreeMap<usize, R>> = Mutex::default();
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
