@@ -100,22 +100,11 @@ impl Policy {
             return Err(PolicyError::TooLarge { found: text.len() });
         }
         let parts = Parts::of(text);
-        match Self::of_rules(&parts, parts.deciding()) {
-            // A split that tore a rule apart: as one.
-            Err(PolicyError::Rego { .. }) if parts.explanations_at.is_some() => {
-                let parts = Parts { explanations_at: None, ..parts };
-                Self::of_rules(&parts, parts.deciding())
-            }
-            other => other,
-        }
-    }
-
-    fn of_rules(parts: &Parts, rules: &str) -> Result<Self, PolicyError> {
-        let engine = engine_of(parts, rules)?;
+        let engine = engine_of(&parts, parts.deciding())?;
         if !request_names().any(|name| has_rule(&engine, name)) {
             return Err(PolicyError::NoRules);
         }
-        Self::with(engine, parts.clone())
+        Self::with(engine, parts)
     }
 
     fn with(mut engine: Engine, parts: Parts) -> Result<Self, PolicyError> {
@@ -135,7 +124,10 @@ impl Policy {
     /// As [`Policy::compile`], with the same checks.
     pub fn compile_alike(&self, text: &str) -> Result<Self, PolicyError> {
         let parts = Some(text).filter(|text| text.len() <= MAX_POLICY_BYTES).map(Parts::of);
-        let alike = |parts: &Parts| parts.constants.is_some() && parts.rules == self.parts.rules;
+        let data_apart = |parts: &Parts| parts.constants.is_some();
+        let alike = |parts: &Parts| {
+            data_apart(parts) && data_apart(&self.parts) && parts.rules == self.parts.rules
+        };
         let Some(parts) = parts.filter(alike) else {
             return Self::compile(text);
         };

@@ -16,7 +16,7 @@ pub(crate) fn execs<'a>(
 }
 
 /// The command line when none of its words may vary.
-pub(crate) fn exact(command: &Vec<Word>) -> Option<Vec<String>> {
+pub(crate) fn exact(command: &[Word]) -> Option<Vec<String>> {
     let word = |word: &Word| match word {
         Word::Exact(word) => Some(word.clone()),
         Word::Within(_) => None,

@@ -260,7 +260,7 @@ fn execs(
             add(command(&exec, &format!("{path}.lifecycle.{field}.exec"))?);
         }
     }
-    choices::execs(context, container).filter_map(choices::exact).for_each(add);
+    choices::execs(context, container).filter_map(|command| choices::exact(command)).for_each(add);
     Ok(execs)
 }
 

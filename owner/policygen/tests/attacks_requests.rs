@@ -294,7 +294,22 @@ fn attack_network_that_takes_over_loopback() {
     check(&|i| i.device = "lo".into());
     check(&|i| i.hwAddr = "00:00:00:00:00:00".into());
     check(&|i| i.hwAddr = "x".into());
-    check(&|i| i.IPAddresses[0].address = "127.0.0.1".into());
+    for itself in [
+        "127.0.0.1",
+        "0127.0.0.1",
+        "::1",
+        "0::1",
+        "0:0:0:0:0:0:0:0001",
+        "::",
+        ":::::",
+        "::ffff:7f00:1",
+        "0:0:0:0:0:ffff:a00:1",
+    ] {
+        check(&|i| i.IPAddresses[0].address = itself.into());
+    }
+    let mut six = interface.clone();
+    six.interface.as_mut().unwrap().IPAddresses[0].address = "fd00::1:ffff:1".into();
+    case.allowed(six);
     check(&|i| i.IPAddresses[0].mask = "129".into());
     check(&|i| i.mtu = 0);
     check(&|i| i.raw_flags = 1);

@@ -394,8 +394,22 @@ fn address(given: &IPAddress) -> Result<(IpAddr, u8), Failure> {
         ))
     };
     let ip: IpAddr = given.address.parse().map_err(|_| refused())?;
+    check_unicast(ip)?;
     let length: u8 = given.mask.parse().map_err(|_| refused())?;
     if length <= longest_prefix(ip) { Ok((ip, length)) } else { Err(refused()) }
+}
+
+/// An interface of the host's with an address that means the guest itself, in whatever notation, would let the host speak to
+/// services that listen on it. An IPv6 socket hears `::ffff:127.0.0.1` where that is an address of the interface.
+fn check_unicast(ip: IpAddr) -> Result<(), Failure> {
+    let meant = ip.to_canonical();
+    let other = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
+    if other || meant != ip || meant.is_loopback() {
+        return Err(Failure::refused(format!(
+            "IPAddresses: found {ip}, expected an address of one host other than this"
+        )));
+    }
+    Ok(())
 }
 
 fn prefix(text: &str) -> Option<(IpAddr, u8)> {
@@ -439,6 +453,31 @@ mod tests {
         assert!(check_name("interface.name", "lo").is_err());
         assert!(check_name("interface.name", "eth0").is_ok());
         assert!(check_name("interface.name", "a/b").is_err());
+    }
+
+    #[test]
+    fn attack_address_that_means_the_guest_itself() {
+        let given = |address: &str, mask: &str| IPAddress {
+            address: address.into(),
+            mask: mask.into(),
+            ..Default::default()
+        };
+        assert!(address(&given("10.0.2.15", "24")).is_ok());
+        assert!(address(&given("fd00::1", "64")).is_ok());
+        for bad in [
+            "127.0.0.1",
+            "127.1.2.3",
+            "::1",
+            "0:0::1",
+            "::ffff:7f00:1",
+            "::ffff:10.0.2.15",
+            "::",
+            "0.0.0.0",
+            "224.0.0.1",
+            "ff02::1",
+        ] {
+            assert!(address(&given(bad, "8")).is_err(), "{bad}");
+        }
     }
 
     #[test]

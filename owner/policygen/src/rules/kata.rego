@@ -68,9 +68,26 @@ seen_linux(linux) := object.union(
 	},
 )
 
-at_least(wanted, found, _) := wanted if count({path | some path in wanted; not path in found}) == 0
+at_least(wanted, found, listed) := wanted if is_at_least(wanted, found, listed)
 
-at_least(wanted, found, listed) := listed if count({path | some path in wanted; not path in found}) > 0
+at_least(wanted, found, listed) := listed if not is_at_least(wanted, found, listed)
+
+# Further ones of the kernel only: hiding or freezing a file of the image takes away what the workload relies on.
+is_at_least(wanted, found, listed) if {
+	every path in wanted {
+		path in found
+	}
+	every path in listed {
+		is_hideable(wanted, path)
+	}
+}
+
+is_hideable(wanted, path) if path in wanted
+
+is_hideable(_, path) if {
+	regex.match(`^/(proc|sys)/`, path)
+	not contains(path, "..")
+}
 
 # New ones without a path: the agent makes a process namespace by sandbox_pidns, and a cgroup namespace hides only.
 own_namespaces := {{"Path": "", "Type": "cgroup"}, {"Path": "", "Type": "pid"}}
@@ -109,7 +126,7 @@ is_pull(s) if {
 	pull := json.unmarshal(substring(s.driver_options[0], 17, -1))
 	object.keys(pull) == {"metadata"}
 	kind := input.OCI.Annotations["io.kubernetes.cri.container-type"]
-	object.get(pull.metadata, "io.kubernetes.cri.container-type", kind) == kind
+	object.get(pull.metadata, "io.kubernetes.cri.container-type", "container") == kind
 	object.get(pull.metadata, "io.kubernetes.cri-o.ContainerType", kind) == kind
 }
 

@@ -69,8 +69,8 @@ is_address(v) if {
 
 is_remote_address(v) if {
 	is_address(v)
-	not startswith(v, "127.")
-	not v in {"::", "::1"}
+	not regex.match(`^0*127\.`, v)
+	not regex.match(`^[0:]*(1|:0*ffff:.*)?$`, v)
 }
 
 # Where the value stands: a member of the request, or a variable of the environment.
