@@ -1,11 +1,15 @@
 use std::path::{Path, PathBuf};
 
+/// Environment variable: the folder of another containerd than the installed one, for all tests.
+const CONTAINERD: &str = "ANCHORHOLD_TEST_CONTAINERD";
+
 /// How a node is set up.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
     /// The program `anchorhold-snapshotter`.
     pub snapshotter: PathBuf,
-    /// Folder with containerd's programs (`containerd`, `ctr`); `/usr/bin` is that of Debian's package.
+    /// Folder with containerd's programs (`containerd`, `ctr`): that of Debian's package, or the one that
+    /// `ANCHORHOLD_TEST_CONTAINERD` names.
     pub containerd: PathBuf,
     /// Runtime handlers of CRI besides runc: name and the TOML below
     /// `[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.NAME]`.
@@ -21,11 +25,29 @@ impl NodeConfig {
     pub fn new(snapshotter: impl Into<PathBuf>) -> Self {
         Self {
             snapshotter: snapshotter.into(),
-            containerd: "/usr/bin".into(),
+            containerd: std::env::var_os(CONTAINERD).map_or("/usr/bin".into(), PathBuf::from),
             runtimes: Vec::new(),
             path: Vec::new(),
             env: Vec::new(),
         }
+    }
+
+    /// With a runtime handler of ours; its shim reads the file `shim_config`.
+    #[must_use]
+    pub fn with_handler(mut self, name: &str, shim: &Path, shim_config: &Path) -> Self {
+        let section = r#"plugins."io.containerd.grpc.v1.cri".containerd.runtimes"#;
+        let toml = format!(
+            r#"runtime_type = "io.containerd.anchorhold.v2"
+pod_annotations = ["io.katacontainers.*", "anchorhold.dev/*"]
+privileged_without_host_devices = true
+[{section}.{name}.options]
+ConfigPath = "{}"
+"#,
+            shim_config.display()
+        );
+        self.runtimes.push((name.to_owned(), toml));
+        self.path.extend(shim.parent().map(Path::to_owned));
+        self
     }
 
     /// containerd's configuration for a node in a folder.

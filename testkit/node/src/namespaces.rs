@@ -14,8 +14,9 @@ mount --make-rprivate /
 for dir in /run/netns /run/containerd /var/lib/cni; do mkdir -p $dir; mount -t tmpfs tmpfs $dir; done
 /bin/busybox ip link set lo up
 echo ready
-# The first process of a pid namespace is its reaper: wait takes in every child.
-while :; do sleep 3600 & wait $! || :; done
+# The first process of a pid namespace is its reaper, and its end is the end of all: it waits until nobody holds the other
+# end of its input, which ends with the test's process, however that ends.
+cat > /dev/null
 ";
 
 /// How long a process may take to show up.
@@ -46,7 +47,7 @@ impl Namespaces {
         let mut holder = Command::new("unshare")
             .args(["--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"])
             .args(["sh", "-c", SETUP])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

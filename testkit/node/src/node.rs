@@ -48,6 +48,8 @@ impl Node {
         let pause = NewImage {
             entrypoint: vec!["/bin/sleep".into()],
             cmd: vec!["1000000".into()],
+            // Whom Kubernetes' own pause image is run by, and policies expect.
+            user: Some("65535:65535".into()),
             ..ah_testkit_images::busybox()?
         };
         node.import(&[(PAUSE, &pause)]).await?;
@@ -165,15 +167,21 @@ impl Node {
     pub async fn import(&self, images: &[(&str, &NewImage)]) -> Result<()> {
         let folder = tempfile::tempdir_in(self.folder())?;
         let mut layout = LayoutBuilder::create(folder.path().join("layout"))?;
+        let mut digests = Vec::new();
         for (name, image) in images {
-            layout.add(name, image)?;
+            digests.push(layout.add(name, image)?.manifest_digest.to_oci());
         }
         let archive = folder.path().join("images.tar");
         write_archive(&layout.finish()?, &archive)?;
         let archive = archive.display().to_string();
         self.ctr(&["images", "import", "--snapshotter", SNAPSHOTTER, &archive])?;
-        for (name, _) in images {
+        for ((name, _), digest) in images.iter().zip(digests) {
+            // As CRI does when it pulls: a name with the digest, too.
+            let repository = name.rsplit_once(':').map_or(*name, |(repository, _)| repository);
+            let pinned = format!("{repository}@{digest}");
+            self.ctr(&["images", "tag", "--force", name, &pinned])?;
             self.until_known(name).await?;
+            self.until_known(&pinned).await?;
         }
         Ok(())
     }
@@ -189,19 +197,32 @@ impl Node {
         self.containerd().call(request).await.map(|_| ())
     }
 
-    /// CRI hears of images by events.
+    /// Takes a tag from an imported image, so that only its digest names it: as where nobody has pulled it by tag.
+    ///
+    /// # Errors
+    /// When there is no such name.
+    pub async fn forget_tag(&self, name: &str) -> Result<()> {
+        self.ctr(&["images", "rm", name])?;
+        self.until(name, false).await
+    }
+
     async fn until_known(&self, name: &str) -> Result<()> {
+        self.until(name, true).await
+    }
+
+    /// CRI hears of images by events.
+    async fn until(&self, name: &str, known: bool) -> Result<()> {
         let client = self.containerd();
         let begun = Instant::now();
         let image = || ImageSpec { image: name.to_owned(), ..ImageSpec::default() };
         loop {
             let request =
                 ImageStatusRequest { image: Some(image()).into(), ..ImageStatusRequest::default() };
-            if client.call(request).await?.image.is_some() {
+            if client.call(request).await?.image.is_some() == known {
                 return Ok(());
             }
             if begun.elapsed() > READY_LIMIT {
-                bail!("CRI does not know {name}");
+                bail!("CRI has not heard of {name}: expected known to be {known}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
