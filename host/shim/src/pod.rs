@@ -33,16 +33,35 @@ pub(crate) struct Pod {
 impl Pod {
     /// Starts the VM, gives it its network, makes the sandbox and its container.
     pub(crate) async fn start(id: &str, spec: &Spec, config: &Config) -> Result<Self, ShimError> {
-        let sandbox = convert::sandbox(id, spec)?;
+        Self::of(convert::sandbox(id, spec)?, spec, config).await
+    }
+
+    /// A VM for a container without a pod.
+    pub(crate) async fn alone(id: &str, spec: &Spec, config: &Config) -> Result<Self, ShimError> {
+        let pod = Self::of(convert::alone(id, spec)?, spec, config).await?;
+        pod.start_container(&pod.sandbox.id).await?;
+        Ok(pod)
+    }
+
+    async fn of(sandbox: Sandbox, spec: &Spec, config: &Config) -> Result<Self, ShimError> {
         let network = read_network(&sandbox).await?;
         let guest = machine::guest(config, spec, &sandbox, network.as_ref()).await?;
         let guest = Guest::boot(guest, Arc::new(Stages)).await?;
         let pod = Self { guest, sandbox };
-        if let Some(network) = network {
-            pod.join(network).await?;
+        match pod.prepare(network).await {
+            Ok(()) => Ok(pod),
+            Err(error) => {
+                pod.end().await;
+                Err(error)
+            }
         }
-        pod.create_sandbox().await?;
-        Ok(pod)
+    }
+
+    async fn prepare(&self, network: Option<PodNetwork>) -> Result<(), ShimError> {
+        if let Some(network) = network {
+            self.join(network).await?;
+        }
+        self.create_sandbox().await
     }
 
     async fn join(&self, network: PodNetwork) -> Result<(), ShimError> {

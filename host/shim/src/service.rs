@@ -83,9 +83,7 @@ impl Service {
         let create = match kind {
             Kind::Sandbox => self.create_sandbox(&request, &spec).await?,
             Kind::Container => self.pod()?.create(&request.id, &spec, &request.rootfs).await?,
-            Kind::Alone => {
-                return Err(ShimError::Unsupported { what: "a container without a pod" });
-            }
+            Kind::Alone => self.create_alone(&request, &spec).await?,
         };
         let task = Task {
             bundle: request.bundle.clone(),
@@ -117,15 +115,40 @@ impl Service {
         request: &task::CreateTaskRequest,
         spec: &Spec,
     ) -> Result<CreateContainerRequest, ShimError> {
-        if lock(&self.pod).is_some() {
-            return Err(ShimError::Exists { what: "the pod's sandbox".into() });
-        }
+        self.check_no_pod()?;
         let config = Config::of(request.options.as_ref())?;
-        let pod = Arc::new(Pod::start(&request.id, spec, &config).await?);
+        let pod = self.keep(Pod::start(&request.id, spec, &config).await?);
+        Ok(pod.sandbox.request.clone())
+    }
+
+    /// `ctr run`: the sandbox is nobody's task.
+    async fn create_alone(
+        &self,
+        request: &task::CreateTaskRequest,
+        spec: &Spec,
+    ) -> Result<CreateContainerRequest, ShimError> {
+        self.check_no_pod()?;
+        let config = Config::of(request.options.as_ref())?;
+        let pod = self.keep(Pod::alone(&request.id, spec, &config).await?);
+        let created = pod.create(&request.id, spec, &request.rootfs).await;
+        if created.is_err() {
+            self.end().await;
+        }
+        created
+    }
+
+    fn check_no_pod(&self) -> Result<(), ShimError> {
+        match lock(&self.pod).is_some() {
+            true => Err(ShimError::Exists { what: "the pod's sandbox".into() }),
+            false => Ok(()),
+        }
+    }
+
+    fn keep(&self, pod: Pod) -> Arc<Pod> {
+        let pod = Arc::new(pod);
         tokio::spawn(tell_out_of_memory(pod.clone(), self.publisher.clone()));
-        let create = pod.sandbox.request.clone();
-        *lock(&self.pod) = Some(pod);
-        Ok(create)
+        *lock(&self.pod) = Some(pod.clone());
+        pod
     }
 
     pub(crate) async fn start(
@@ -256,8 +279,8 @@ impl Service {
 
     async fn delete_container(&self, id: &str, task: &Task, exit: Exit) -> Result<(), ShimError> {
         match task.kind {
-            Kind::Sandbox => self.end().await,
-            _ => {
+            Kind::Sandbox | Kind::Alone => self.end().await,
+            Kind::Container => {
                 let pod = lock(&self.pod).clone();
                 if let Some(pod) = pod {
                     pod.remove(id).await?;

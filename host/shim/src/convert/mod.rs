@@ -25,7 +25,7 @@ pub use bundle::{BundleError, Process, Spec, parse, parse_process};
 pub use copies::{HostTree, Node, NodeKind, copy_requests};
 pub use mountinfo::MountInfo;
 pub use mounts::{Copied, CopyKind};
-pub use sandbox::{Sandbox, Sizing, sandbox};
+pub use sandbox::{Sandbox, Sizing, alone, sandbox};
 pub use workload::{Workload, resources, workload};
 
 /// Why a container of containerd cannot be one of the guest.

@@ -99,6 +99,13 @@ pub(super) fn workload(
             }
         }
     }
+    // containerd's own default, for containers without a pod
+    let tmpfs_shm = |mount: &Mount| mount.kind == "tmpfs" && mount.destination == "/dev/shm";
+    if spec.mounts.iter().any(tmpfs_shm)
+        && !given.iter().any(|mount| mount.destination == "/dev/shm")
+    {
+        given.push(shape::shm());
+    }
     image_volumes.sort();
     let wanted = image_volumes.iter().filter(|_| read_only_root);
     given.extend(wanted.map(|path| shape::image_volume(path)));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ah_agent_api::agent::{CreateContainerRequest, CreateSandboxRequest};
 use ah_agent_api::oci;
+use ah_digest::Sha256;
 use ah_pod::shape;
 
 use super::annotations::{self, Hints};
@@ -67,6 +68,29 @@ pub fn sandbox(id: &str, spec: &Spec) -> Result<Sandbox, ConvertError> {
     })
 }
 
+/// The sandbox of a container without a pod (`ctr run`): an id of its own in the form of containerd's, and nothing of a pod.
+///
+/// # Errors
+/// As [`sandbox`].
+pub fn alone(id: &str, spec: &Spec) -> Result<Sandbox, ConvertError> {
+    let own = Sha256::of(format!("sandbox of {id}")).to_string();
+    let namespace = spec.namespace("network").map(|found| PathBuf::from(&found.path));
+    let limits = &spec.linux.resources;
+    Ok(Sandbox {
+        hostname: spec.hostname.clone(),
+        network_namespace: namespace.filter(|path| path.is_absolute()),
+        hints: annotations::hints(spec)?,
+        sizing: Sizing {
+            cpu_quota_us: limits.cpu.quota,
+            cpu_period_us: limits.cpu.period,
+            memory_bytes: limits.memory.limit,
+        },
+        request: request(&own, spec, None)?,
+        resolv_conf: None,
+        id: own,
+    })
+}
+
 impl Sandbox {
     /// The request that makes the sandbox; `resolv_conf` is the text of that file.
     pub fn create_request(&self, resolv_conf: &str) -> CreateSandboxRequest {
@@ -114,13 +138,15 @@ fn request(
             linux.Sysctl.remove(*key);
         });
     }
-    let resolv_conf = resolv_conf.map(|copied| copied.path.as_str()).unwrap_or_default();
+    let mut mounts =
+        shape::sandbox_mounts(resolv_conf.map(|copied| copied.path.as_str()).unwrap_or_default());
+    mounts.retain(|mount| !mount.source.is_empty());
     let oci = oci::Spec {
         Version: shape::OCI_VERSION.into(),
         Process: Some(sandbox_process(process.user.uid, process.user.gid)).into(),
         Root: workload::root(id, true),
         Hostname: spec.hostname.clone(),
-        Mounts: shape::sandbox_mounts(resolv_conf),
+        Mounts: mounts,
         Annotations: annotations::told(spec, id, "pod_sandbox", &[]),
         Linux: Some(linux).into(),
         ..Default::default()
