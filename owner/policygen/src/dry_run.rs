@@ -192,21 +192,14 @@ fn rules_alone(agent: Agent) -> Option<&'static Policy> {
         Agent::Anchorhold => &ANCHORHOLD,
         Agent::Kata => &KATA,
     };
-    let compile = || {
-        let policy = Policy::compile(&format!("{}{DATA_MARK}{{}}\n", rules(agent))).ok()?;
-        policy.check_explanations().ok().map(|()| policy)
-    };
+    let compile = || Policy::compile(&format!("{}{DATA_MARK}{{}}\n", rules(agent))).ok();
     compiled.get_or_init(compile).as_ref()
 }
 
 fn compile(text: &str, agent: Agent) -> Result<Policy, PolicyError> {
     match rules_alone(agent) {
         Some(rules) => rules.compile_alike(text),
-        None => {
-            let policy = Policy::compile(text)?;
-            policy.check_explanations()?;
-            Ok(policy)
-        }
+        None => Policy::compile(text),
     }
 }
 

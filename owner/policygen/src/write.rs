@@ -1,5 +1,7 @@
 //! JSON as the policy holds it: short lines, no space that is not needed, keys sorted.
 
+use std::io;
+
 use serde_json::Value;
 
 /// A value that fits this stays on one line. Engines that do not raise their limits read 1,024 columns.
@@ -30,9 +32,33 @@ pub(crate) fn rego(value: &Value) -> String {
     out
 }
 
+/// What is written until it is too long for a line.
+#[derive(Default)]
+struct Line(Vec<u8>);
+
+impl io::Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len().saturating_add(bytes.len()) > LINE_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The value on one line, where it fits.
+fn line(value: &Value) -> Option<String> {
+    let mut line = Line::default();
+    serde_json::to_writer(&mut line, value).ok()?;
+    String::from_utf8(line.0).ok()
+}
+
 fn write(value: &Value, long: Long, out: &mut String) {
-    let compact = value.to_string();
-    if compact.len() <= LINE_BYTES {
+    if let Some(compact) = line(value) {
         out.push_str(&compact);
         return;
     }
@@ -52,7 +78,7 @@ fn write(value: &Value, long: Long, out: &mut String) {
             list(out, '[', ']', pieces, |piece, out| out.push_str(&Value::from(piece).to_string()));
             out.push(')');
         }
-        _ => out.push_str(&compact),
+        _ => out.push_str(&value.to_string()),
     }
 }
 
