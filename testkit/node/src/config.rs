@@ -78,6 +78,11 @@ startup_delay = "0s"
 deletion_threshold = 1
 schedule_delay = "0s"
 
+# containerd 2.x unpacks what ctr imports by these rules; older ones do not look at them.
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "linux/amd64"
+snapshotter = "anchorhold"
+
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{pause}"
 disable_apparmor = true

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// Made in the new namespaces before anything is started there. What containerd and CNI keep at fixed places (network
-/// namespaces, sockets of shims, addresses given out) goes to memory that ends with the mount namespace.
+/// Made in the new namespaces before anything is started there. What containerd, CNI and kubelet keep at fixed places
+/// (network namespaces, sockets of shims, addresses given out, logs) goes to memory that ends with the mount namespace.
 const SETUP: &str = "
 set -e
 mount --make-rprivate /
-for dir in /run/netns /run/containerd /var/lib/cni; do mkdir -p $dir; mount -t tmpfs tmpfs $dir; done
+for dir in /run/netns /run/containerd /var/lib/cni /var/log/pods /var/log/containers; do
+    mkdir -p $dir
+    mount -t tmpfs tmpfs $dir
+done
 /bin/busybox ip link set lo up
 echo ready
 # The first process of a pid namespace is its reaper, and its end is the end of all: it waits until nobody holds the other
