@@ -176,6 +176,18 @@ async fn attack_container_twice() {
     assert_eq!(diary.lines(), ["create c1"], "no effect without a permit");
 }
 
+#[tokio::test]
+async fn attack_keys_before_the_policy_lets_containers_have_them() {
+    let (without, _) = fixed();
+    let refused = without.may_release_keys().await;
+    assert!(matches!(refused, Err(Failure::Denied { .. })), "no rule: {refused:?}");
+    let rules = format!("{RULES}\nReleaseKeyRequest if data.pstate.c1\n");
+    let (gate, _) = gate(Rules::fixed(Policy::compile(&rules).unwrap()));
+    assert!(matches!(gate.may_release_keys().await, Err(Failure::Denied { .. })));
+    gate.call("CreateContainer", create("c1")).await.unwrap();
+    gate.may_release_keys().await.unwrap();
+}
+
 /// What the generated policies say to a request that was carried out before: allowed, as a repeat.
 const REPEATS: &str = r#"
 package agent_policy
