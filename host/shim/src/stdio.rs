@@ -1,8 +1,7 @@
 //! A process's streams between the agent and containerd's fifos.
 //!
-//! A fifo for output is opened for both directions: neither opening nor writing then depends on whether containerd is there, so
-//! a container outlives containerd's restart, and its output waits in the fifo. One for input is opened for reading, without
-//! waiting: it ends when the last writer has gone, not before the first has come (poll(2): no hang-up without a writer before).
+//! Each fifo is opened for both directions: neither opening nor writing then depends on whether containerd is there, so a
+//! container outlives containerd's restart, and its output waits in the fifo.
 
 use std::io;
 use std::path::Path;
@@ -108,7 +107,7 @@ fn sender(path: &Path) -> io::Result<Sender> {
 }
 
 fn receiver(path: &Path) -> io::Result<Receiver> {
-    OpenOptions::new().open_receiver(path)
+    OpenOptions::new().read_write(true).open_receiver(path)
 }
 
 async fn copy_out(whose: Whose, stream: Stream, mut fifo: Sender) {
@@ -127,7 +126,7 @@ async fn copy_out(whose: Whose, stream: Stream, mut fifo: Sender) {
     }
 }
 
-/// Copies until the fifo ends or containerd says that it is done, whichever comes first: `ctr` does the one or the other.
+/// Copies until containerd says that it is done: the fifo itself never ends, since it is open in both directions.
 async fn copy_in(whose: Whose, mut fifo: Receiver, close: Arc<Notify>) {
     let Whose { agent, container_id, exec_id } = &whose;
     let mut buffer = vec![0; READ_BYTES as usize];
