@@ -5,8 +5,10 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use ah_digest::Sha256;
+use ah_guest_sys::SysError;
 use ah_guest_sys::device_mapper::{MappedDevice, Target};
 use ah_guest_sys::mount::{self, MountFlags};
 use ah_verity::VerityInfo;
@@ -16,6 +18,9 @@ use crate::{LayerError, PciPath};
 
 /// Where layers are mounted, each in a folder named by its root hash.
 const LAYERS: &str = "/run/kata-containers/layers";
+/// How long a disk that sysfs shows may take until it can be opened.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+const OPEN_POLL: Duration = Duration::from_millis(2);
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 
 /// A layer to open: what the policy expects, and where the host says that it is.
@@ -154,8 +159,7 @@ impl Layer {
             sectors: verity.data_sectors(),
             parameters: &verity.table_parameters(&device.number),
         };
-        let mapped =
-            MappedDevice::create_read_only(&name, &name, &target).map_err(LayerError::Verity)?;
+        let mapped = map(&name, &target).map_err(LayerError::Verity)?;
         match mount_checked(&mapped, &folder) {
             Ok(()) => {
                 let (root_hash, source) = (verity.root_hash, source.device.clone());
@@ -167,6 +171,24 @@ impl Layer {
             }
         }
     }
+}
+
+/// A disk that was just plugged in is in sysfs a moment before it can be opened (Linux block/genhd.c, device_add_disk: the
+/// device is added first, the block device last); device-mapper answers ENXIO in between.
+fn map(name: &str, target: &Target<'_>) -> Result<MappedDevice, SysError> {
+    let started = Instant::now();
+    loop {
+        match MappedDevice::create_read_only(name, name, target) {
+            Err(error) if is_coming(&error) && started.elapsed() < OPEN_TIMEOUT => {
+                std::thread::sleep(OPEN_POLL);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn is_coming(error: &SysError) -> bool {
+    error.errno() == Some(rustix::io::Errno::NXIO.raw_os_error())
 }
 
 impl Drop for Layer {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ah_containerd_api::Code;
 use ah_containerd_api::cri::PodSandboxState;
-use ah_testkit_images::busybox;
+use ah_testkit_images::{Entry, LayerSpec, Packing, busybox};
 use ah_testkit_node::{Node, NodeConfig, Pod, PodConfig};
 use tempfile::TempDir;
 
@@ -135,6 +135,27 @@ async fn a_pod_in_a_vm_runs_is_entered_and_leaves_nothing() {
     }
 
     assert_eq!(machine.processes(&["containerd-shim-anchorhold-v2", "-id"]).len(), 1);
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
+
+/// More layers than the first bridge has room for, each its own disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_layers_are_plugged_in() {
+    let Some(machine) = machine().await else { return };
+    let mut image = busybox().unwrap();
+    for number in image.layers.len()..64 {
+        let file = Entry::file(format!("layers/{number}"), format!("{number}\n"));
+        let layer = LayerSpec::of(Packing::Plain, [Entry::dir("layers"), file]);
+        image = image.with_layer(layer);
+    }
+    machine.node.import(&[("localhost/layers:1", &image)]).await.unwrap();
+    let pod = machine.pod("layers").await;
+    let count = pod.container("main", "localhost/layers:1", &["sh", "-c", "cat /layers/* | wc -l"]);
+    let container = pod.create(count).await.unwrap();
+    container.start().await.unwrap();
+    assert_eq!(container.wait(LIMIT).await.unwrap(), 0);
+    assert_eq!(container.output().unwrap().trim(), "63");
     pod.remove().await.unwrap();
     machine.until_nothing_is_left().await;
 }
