@@ -7,7 +7,7 @@ use ah_agent_api::request_names;
 use regorus::{Engine, PolicyLengthConfig, Value};
 
 use crate::state::State;
-use crate::text::Parts;
+use crate::text::{CONSTANTS, Parts};
 
 /// The package of the agent policy convention.
 pub const PACKAGE: &str = "agent_policy";
@@ -44,7 +44,13 @@ pub enum PolicyError {
         /// Its length, bytes.
         found: usize,
     },
-    /// Not Rego, or over the limits on lines and columns.
+    /// More lines than [`MAX_LINES`].
+    #[error("policy has too many lines: found {found}, expected at most {MAX_LINES}")]
+    TooManyLines {
+        /// How many.
+        found: usize,
+    },
+    /// Not Rego, or over the limit on columns.
     #[error("policy does not compile: {detail}")]
     Rego {
         /// What the engine says.
@@ -96,9 +102,7 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`].
     pub fn compile(text: &str) -> Result<Self, PolicyError> {
-        if text.len() > MAX_POLICY_BYTES {
-            return Err(PolicyError::TooLarge { found: text.len() });
-        }
+        check_size(text)?;
         let parts = Parts::of(text);
         let engine = engine_of(&parts, parts.deciding())?;
         if !request_names().any(|name| has_rule(&engine, name)) {
@@ -107,11 +111,7 @@ impl Policy {
         Self::with(engine, parts)
     }
 
-    fn with(mut engine: Engine, parts: Parts) -> Result<Self, PolicyError> {
-        engine.clear_data();
-        if let Some(constants) = &parts.constants {
-            engine.add_data(constants.clone()).map_err(rego)?;
-        }
+    fn with(engine: Engine, parts: Parts) -> Result<Self, PolicyError> {
         let policy = Self { parts, engine: Mutex::new(engine), explaining: OnceLock::new() };
         policy.refuse_bypass()?;
         Ok(policy)
@@ -123,7 +123,7 @@ impl Policy {
     /// # Errors
     /// As [`Policy::compile`], with the same checks.
     pub fn compile_alike(&self, text: &str) -> Result<Self, PolicyError> {
-        let parts = Some(text).filter(|text| text.len() <= MAX_POLICY_BYTES).map(Parts::of);
+        let parts = Some(text).filter(|text| check_size(text).is_ok()).map(Parts::of);
         let data_apart = |parts: &Parts| parts.constants.is_some();
         let alike = |parts: &Parts| {
             data_apart(parts) && data_apart(&self.parts) && parts.rules == self.parts.rules
@@ -149,13 +149,7 @@ impl Policy {
     }
 
     fn explaining(&self) -> Result<&Mutex<Engine>, &PolicyError> {
-        let whole = || {
-            let mut engine = engine_of(&self.parts, &self.parts.rules)?;
-            if let Some(constants) = &self.parts.constants {
-                engine.add_data(constants.clone()).map_err(rego)?;
-            }
-            Ok(Mutex::new(engine))
-        };
+        let whole = || engine_of(&self.parts, &self.parts.rules).map(Mutex::new);
         match self.parts.explanations_at {
             None => Ok(&self.engine),
             Some(_) => self.explaining.get_or_init(whole).as_ref(),
@@ -176,7 +170,8 @@ impl Policy {
     /// Evaluates `data.agent_policy.<rule>`. A missing rule is undefined.
     ///
     /// A change of the engine's data makes it analyse the whole policy again (1.2 ms of the 1.3 ms that a decision took), so
-    /// its data never changes: the state comes with the input, and the query puts both where the rules look for them.
+    /// its data never changes: the state and the policy's data come with the input, and the query puts each where the rules
+    /// look for it. So an engine also serves every policy of the same rules, analysed once.
     pub(crate) fn evaluate(
         &self,
         rule: &str,
@@ -187,13 +182,15 @@ impl Policy {
             true => self.explaining().map_err(text)?,
             false => &self.engine,
         };
-        let query = format!(
-            "{ANSWER} := data.{PACKAGE}.{rule} with data.{PSTATE} as input.{PSTATE} with data.{GUEST} as input.{GUEST} \
-             with input as input.{REQUEST}"
-        );
+        let constants = self.parts.constants.as_ref().map(|_| CONSTANTS);
+        let places = [PSTATE, GUEST].into_iter().chain(constants);
+        let places: String =
+            places.map(|place| format!("with data.{place} as input.{place} ")).collect();
+        let query =
+            format!("{ANSWER} := data.{PACKAGE}.{rule} {places} with input as input.{REQUEST}");
         // A panic while the lock was held leaves an engine that evaluates from scratch each time; it is still sound.
         let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
-        engine.set_input(beside_state(input, state)?);
+        engine.set_input(self.beside_state(input, state)?);
         let results = engine.eval_query(query, false);
         let prints = engine.take_prints().unwrap_or_default();
         let value = match results.map_err(text)?.result.as_slice() {
@@ -215,20 +212,34 @@ impl Policy {
         let value = self.evaluate(DATA, &State::new(), &input)?.value;
         value.map(|value| serde_json::to_value(value).map_err(text)).transpose()
     }
+
+    /// The input that the query takes apart again.
+    fn beside_state(&self, request: &Value, state: &State) -> Result<Value, String> {
+        let document = state.document().as_object().map_err(text)?;
+        let mut input = Value::new_object();
+        let members = input.as_object_mut().map_err(text)?;
+        for part in [PSTATE, GUEST] {
+            let part = Value::from(part);
+            let held = document.get(&part).cloned().unwrap_or_else(Value::new_object);
+            members.insert(part, held);
+        }
+        if let Some(constants) = &self.parts.constants {
+            members.insert(Value::from(CONSTANTS), constants.clone());
+        }
+        members.insert(Value::from(REQUEST), request.clone());
+        Ok(input)
+    }
 }
 
-/// The input that the query takes apart again.
-fn beside_state(request: &Value, state: &State) -> Result<Value, String> {
-    let document = state.document().as_object().map_err(text)?;
-    let mut input = Value::new_object();
-    let members = input.as_object_mut().map_err(text)?;
-    for part in [PSTATE, GUEST] {
-        let part = Value::from(part);
-        let held = document.get(&part).cloned().unwrap_or_else(Value::new_object);
-        members.insert(part, held);
+/// The limits on the whole text, of which the engine sees only a part.
+fn check_size(text: &str) -> Result<(), PolicyError> {
+    if text.len() > MAX_POLICY_BYTES {
+        return Err(PolicyError::TooLarge { found: text.len() });
     }
-    members.insert(Value::from(REQUEST), request.clone());
-    Ok(input)
+    match text.lines().count() {
+        found if found > MAX_LINES => Err(PolicyError::TooManyLines { found }),
+        _ => Ok(()),
+    }
 }
 
 fn has_rule(engine: &Engine, name: &str) -> bool {

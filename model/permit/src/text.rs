@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use ah_digest::Sha256;
 use regorus::Value;
 
-use crate::engine::{DATA, EXPLAIN_PREFIX, MAX_COLUMNS, MAX_LINES, PACKAGE};
+use crate::engine::{DATA, EXPLAIN_PREFIX, MAX_COLUMNS, PACKAGE};
 
 /// Where the engine finds the data when the text allows it to be taken out of the rules.
-const CONSTANTS: &str = "anchorhold_policy_data";
+pub(crate) const CONSTANTS: &str = "anchorhold_policy_data";
 
 /// SHA-256 of the explanations that the generator has written so far, the latest last: texts of which it was checked that each
 /// rule begins a line and explains only. What else stands there, even a line more, is part of what decides.
-const KNOWN_EXPLANATIONS: [&str; 1] =
-    ["c305e1193b6423aee147af48c43f47c8a763e832001cdf9cc3bc2eec42b32a00"];
+const KNOWN_EXPLANATIONS: [&str; 2] = [
+    "c305e1193b6423aee147af48c43f47c8a763e832001cdf9cc3bc2eec42b32a00",
+    "519d2743a47a249c4cdb4e3f8d8286be3235b514eee0e232b7d5247027d829a2",
+];
 
 /// A policy's text, taken apart.
 #[derive(Clone)]
@@ -82,23 +84,19 @@ fn is_word(c: char) -> bool {
     c == '_' || c.is_ascii_alphanumeric() || !c.is_ascii()
 }
 
-/// Takes a `policy_data := <JSON>` that ends the text out of the rules, and gives it to the engine as data, under
-/// another name that the rules do not use: as a rule it would be built anew for each decision. Rego reads JSON as
-/// JSON, so the rules see the same value. Where the tail is anything else the text stays as it is.
+/// Takes a `policy_data := <JSON>` that ends the text out of the rules, for each query to put it under another name that
+/// the rules do not use: as a rule it would be built anew for each decision. Rego reads JSON as JSON, so the rules see
+/// the same value. Where the tail is anything else the text stays as it is.
 fn split_data(text: &str) -> (&str, Option<Value>) {
     let split = text.rsplit_once(&format!("\n{DATA} := "));
     let split = split.filter(|(rules, tail)| !rules.contains(CONSTANTS) && lines_fit(tail));
     let parsed = split.and_then(|(rules, tail)| Some((rules, Value::from_json_str(tail).ok()?)));
     let Some((rules, data)) = parsed else { return (text, None) };
-    let mut constants = Value::new_object();
-    if let Ok(members) = constants.as_object_mut() {
-        members.insert(Value::from(CONSTANTS), data);
-    }
-    (rules, Some(constants))
+    (rules, Some(data))
 }
 
-/// The limits hold for the whole text, also for the part that the engine does not read.
+/// The limit holds for the whole text, also for the part that the engine does not read.
 fn lines_fit(tail: &str) -> bool {
     let most = usize::try_from(MAX_COLUMNS).unwrap_or(usize::MAX);
-    tail.lines().all(|line| line.len() < most) && tail.lines().count() < MAX_LINES
+    tail.lines().all(|line| line.len() < most)
 }

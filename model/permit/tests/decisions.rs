@@ -174,7 +174,13 @@ fn a_text_that_is_no_policy_is_refused() {
         format!("package agent_policy\nStartContainerRequest := true{}", "\n".repeat(count))
     };
     assert!(Policy::compile(&lines(100_000)).is_ok());
-    assert!(matches!(compile(&lines(200_001)), PolicyError::Rego { .. }));
+    assert!(matches!(compile(&lines(200_001)), PolicyError::TooManyLines { .. }));
+    // rules and data are counted together, although the engine does not see the data as text
+    let both = |rules: usize, data: usize| {
+        format!("{}\npolicy_data := {{{}}}\n", lines(rules), "\n".repeat(data))
+    };
+    assert!(Policy::compile(&both(100_000, 99_000)).is_ok());
+    assert!(matches!(compile(&both(100_000, 101_000)), PolicyError::TooManyLines { .. }));
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub mod placeholder {
     /// How the placeholder of a service's address begins; its index and `)` follow.
     pub const SERVICE_IP_STEM: &str = "$(service-ip-";
 
+    /// How every placeholder begins.
+    pub const START: &str = "$(";
     /// Every placeholder.
     pub const ALL: [&str; 16] = [
         SANDBOX_ID,

@@ -406,6 +406,9 @@ fn check_reserved_value(value: &serde_json::Value) -> Result<(), RequestError> {
 }
 
 fn check_reserved_text(text: &str) -> Result<(), RequestError> {
+    if !text.contains(placeholder::START) {
+        return Ok(());
+    }
     let mut reserved = placeholder::ALL.into_iter().chain(placeholder::RESERVED_STEMS);
     match reserved.find(|reserved| text.contains(reserved)) {
         Some(reserved) => Err(RequestError::ReservedText { text: text.into(), reserved }),

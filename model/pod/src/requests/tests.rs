@@ -88,6 +88,14 @@ pub(crate) fn host(pod: &Pod) -> HostValues {
 }
 
 #[test]
+fn the_start_that_is_looked_for_is_every_placeholders() {
+    let all = placeholder::ALL.into_iter().chain(placeholder::RESERVED_STEMS);
+    for name in all {
+        assert!(name.starts_with(placeholder::START), "{name}");
+    }
+}
+
+#[test]
 fn layers_are_storages_top_first_then_the_overlay() {
     let pod = pod(vec![container("app")]);
     let host = host(&pod);
