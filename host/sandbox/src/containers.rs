@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ah_agent_client::{AgentClient, CallError, Stream, WaitStatus};
+use ah_pod::signals::signal_number;
 use ah_pod::{Container, Logs, Role, Step, requests, steps};
 use tokio::{
     task::{JoinHandle, JoinSet},
@@ -377,28 +378,6 @@ impl Lines {
     }
 }
 
-/// signal(7), x86: names with or without SIG, or a number from 1 to 64.
-fn signal_number(name: &str) -> Option<u32> {
-    let number = match name.strip_prefix("SIG").unwrap_or(name) {
-        "HUP" => 1,
-        "INT" => 2,
-        "QUIT" => 3,
-        "ABRT" => 6,
-        "KILL" => 9,
-        "USR1" => 10,
-        "USR2" => 12,
-        "TERM" => 15,
-        "WINCH" => 28,
-        "PWR" => 30,
-        "RTMIN" => 34,
-        other => match other.strip_prefix("RTMIN+") {
-            Some(offset) => offset.parse::<u32>().ok()?.checked_add(34)?,
-            None => other.parse().ok()?,
-        },
-    };
-    (1..=64).contains(&number).then_some(number)
-}
-
 #[cfg(test)]
 #[path = "containers_tests.rs"]
 mod run_tests;
@@ -424,17 +403,5 @@ mod tests {
         check(&[&long], &[&long[..LINE_MAX_BYTES], b"x"]);
         let full = [&long[..LINE_MAX_BYTES], b"\n"].concat();
         check(&[&full], &[&long[..LINE_MAX_BYTES]]);
-    }
-
-    #[test]
-    fn signals_by_name_and_number() {
-        let check = |name, expect| assert_eq!(signal_number(name), expect, "{name}");
-        check("SIGTERM", Some(15));
-        check("QUIT", Some(3));
-        check("37", Some(37));
-        check("SIGRTMIN+3", Some(37));
-        check("0", None);
-        check("65", None);
-        check("SIGNOPE", None);
     }
 }

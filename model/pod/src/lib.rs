@@ -24,6 +24,7 @@ pub mod requests;
 pub mod resources;
 mod seccomp;
 pub mod shape;
+pub mod signals;
 mod spec;
 mod sysctls;
 mod text;

@@ -70,8 +70,8 @@ pub enum Entry {
 pub enum EntryContent {
     /// Bytes of this digest.
     Digest(Sha256),
-    /// A fact of the host, alone.
-    Host(HostFact),
+    /// A fact of the host, behind this text.
+    Host(String, HostFact),
     /// What the host likes; the text says what should be there.
     Free(String),
 }
@@ -196,7 +196,8 @@ fn entry(pod: &Pod, file: &VolumeFile) -> Entry {
     let mode = if is_token && (with_group || owner.is_some()) { TOKEN_MODE } else { file.mode };
     let content = match &file.content {
         FileContent::Fixed(bytes) => EntryContent::Digest(Sha256::of(&bytes.0)),
-        FileContent::Host(fact) => EntryContent::Host(*fact),
+        FileContent::Host(fact) => EntryContent::Host(String::new(), *fact),
+        FileContent::Behind { before, fact } => EntryContent::Host(before.clone(), *fact),
         FileContent::Free(what) => EntryContent::Free(what.clone()),
         FileContent::Token => EntryContent::Free("a token of the service account".into()),
     };
@@ -244,7 +245,9 @@ fn contents(files: &[VolumeFile], tree: &Tree, host: &HostValues) -> BTreeMap<St
         .collect();
     let bytes = |content: &EntryContent| match content {
         EntryContent::Digest(digest) => fixed.get(digest).map(|bytes| bytes.to_vec()),
-        EntryContent::Host(fact) => Some(host.fact(*fact).as_bytes().to_vec()),
+        EntryContent::Host(before, fact) => {
+            Some(format!("{before}{}", host.fact(*fact)).into_bytes())
+        }
         // a host without a cluster has nothing to put here
         EntryContent::Free(_) => None,
     };

@@ -81,6 +81,13 @@ pub enum FileContent {
     Fixed(FileBytes),
     /// A fact that only the cluster knows, alone: bounded by its kind.
     Host(HostFact),
+    /// Such a fact behind a text of the owner's: the name of a StatefulSet's pod.
+    Behind {
+        /// The owner's.
+        before: String,
+        /// The cluster's.
+        fact: HostFact,
+    },
     /// What the host likes, up to 1 MiB; the text says what should be there.
     Free(String),
     /// A service account's token: as `Free`, with the owner and the permissions that the kubelet gives it.

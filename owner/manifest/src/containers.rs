@@ -1,6 +1,8 @@
 //! One container of a manifest.
 
-use ah_pod::{Container, EnvVar, Port, Protocol, Resources, Role, Text, VolumeMount, expand};
+use ah_pod::{
+    Container, EnvVar, ImageFacts, Port, Protocol, Resources, Role, Text, VolumeMount, expand,
+};
 use k8s_openapi::api::core::v1::{self as api};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use std::collections::BTreeMap;
@@ -31,7 +33,7 @@ pub(crate) fn container(
     Ok(Container {
         name: container.name.clone(),
         role: role(container, is_init, path)?,
-        image: no_image(),
+        image: ImageFacts { stop_signal: stop_signal(container), ..no_image() },
         command: expanded(&container.command),
         args: expanded(&container.args),
         working_dir: working_dir(container, path)?,
@@ -48,6 +50,10 @@ pub(crate) fn container(
         release_socket: context.choices.release_socket.contains(&container.name),
         env,
     })
+}
+
+fn stop_signal(container: &api::Container) -> Option<String> {
+    container.lifecycle.as_ref()?.stop_signal.clone()
 }
 
 fn role(container: &api::Container, is_init: bool, path: &str) -> Result<Role, ManifestError> {

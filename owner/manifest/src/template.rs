@@ -217,7 +217,10 @@ impl PodTemplate {
             let facts = images
                 .get(image)
                 .ok_or_else(|| fail(path, Problem::NoImage { image: image.clone() }))?;
+            // the pod's own stop signal comes before the image's
+            let stop_signal = container.image.stop_signal.take();
             container.image = facts.clone();
+            container.image.stop_signal = stop_signal.or(container.image.stop_signal.take());
         }
         ah_pod::requests::check(&pod)
             .map_err(|error| fail(&self.path_of(&error), Problem::Request(error)))?;

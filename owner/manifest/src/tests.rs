@@ -214,6 +214,18 @@ fn probe_and_lifecycle_commands_may_be_run() {
 }
 
 #[test]
+fn the_pods_stop_signal_comes_before_the_images() {
+    let stop_signal = |container: &str| {
+        let manifest = read(&pod_yaml(container, "")).unwrap();
+        let image = ImageFacts { stop_signal: Some("SIGUSR1".to_owned()), ..facts() };
+        let pod = manifest.pod(&BTreeMap::from([("web:1".to_owned(), image)])).unwrap();
+        pod.containers[0].image.stop_signal.clone().unwrap()
+    };
+    assert_eq!(stop_signal(""), "SIGUSR1");
+    assert_eq!(stop_signal("lifecycle: {stopSignal: SIGQUIT}"), "SIGQUIT");
+}
+
+#[test]
 fn what_image_and_manifest_contradict_names_the_container() {
     let manifest = read(&pod_yaml("securityContext: {runAsNonRoot: true}", "")).unwrap();
     let images = BTreeMap::from([("web:1".to_owned(), facts())]);

@@ -351,6 +351,9 @@ fn one_value(text: &Text, path: &str) -> Result<FileContent, ManifestError> {
     match (text.as_literal(), text.parts()) {
         (Some(text), _) => Ok(FileContent::Fixed(FileBytes(text.as_bytes().to_vec()))),
         (None, [Part::Host(fact)]) => Ok(FileContent::Host(*fact)),
+        (None, [Part::Literal(before), Part::Host(fact)]) => {
+            Ok(FileContent::Behind { before: before.clone(), fact: *fact })
+        }
         _ => Err(value(path, "several values", "one value")),
     }
 }

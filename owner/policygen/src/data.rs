@@ -92,12 +92,14 @@ pub(crate) enum EntryData {
         uid: u32,
         sha256: String,
     },
-    /// The value of a placeholder, alone, of this kind.
+    /// The value of a placeholder, of this kind, behind a text.
     Fact {
         mode: u32,
         uid: u32,
         is: String,
         kind: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        before: String,
     },
     /// The text says what should be there.
     Free {
@@ -133,6 +135,9 @@ pub(crate) struct ContainerData {
     /// Where it writes its termination message, if the host may read that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) termination_log: Option<String>,
+    /// The signal that stops it, where that is another than SIGTERM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stop_signal: Option<u32>,
     /// Bounds of the OOM score where the node's memory decides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) oom_score_adj: Option<[i64; 2]>,

@@ -6,7 +6,7 @@ use ah_agent_api::Request;
 use ah_agent_api::agent::CreateContainerRequest;
 use ah_pod::{
     Container, DnsPolicy, HostValues, Logs, Pod, RestartPolicy, Role, TerminationLog, WholePod,
-    Word, requests, resources,
+    Word, requests, resources, signals,
 };
 use serde_json::Value;
 
@@ -129,6 +129,7 @@ fn container_data(
             exec_commands: Vec::new(),
             exec_patterns: Vec::new(),
             termination_log: None,
+            stop_signal: None,
             oom_score_adj: None,
             read: BTreeMap::new(),
             request: Value::Null,
@@ -152,6 +153,7 @@ fn container_data(
         exec_patterns: exec_patterns(container)?,
         termination_log: Some(container.termination_message_path.clone())
             .filter(|_| container.choices.termination_log == TerminationLog::Readable),
+        stop_signal: stop_signal(container)?.filter(|signal| *signal != signals::TERM),
         oom_score_adj: (bounds.start() != bounds.end()).then(|| [*bounds.start(), *bounds.end()]),
         read: BTreeMap::new(),
         request: Value::Null,
@@ -159,6 +161,14 @@ fn container_data(
         secrets: secrets(container),
         volumes: Vec::new(),
     })
+}
+
+/// What containerd stops it with; where the image says what is no signal, it could not stop it at all.
+fn stop_signal(container: &Container) -> Result<Option<u32>, GenerateError> {
+    let Some(text) = container.image.stop_signal.as_deref() else { return Ok(None) };
+    let unknown =
+        || GenerateError::StopSignal { container: container.name.clone(), found: text.to_owned() };
+    signals::signal_number(text).map(Some).ok_or_else(unknown)
 }
 
 fn exec_patterns(container: &Container) -> Result<Vec<Vec<WordData>>, GenerateError> {

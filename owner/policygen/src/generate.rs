@@ -89,6 +89,16 @@ pub enum GenerateError {
         /// What to write instead.
         remedy: &'static str,
     },
+    /// The image's or the pod's stop signal is none.
+    #[error(
+        "container {container:?}: stop signal {found:?} is not a signal, expected one like SIGQUIT, SIGRTMIN+3 or 3"
+    )]
+    StopSignal {
+        /// The container's name.
+        container: String,
+        /// What is said.
+        found: String,
+    },
     /// Two containers have one name.
     #[error("container name {name:?} occurs twice")]
     NameTwice {

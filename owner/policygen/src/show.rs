@@ -243,7 +243,7 @@ fn file(path: &str, entry: &EntryData) -> Option<ShownFile> {
     let (mode, sha256, unpinned) = match entry {
         EntryData::Folder { .. } | EntryData::Link { .. } => return None,
         EntryData::Pinned { mode, sha256, .. } => (mode, Some(sha256.clone()), None),
-        EntryData::Fact { mode, is, .. } => (mode, None, Some(is.clone())),
+        EntryData::Fact { mode, is, before, .. } => (mode, None, Some(format!("{before}{is}"))),
         EntryData::Free { mode, free, .. } => (mode, None, Some(free.clone())),
     };
     let version = format!("{}/", placeholder::VOLUME_VERSION);

@@ -74,9 +74,9 @@ fn entry_data(entry: &Entry, host: &HostValues) -> EntryData {
                 EntryContent::Digest(digest) => {
                     EntryData::Pinned { mode, uid, sha256: digest.to_string() }
                 }
-                EntryContent::Host(fact) => {
-                    let is = host.fact(*fact).to_owned();
-                    EntryData::Fact { mode, uid, kind: kind(&is).to_owned(), is }
+                EntryContent::Host(before, fact) => {
+                    let (is, before) = (host.fact(*fact).to_owned(), before.clone());
+                    EntryData::Fact { mode, uid, kind: kind(&is).to_owned(), is, before }
                 }
                 EntryContent::Free(what) => EntryData::Free { mode, uid, free: what.clone() },
             }

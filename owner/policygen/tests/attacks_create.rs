@@ -70,6 +70,40 @@ fn attack_layer_swapped_for_another_valid_image() {
 }
 
 #[test]
+fn attack_an_image_name_of_another_repository() {
+    let name = |name: String| {
+        move |request: &mut CreateContainerRequest| {
+            spec(request).Annotations.insert("io.kubernetes.cri.image-name".into(), name.clone());
+        }
+    };
+    // the node has the pinned image under a tag as well, or under another digest (that of an index)
+    let other_digest = ah_digest::Sha256::of("index");
+    for known in [
+        "registry.example/web:1.25".to_owned(),
+        "registry.example/web".to_owned(),
+        format!("registry.example/web@sha256:{other_digest}"),
+        format!("registry.example/web:v1@sha256:{other_digest}"),
+    ] {
+        let case = Case::before("web");
+        let mut request = case.create("web");
+        name(known.clone())(&mut request);
+        case.allowed(request);
+    }
+    for other in [
+        "registry.example/web2:1.25",
+        "registry.example/we",
+        "registry.example/web/x:1",
+        "registry.example.org/web:1.25",
+        "registry.example/web:",
+        "registry.example/web:1.25 ",
+        "registry.example/web@sha256:00",
+        "",
+    ] {
+        tampered("/OCI/Annotations/io.kubernetes.cri.image-name", name(other.to_owned()));
+    }
+}
+
+#[test]
 fn attack_layers_reordered() {
     tampered("/storages/0/mount_point", |request| request.storages.swap(0, 1));
     tampered("/storages/2/options/0", |request| {

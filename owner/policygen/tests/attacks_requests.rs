@@ -129,18 +129,41 @@ fn attack_process_requests_for_unknown_containers() {
             case.denied(unknown, "/container_id");
         })* };
     }
-    check!(SignalProcessRequest WaitProcessRequest StatsContainerRequest RemoveContainerRequest ReadStreamRequest);
+    check!(WaitProcessRequest StatsContainerRequest RemoveContainerRequest ReadStreamRequest);
+    let signal =
+        SignalProcessRequest { container_id: other.clone(), signal: 15, ..Default::default() };
+    case.denied(signal, "/container_id");
     let wait =
         WaitProcessRequest { container_id: id.clone(), exec_id: "x".into(), ..Default::default() };
     case.denied(wait, "/exec_id");
-    let signal =
-        |signal| SignalProcessRequest { container_id: id.clone(), signal, ..Default::default() };
-    case.allowed(signal(64));
-    assert!(case.decide(signal(65)).is_err());
     let start = StartContainerRequest { container_id: other, ..Default::default() };
     case.denied(start, "/container_id");
     let resize = TtyWinResizeRequest { container_id: id, ..Default::default() };
     assert!(case.decide(resize).is_err());
+}
+
+#[test]
+fn attack_signals_that_do_not_stop_the_container() {
+    let signal = |case: &Case, signal| {
+        let container_id = case.id("web");
+        SignalProcessRequest { container_id, signal, ..Default::default() }
+    };
+    let mut own = pod();
+    own.containers[1].image.stop_signal = Some("SIGRTMIN+3".to_owned());
+    let (plain, own) = (Case::running(pod()), Case::running(own));
+    for case in [&plain, &own] {
+        case.allowed(signal(case, 9));
+        case.allowed(signal(case, 15));
+        for other in [0, 1, 10, 14, 16, 36, 38, 65] {
+            case.denied(signal(case, other), "/signal");
+        }
+    }
+    own.allowed(signal(&own, 37));
+    plain.denied(signal(&plain, 37), "/signal");
+    let mut none = pod();
+    none.containers[1].image.stop_signal = Some("SIGNOPE".to_owned());
+    let error = ah_policygen::generate(&none, &ah_policygen::Options::default()).unwrap_err();
+    assert!(error.to_string().contains("SIGNOPE"), "{error}");
 }
 
 #[test]

@@ -339,6 +339,25 @@ fn attack_fact_in_a_file_of_another_kind_or_of_another_pod() {
 }
 
 #[test]
+fn attack_name_of_another_pod_of_the_set_in_a_file() {
+    let mut pod = with_volumes();
+    pod.name = PodName::Ordinal { set: "shop".to_owned() };
+    let content = FileContent::Behind { before: "shop-".to_owned(), fact: HostFact::PodIndex };
+    let name = VolumeFile { path: "name".to_owned(), mode: 0o644, content };
+    pod.volumes.push(volume("info", vec![name]));
+    pod.containers[1].mounts.push(mount("info", "/etc/info-config", None));
+    generate(&pod, &Options::default()).unwrap();
+    let (case, copies) = before_copies(pod);
+    let copy = named(&copies, ".1/name");
+    assert!(String::from_utf8_lossy(&copy.data).starts_with("shop-"), "{copy:?}");
+    case.allowed(copy.clone());
+    for text in ["shop-77", "other-0", "0", "shop-", "shop", "", "shop-$(pod-index)"] {
+        let file_size = i64::try_from(text.len()).unwrap();
+        case.denied(CopyFileRequest { data: text.into(), file_size, ..copy.clone() }, "/data_text");
+    }
+}
+
+#[test]
 fn unpinned_files_are_bounded_and_visible() {
     let mut pod = with_volumes();
     let unpinned = Unpinned { objects: vec!["configMap/late".to_owned()], mode: 0o644 };

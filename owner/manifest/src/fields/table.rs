@@ -146,7 +146,7 @@ pub(crate) const TABLE: &[Field] = &[
 
     row("Lifecycle", "postStart", Enforced, "its command may be run by the host"),
     row("Lifecycle", "preStop", Enforced, "its command may be run by the host"),
-    row("Lifecycle", "stopSignal", Harmless, "the host can signal and kill at any time"),
+    row("Lifecycle", "stopSignal", Enforced, "the signal that the host may stop it with"),
     row("LifecycleHandler", "exec", Enforced, "the command may be run by the host"),
     row("LifecycleHandler", "httpGet", Harmless, PROBE_NET),
     row("LifecycleHandler", "sleep", Harmless, "a wait of the node"),

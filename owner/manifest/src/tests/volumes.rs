@@ -8,6 +8,13 @@ use crate::Platform;
 const OBJECTS: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {K: v, L: w}\nbinaryData: {B: /w==}\n---\n\
      apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {P: cHc=}\nstringData: {Q: q}\n---\n";
 
+#[test]
+fn the_name_of_a_statefulsets_pod_is_its_number_behind_the_sets_name() {
+    let yaml = "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec:\n  selector: {}\n  serviceName: s\n  template:\n    spec:\n      volumes: [{name: v, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}]\n      containers: [{name: app, image: 'web:1', volumeMounts: [{name: v, mountPath: /v}]}]\n";
+    let expected = vec![("name".to_owned(), 0o644, "db-=PodIndex".to_owned())];
+    assert_eq!(files(yaml).unwrap(), expected);
+}
+
 /// Path, mode and contents of each file: text, `=fact`, `*` what should be there, `token`.
 fn files(text: &str) -> Result<Vec<(String, u32, String)>, ManifestError> {
     let pod = pod_of(text)?;
@@ -16,6 +23,7 @@ fn files(text: &str) -> Result<Vec<(String, u32, String)>, ManifestError> {
         let content = match &file.content {
             FileContent::Fixed(bytes) => String::from_utf8_lossy(&bytes.0).into_owned(),
             FileContent::Host(fact) => format!("={fact:?}"),
+            FileContent::Behind { before, fact } => format!("{before}={fact:?}"),
             FileContent::Free(what) => format!("*{what}"),
             FileContent::Token => "token".into(),
         };

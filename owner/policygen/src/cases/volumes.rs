@@ -52,7 +52,7 @@ fn contents(entry: &EntryData, namespace: &str, values: &Values) -> Option<Strin
             let is_namespace = Sha256::of(namespace).to_string() == *sha256;
             is_namespace.then(|| namespace.to_owned())
         }
-        EntryData::Fact { is, kind, .. } => {
+        EntryData::Fact { is, kind, before, .. } => {
             let read = Read {
                 kind: kind.clone(),
                 path: Vec::new(),
@@ -64,7 +64,8 @@ fn contents(entry: &EntryData, namespace: &str, values: &Values) -> Option<Strin
                 example: None,
             };
             let reads = BTreeMap::from([(is.clone(), read)]);
-            Some(text(Some(&values.fill(&Value::from(is.as_str()), &reads, ""))))
+            let whole = Value::from(format!("{before}{is}"));
+            Some(text(Some(&values.fill(&whole, &reads, ""))))
         }
         EntryData::Folder { .. } | EntryData::Link { .. } | EntryData::Free { .. } => {
             Some(String::new())

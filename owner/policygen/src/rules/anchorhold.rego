@@ -31,8 +31,9 @@ holds(e) if {
 
 holds(e) if {
 	is_whole_file
-	bounded(e.kind, input.data_text)
-	object.get(data.pstate.facts, e.is, input.data_text) == input.data_text
+	v := behind(e)
+	bounded(e.kind, v)
+	object.get(data.pstate.facts, e.is, v) == v
 }
 
 holds(e) if {
@@ -51,4 +52,4 @@ expected_data(e) := {} if not e.mode
 
 contents(e) := input.data_text if not e.is
 
-contents(e) := concat("", ["a value of the kind ", e.kind]) if e.is
+contents(e) := concat("", [before(e), "a value of the kind ", e.kind]) if e.is

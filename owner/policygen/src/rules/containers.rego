@@ -5,7 +5,26 @@ container_name := object.get(input.OCI.Annotations, "io.kubernetes.cri.container
 declared(name) := policy_data.containers[policy_data.places[name]]
 
 # What has no placeholder stands apart, so that only the rest is made anew for each request.
-container_request(c, found) := with_oom_score(c, with_env_order(object.union(fixed_part(c), filled(varying_part(c), found))))
+container_request(c, found) := with_image_name(with_oom_score(c, with_env_order(object.union(fixed_part(c), filled(varying_part(c), found)))))
+
+# A node that has the image under a tag as well may say that: the layers are the same, and the guest does not look at it.
+with_image_name(request) := request if not same_image(image_name(request), image_name(input))
+
+with_image_name(request) := changed if {
+	same_image(image_name(request), image_name(input))
+	changed := object.union(request, {"OCI": {"Annotations": {"io.kubernetes.cri.image-name": image_name(input)}}})
+}
+
+image_name(request) := request.OCI.Annotations["io.kubernetes.cri.image-name"]
+
+same_image(own, other) if {
+	own != other
+	contains(own, "@sha256:")
+	regex.match(`(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`, other)
+	repository(own) == repository(other)
+}
+
+repository(name) := regex.replace(name, `(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`, "")
 
 # The kubelet writes variables in no certain order, and each is there once: the order says nothing.
 with_env_order(request) := request if request.OCI.Process.Env == input.OCI.Process.Env

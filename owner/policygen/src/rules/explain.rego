@@ -168,7 +168,10 @@ explain_RemoveContainerRequest := unknown_container
 
 explain_StatsContainerRequest := unknown_container
 
-explain_SignalProcessRequest := array.concat(unknown_container, unknown_process)
+explain_SignalProcessRequest := array.concat(array.concat(unknown_container, unknown_process), [
+	{"field": "/signal", "found": input.signal, "expected": sort([signal | some signal in stop_signals])} |
+	is_process
+])
 
 explain_WaitProcessRequest := array.concat(unknown_container, unknown_process)
 

@@ -62,10 +62,13 @@ ExecProcessRequest := {"allowed": true, "ops": [op(["containers", input.containe
 	seen_exec(request) == request
 }
 
+# What containerd stops a container with: its own signal, then SIGKILL. Nothing else is an honest host's to send.
 SignalProcessRequest if {
 	is_process
-	input.signal <= 64
+	input.signal in stop_signals
 }
+
+stop_signals := {9, 15, object.get(declared(data.pstate.containers[input.container_id].name), "stop_signal", 15)}
 
 WaitProcessRequest if is_process
 

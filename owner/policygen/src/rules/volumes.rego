@@ -7,9 +7,14 @@ CopyFileRequest := {"allowed": true, "ops": ops} if {
 	count(fitting) > 0
 	ops := array.concat(first_copy, array.concat(
 		[op(["copied", token(copied.at), token(copied.path)], [remembered(e) | some e in fitting])],
-		[op(["facts", e.is], input.data_text) | some e in fitting; e.is],
+		[op(["facts", e.is], behind(e)) | some e in fitting; e.is],
 	))
 }
+
+# The host's part of a file, behind the owner's.
+behind(e) := substring(input.data_text, count(before(e)), -1) if startswith(input.data_text, before(e))
+
+before(e) := object.get(e, "before", "")
 
 first_copy := [op(["copied", token(copied.at)], {}) | not data.pstate.copied[copied.at]]
 
