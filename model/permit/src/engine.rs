@@ -1,5 +1,6 @@
 //! The Rego engine: compiled once, reused between decisions, the state handed over with each.
 
+use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -29,11 +30,12 @@ pub(crate) const RELEASE_KEY: &str = "ReleaseKeyRequest";
 pub(crate) const EXPLAIN_PREFIX: &str = "explain_";
 /// The engine's name for the one policy text.
 const SOURCE: &str = "policy.rego";
-/// Members of the input under which a decision's state and request reach the engine, and the variable of the answer.
+/// The package that asks the policy: one rule for each rule of it that is asked for, of the same name.
+const ASKING: &str = "anchorhold_asking";
+/// Members of the input under which a decision's state and request reach the engine.
 const PSTATE: &str = "pstate";
 const GUEST: &str = "guest";
 const REQUEST: &str = "request";
-const ANSWER: &str = "answer";
 
 /// Why a text is not a policy. The owner is to blame for each.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,9 +79,16 @@ pub enum PolicyError {
 pub struct Policy {
     parts: Parts,
     /// Holds the rules that decide.
-    engine: Mutex<Engine>,
+    deciding: Mutex<Loaded>,
     /// Holds all rules. Made at the first denial: most pods never have one, and the explanations are a third of a policy.
-    explaining: OnceLock<Result<Mutex<Engine>, PolicyError>>,
+    explaining: OnceLock<Result<Mutex<Loaded>, PolicyError>>,
+}
+
+/// Rules in an engine, and which of them can be asked for.
+#[derive(Clone)]
+struct Loaded {
+    engine: Engine,
+    rules: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for Policy {
@@ -104,15 +113,15 @@ impl Policy {
     pub fn compile(text: &str) -> Result<Self, PolicyError> {
         check_size(text)?;
         let parts = Parts::of(text);
-        let engine = engine_of(&parts, parts.deciding())?;
-        if !request_names().any(|name| has_rule(&engine, name)) {
+        let loaded = Loaded::of(&parts, parts.deciding())?;
+        if !request_names().any(|name| loaded.rules.contains(name)) {
             return Err(PolicyError::NoRules);
         }
-        Self::with(engine, parts)
+        Self::with(loaded, parts)
     }
 
-    fn with(engine: Engine, parts: Parts) -> Result<Self, PolicyError> {
-        let policy = Self { parts, engine: Mutex::new(engine), explaining: OnceLock::new() };
+    fn with(loaded: Loaded, parts: Parts) -> Result<Self, PolicyError> {
+        let policy = Self { parts, deciding: Mutex::new(loaded), explaining: OnceLock::new() };
         policy.refuse_bypass()?;
         Ok(policy)
     }
@@ -131,8 +140,8 @@ impl Policy {
         let Some(parts) = parts.filter(alike) else {
             return Self::compile(text);
         };
-        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Self::with(engine, Parts { explanations_at: self.parts.explanations_at, ..parts })
+        let loaded = self.deciding.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self::with(loaded, Parts { explanations_at: self.parts.explanations_at, ..parts })
     }
 
     /// Compiles the rules that explain denials, too, which [`Policy::compile`] leaves for the first denial.
@@ -148,10 +157,10 @@ impl Policy {
         self.parts.explanations_at.is_some()
     }
 
-    fn explaining(&self) -> Result<&Mutex<Engine>, &PolicyError> {
-        let whole = || engine_of(&self.parts, &self.parts.rules).map(Mutex::new);
+    fn explaining(&self) -> Result<&Mutex<Loaded>, &PolicyError> {
+        let whole = || Loaded::of(&self.parts, &self.parts.rules).map(Mutex::new);
         match self.parts.explanations_at {
-            None => Ok(&self.engine),
+            None => Ok(&self.deciding),
             Some(_) => self.explaining.get_or_init(whole).as_ref(),
         }
     }
@@ -170,37 +179,29 @@ impl Policy {
     /// Evaluates `data.agent_policy.<rule>`. A missing rule is undefined.
     ///
     /// A change of the engine's data makes it analyse the whole policy again (1.2 ms of the 1.3 ms that a decision took), so
-    /// its data never changes: the state and the policy's data come with the input, and the query puts each where the rules
-    /// look for it. So an engine also serves every policy of the same rules, analysed once.
+    /// its data never changes: the state and the policy's data come with the input, and the rules that ask put each where the
+    /// policy looks for it. So an engine also serves every policy of the same rules, analysed once.
     pub(crate) fn evaluate(
         &self,
         rule: &str,
         state: &State,
         input: &Value,
     ) -> Result<Evaluated, String> {
-        let engine = match rule.starts_with(EXPLAIN_PREFIX) {
+        let loaded = match rule.starts_with(EXPLAIN_PREFIX) {
             true => self.explaining().map_err(text)?,
-            false => &self.engine,
+            false => &self.deciding,
         };
-        let constants = self.parts.constants.as_ref().map(|_| CONSTANTS);
-        let places = [PSTATE, GUEST].into_iter().chain(constants);
-        let places: String =
-            places.map(|place| format!("with data.{place} as input.{place} ")).collect();
-        let query =
-            format!("{ANSWER} := data.{PACKAGE}.{rule} {places} with input as input.{REQUEST}");
         // A panic while the lock was held leaves an engine that evaluates from scratch each time; it is still sound.
-        let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if !loaded.rules.contains(rule) {
+            return Ok(Evaluated { value: None, prints: Vec::new() });
+        }
+        let engine = &mut loaded.engine;
         engine.set_input(self.beside_state(input, state)?);
-        let results = engine.eval_query(query, false);
+        let value = engine.eval_rule(format!("data.{ASKING}.{rule}"));
         let prints = engine.take_prints().unwrap_or_default();
-        let value = match results.map_err(text)?.result.as_slice() {
-            [] => None,
-            [one] => {
-                one.bindings.as_object().ok().and_then(|b| b.get(&Value::from(ANSWER))).cloned()
-            }
-            _ => return Err(format!("rule {rule} has more than one value")),
-        };
-        Ok(Evaluated { value: value.filter(|value| *value != Value::Undefined), prints })
+        let value = value.map_err(text)?;
+        Ok(Evaluated { value: Some(value).filter(|value| *value != Value::Undefined), prints })
     }
 
     /// The policy's `policy_data`, for showing it to people; `None` when it has none.
@@ -242,21 +243,42 @@ fn check_size(text: &str) -> Result<(), PolicyError> {
     }
 }
 
-fn has_rule(engine: &Engine, name: &str) -> bool {
-    engine.has_declared_rule_rooted_at(SOURCE, name).unwrap_or(false)
+impl Loaded {
+    /// These rules, a rule that stands for the data where that was taken out of the text, and the rules that ask.
+    fn of(parts: &Parts, rules: &str) -> Result<Self, PolicyError> {
+        let mut engine = new_engine();
+        let package = engine.add_policy(SOURCE.to_owned(), parts.with_data(rules)).map_err(rego)?;
+        if package.strip_prefix("data.") != Some(PACKAGE) {
+            let found = package.trim_start_matches("data.").to_owned();
+            return Err(PolicyError::Package { found });
+        }
+        let is_there =
+            |name: &String| engine.has_declared_rule_rooted_at(SOURCE, name).unwrap_or(false);
+        let rules: BTreeSet<String> = askable().filter(is_there).collect();
+        engine.add_policy(ASKING.to_owned(), asking(&rules, parts)).map_err(rego)?;
+        Ok(Self { engine, rules })
+    }
 }
 
-/// An engine with these rules, and where the data was taken out of the text, a rule that stands for it.
-fn engine_of(parts: &Parts, rules: &str) -> Result<Engine, PolicyError> {
-    let mut engine = new_engine();
-    let package = engine.add_policy(SOURCE.to_owned(), parts.with_data(rules)).map_err(rego)?;
-    match package.strip_prefix("data.") {
-        Some(PACKAGE) => Ok(engine),
-        _ => {
-            let found = package.trim_start_matches("data.").to_owned();
-            Err(PolicyError::Package { found })
-        }
-    }
+/// Names of the rules that are ever asked for.
+fn askable() -> impl Iterator<Item = String> {
+    let decided = request_names().chain([RELEASE_KEY]);
+    decided
+        .flat_map(|name| [name.to_owned(), format!("{EXPLAIN_PREFIX}{name}")])
+        .chain([BYPASS, DATA].map(str::to_owned))
+}
+
+/// The rules that ask for those of the policy, with its state, its data and the request in their places.
+fn asking(rules: &BTreeSet<String>, parts: &Parts) -> String {
+    let constants = parts.constants.as_ref().map(|_| CONSTANTS);
+    let places = [PSTATE, GUEST].into_iter().chain(constants);
+    let places: String =
+        places.map(|place| format!(" with data.{place} as input.{place}")).collect();
+    let rule = |name: &String| {
+        let asked = format!("data.{PACKAGE}.{name}{places} with input as input.{REQUEST}");
+        format!("{name} := answer {{ answer := {asked} }}\n")
+    };
+    format!("package {ASKING}\n{}", rules.iter().map(rule).collect::<String>())
 }
 
 fn new_engine() -> Engine {

@@ -379,9 +379,12 @@ fn layer_storage(
 
 /// The pod's own texts, found by serialising it: a field added later is looked at too.
 fn check_reserved(pod: &Pod) -> Result<(), RequestError> {
-    // a pod is plain data with text keys, so it always has a JSON form
-    let value = serde_json::to_value(pod).unwrap_or_default();
-    check_reserved_value(&value)
+    // a pod is plain data with text keys, so it always has a JSON form, in which this start stands as it is
+    let text = serde_json::to_string(pod).unwrap_or_else(|_| placeholder::START.to_owned());
+    match text.contains(placeholder::START) {
+        true => check_reserved_value(&serde_json::to_value(pod).unwrap_or_default()),
+        false => Ok(()),
+    }
 }
 
 fn check_reserved_value(value: &serde_json::Value) -> Result<(), RequestError> {
@@ -406,9 +409,6 @@ fn check_reserved_value(value: &serde_json::Value) -> Result<(), RequestError> {
 }
 
 fn check_reserved_text(text: &str) -> Result<(), RequestError> {
-    if !text.contains(placeholder::START) {
-        return Ok(());
-    }
     let mut reserved = placeholder::ALL.into_iter().chain(placeholder::RESERVED_STEMS);
     match reserved.find(|reserved| text.contains(reserved)) {
         Some(reserved) => Err(RequestError::ReservedText { text: text.into(), reserved }),
