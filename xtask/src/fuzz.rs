@@ -48,20 +48,28 @@ fn minutes(text: &str) -> Result<f64, String> {
 pub(crate) fn run(options: &Options) -> Result<()> {
     tool()?;
     let wanted = |name: &String| options.name.as_ref().is_none_or(|part| name.contains(part));
-    let mut any = false;
+    let (mut any, mut failed) = (false, Vec::new());
     for folder in FOLDERS {
         for name in targets(folder)?.into_iter().filter(wanted) {
             any = true;
             let seconds = (options.minutes * 60.0).round();
-            step(&format!("fuzz {folder} {name}"), || match options.build {
+            let done = step(&format!("fuzz {folder} {name}"), || match options.build {
                 true => build(folder, &name),
                 false => one(folder, &name, seconds),
-            })?;
+            });
+            // The others are run all the same.
+            if let Err(error) = done {
+                eprintln!("error: {error:#}");
+                failed.push(name);
+            }
         }
     }
-    match any {
+    if !any {
+        bail!("no target has {:?} in its name", options.name.as_deref().unwrap_or(""));
+    }
+    match failed.is_empty() {
         true => Ok(()),
-        false => bail!("no target has {:?} in its name", options.name.as_deref().unwrap_or("")),
+        false => bail!("these targets failed: {}", failed.join(", ")),
     }
 }
 

@@ -8,7 +8,7 @@ use ah_agent_api::request_names;
 use regorus::{Engine, PolicyLengthConfig, Value};
 
 use crate::state::State;
-use crate::text::{CONSTANTS, Parts};
+use crate::text::{CONSTANTS, Parts, nesting};
 
 /// The package of the agent policy convention.
 pub const PACKAGE: &str = "agent_policy";
@@ -18,6 +18,10 @@ pub const MAX_POLICY_BYTES: usize = 16 << 20;
 pub const MAX_LINES: usize = 200_000;
 /// Longest line, bytes (agent policy convention: 64 KiB).
 pub const MAX_COLUMNS: u32 = 64 << 10;
+
+/// Deepest nesting of brackets in the rules. The engine's parser tries each bracket in several ways, and the ways multiply: 27 of
+/// them one in another take it 10 s.
+pub const MAX_NESTING: usize = 18;
 
 /// The rule by which a policy would turn denials into warnings.
 const BYPASS: &str = "AllowRequestsFailingPolicy";
@@ -50,6 +54,14 @@ pub enum PolicyError {
     #[error("policy has too many lines: found {found}, expected at most {MAX_LINES}")]
     TooManyLines {
         /// How many.
+        found: usize,
+    },
+    /// Brackets deeper in one another than [`MAX_NESTING`].
+    #[error(
+        "policy's rules nest too deeply: found {found} brackets in one another, expected at most {MAX_NESTING}"
+    )]
+    TooDeep {
+        /// How deep.
         found: usize,
     },
     /// Not Rego, or over the limit on columns.
@@ -246,6 +258,10 @@ fn check_size(text: &str) -> Result<(), PolicyError> {
 impl Loaded {
     /// These rules, a rule that stands for the data where that was taken out of the text, and the rules that ask.
     fn of(parts: &Parts, rules: &str) -> Result<Self, PolicyError> {
+        match nesting(rules) {
+            found if found > MAX_NESTING => return Err(PolicyError::TooDeep { found }),
+            _ => {}
+        }
         let mut engine = new_engine();
         let package = engine.add_policy(SOURCE.to_owned(), parts.with_data(rules)).map_err(rego)?;
         if package.strip_prefix("data.") != Some(PACKAGE) {

@@ -76,6 +76,35 @@ fn reaches_beyond_state(rules: &str) -> bool {
     rules.match_indices("data").any(|found| own(found) != Some(true))
 }
 
+/// How deep brackets stand in one another, outside of texts and comments.
+pub(crate) fn nesting(rules: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0_usize);
+    let mut chars = rules.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '[' | '{' | '(' => depth = depth.saturating_add(1),
+            ']' | '}' | ')' => depth = depth.saturating_sub(1),
+            '#' => drop(chars.find(|c| *c == '\n')),
+            '`' => drop(chars.find(|c| *c == '`')),
+            '"' => skip_text(&mut chars),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
+}
+
+/// A text in quotes ends on its line, as the engine has it too.
+fn skip_text(chars: &mut std::str::Chars<'_>) {
+    while let Some(c) = chars.next() {
+        match c {
+            '"' | '\n' => return,
+            '\\' => drop(chars.next()),
+            _ => {}
+        }
+    }
+}
+
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !is_word(c)).filter(|word| !word.is_empty())
 }

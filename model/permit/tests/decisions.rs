@@ -2,8 +2,8 @@
 
 use ah_agent_api::agent::{CopyFileRequest, RemoveContainerRequest, StartContainerRequest};
 use ah_permit::{
-    Denial, MAX_COLUMNS, MAX_DENIAL_BYTES, MAX_OPS, MAX_POLICY_BYTES, Policy, PolicyError,
-    StaleState, State, decide,
+    Denial, MAX_COLUMNS, MAX_DENIAL_BYTES, MAX_NESTING, MAX_OPS, MAX_POLICY_BYTES, Policy,
+    PolicyError, StaleState, State, decide,
 };
 
 fn start(id: &str) -> StartContainerRequest {
@@ -181,6 +181,36 @@ fn a_text_that_is_no_policy_is_refused() {
     };
     assert!(Policy::compile(&both(100_000, 99_000)).is_ok());
     assert!(matches!(compile(&both(100_000, 101_000)), PolicyError::TooManyLines { .. }));
+}
+
+/// Found by fuzzing: the engine's parser takes twice as long for each bracket more.
+#[test]
+fn attack_brackets_that_the_parser_would_never_come_out_of() {
+    let nested = |depth: usize, open: &str, close: &str| {
+        let (open, close) = (open.repeat(depth - 1), close.repeat(depth - 1));
+        format!("package agent_policy\nStartContainerRequest {{ x := {open}1{close} }}")
+    };
+    for (open, close) in [("[", "]"), ("(", ")"), ("{", "}"), ("{\"a\":", "}")] {
+        assert!(Policy::compile(&nested(MAX_NESTING, open, close)).is_ok(), "{open}");
+        let error = Policy::compile(&nested(MAX_NESTING + 1, open, close)).unwrap_err();
+        assert_eq!(error, PolicyError::TooDeep { found: MAX_NESTING + 1 });
+    }
+    let unclosed = format!("package agent_policy\nx := {}", "[".repeat(60));
+    assert_eq!(Policy::compile(&unclosed).unwrap_err(), PolicyError::TooDeep { found: 60 });
+    // in texts and comments they are no brackets, and a quote in one of these does not begin a text
+    let deep = "[".repeat(60);
+    let rule = format!(
+        "package agent_policy\n# {deep} \"\nx := \"{deep}\\\"{deep}\"\ny := `{deep}\\`\nStartContainerRequest := true"
+    );
+    assert!(Policy::compile(&rule).is_ok());
+    for hidden in ["# \"\n", "x := `\"`\n", "x := \"`\"\n", "x := \"#\"\n", "x := \"\\\\\"\n"] {
+        let rule = format!("package agent_policy\n{hidden}y := {deep}");
+        assert_eq!(
+            Policy::compile(&rule).unwrap_err(),
+            PolicyError::TooDeep { found: 60 },
+            "{hidden}"
+        );
+    }
 }
 
 #[test]
