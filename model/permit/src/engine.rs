@@ -8,7 +8,7 @@ use ah_agent_api::request_names;
 use regorus::{Engine, PolicyLengthConfig, Value};
 
 use crate::state::State;
-use crate::text::{CONSTANTS, Parts, nesting};
+use crate::text::{CONSTANTS, Parts, rereading};
 
 /// The package of the agent policy convention.
 pub const PACKAGE: &str = "agent_policy";
@@ -19,9 +19,9 @@ pub const MAX_LINES: usize = 200_000;
 /// Longest line, bytes (agent policy convention: 64 KiB).
 pub const MAX_COLUMNS: u32 = 64 << 10;
 
-/// Deepest nesting of brackets in the rules. The engine's parser tries each bracket in several ways, and the ways multiply: 27 of
-/// them one in another take it 10 s.
-pub const MAX_NESTING: usize = 18;
+/// Most characters of the rules that the engine's parser may read once more, counted each time. It reads the first element of each
+/// bracket twice, so that 27 brackets one in another take it 10 s; the rules of a generated policy have it read 25,000.
+pub const MAX_REREADING: u64 = 1 << 21;
 
 /// The rule by which a policy would turn denials into warnings.
 const BYPASS: &str = "AllowRequestsFailingPolicy";
@@ -56,13 +56,13 @@ pub enum PolicyError {
         /// How many.
         found: usize,
     },
-    /// Brackets deeper in one another than [`MAX_NESTING`].
+    /// Brackets nest so that the parser would read more than [`MAX_REREADING`] characters once more.
     #[error(
-        "policy's rules nest too deeply: found {found} brackets in one another, expected at most {MAX_NESTING}"
+        "policy's rules nest too deeply: their brackets make {found} characters to read again, expected at most {MAX_REREADING}"
     )]
     TooDeep {
-        /// How deep.
-        found: usize,
+        /// How many characters.
+        found: u64,
     },
     /// Not Rego, or over the limit on columns.
     #[error("policy does not compile: {detail}")]
@@ -258,8 +258,8 @@ fn check_size(text: &str) -> Result<(), PolicyError> {
 impl Loaded {
     /// These rules, a rule that stands for the data where that was taken out of the text, and the rules that ask.
     fn of(parts: &Parts, rules: &str) -> Result<Self, PolicyError> {
-        match nesting(rules) {
-            found if found > MAX_NESTING => return Err(PolicyError::TooDeep { found }),
+        match rereading(rules) {
+            found if found > MAX_REREADING => return Err(PolicyError::TooDeep { found }),
             _ => {}
         }
         let mut engine = new_engine();

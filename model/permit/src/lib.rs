@@ -30,7 +30,7 @@ mod text;
 pub use decision::{Permit, decide, may_release_keys};
 pub use denial::{Denial, MAX_DENIAL_BYTES, Reason};
 pub use engine::{
-    MAX_COLUMNS, MAX_LINES, MAX_NESTING, MAX_POLICY_BYTES, PACKAGE, Policy, PolicyError,
+    MAX_COLUMNS, MAX_LINES, MAX_POLICY_BYTES, MAX_REREADING, PACKAGE, Policy, PolicyError,
 };
 pub use ops::{MAX_OPS, MAX_OPS_BYTES};
 pub use secrets::{MASK, Secrets};

@@ -76,22 +76,32 @@ fn reaches_beyond_state(rules: &str) -> bool {
     rules.match_indices("data").any(|found| own(found) != Some(true))
 }
 
-/// How deep brackets stand in one another, outside of texts and comments.
-pub(crate) fn nesting(rules: &str) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0_usize);
+/// How many characters the engine's parser reads once more, counted each time. For each list, set and object it first tries whether it is a comprehension, and where
+/// it is none it reads the first element again; the elements behind it are read once.
+pub(crate) fn rereading(rules: &str) -> u64 {
+    // For each bracket that is open, whether its first element goes on.
+    let mut first: Vec<bool> = Vec::new();
+    let mut read = 0_u64;
     let mut chars = rules.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '[' | '{' | '(' => depth = depth.saturating_add(1),
-            ']' | '}' | ')' => depth = depth.saturating_sub(1),
-            '#' => drop(chars.find(|c| *c == '\n')),
-            '`' => drop(chars.find(|c| *c == '`')),
-            '"' => skip_text(&mut chars),
-            _ => {}
+    loop {
+        let again = first.iter().filter(|first| **first).count();
+        let left = chars.as_str().len();
+        match chars.next() {
+            None => return read,
+            Some('[' | '{') => first.push(true),
+            Some('(') => first.push(false),
+            Some(']' | '}' | ')') => drop(first.pop()),
+            Some(',' | '|') => first.last_mut().into_iter().for_each(|first| *first = false),
+            Some('#') => drop(chars.find(|c| *c == '\n')),
+            Some('`') => drop(chars.find(|c| *c == '`')),
+            Some('"') => skip_text(&mut chars),
+            Some(_) => {}
         }
-        deepest = deepest.max(depth);
+        let length = u64::try_from(left.saturating_sub(chars.as_str().len())).unwrap_or(u64::MAX);
+        let times = u32::try_from(again).ok().and_then(|again| 1_u64.checked_shl(again));
+        let more = times.unwrap_or(u64::MAX).saturating_sub(1);
+        read = read.saturating_add(length.saturating_mul(more));
     }
-    deepest
 }
 
 /// A text in quotes ends on its line, as the engine has it too.
