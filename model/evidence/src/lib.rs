@@ -23,4 +23,4 @@ pub use snp::{
     RawReport, ReportError, ReportSignature, SIGNED_BYTES, SNP_REPORT_BYTES, SigningKey, SnpReport,
     TcbParts, TcbVersion, Version,
 };
-pub use tdx::{RawQuote, TdxError, TdxQuoteView, TdxReportView};
+pub use tdx::{RawQuote, TdAttributes, TdxError, TdxExtension, TdxQuoteView, TdxReportView};

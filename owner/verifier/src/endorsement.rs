@@ -94,7 +94,15 @@ impl Extensions<'_> {
                 return Err(unexpected(oid));
             }
         }
-        self.integer(STRUCT_VERSION).map(drop)
+        self.check_structure()
+    }
+
+    /// 0 where there is no FMC part, 1 where there is one.
+    fn check_structure(&self) -> Result<(), VerifyError> {
+        match self.integer(STRUCT_VERSION)? == u8::from(self.product.has_fmc()) {
+            true => Ok(()),
+            false => Err(malformed(STRUCT_VERSION)),
+        }
     }
 
     /// "Milan-B0" on a VCEK of Milan, else the bare name.
