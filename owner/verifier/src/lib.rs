@@ -29,6 +29,7 @@ mod roots;
 mod verified;
 
 pub use collateral::{Collateral, MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES, Revocation};
+pub use endorsement::{EndorsementFacts, endorsement_facts};
 pub use error::{Blame, Role, VerifyError};
 pub use quote::{
     MAX_QUOTE_COLLATERAL_BYTES, QuoteCollateral, QuoteError, TcbStatus, VerifiedQuote, verify_quote,
