@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use ah_keyservice::{KeyService, OnExisting, Options};
+use ah_keyservice::{KeyInfo, KeyService, OnExisting, Options};
 use ah_release_api::policy::{PodFacts, TeeKind};
 use ah_release_api::{KeyId, KeyKind, MAX_SECRET_BYTES, ReleasePolicy, Secret};
 use ah_software_tee::SoftwareTee;
@@ -70,7 +70,7 @@ pub(crate) async fn import(dirs: &Dirs, options: &KeyImport) -> Result<()> {
     let info = service.import(&id, KeyKind::Oct, &secret, policy, on_existing).await?;
     service.close().await;
     if options.json {
-        let policy: serde_json::Value = serde_json::from_str(&info.policy.to_json())?;
+        let policy = policy_json(&info);
         crate::ui::say!(
             "{}",
             json!({ "name": info.id.as_str(), "bytes": secret.as_bytes().len(), "release_policy": policy })
@@ -78,7 +78,7 @@ pub(crate) async fn import(dirs: &Dirs, options: &KeyImport) -> Result<()> {
     } else {
         crate::ui::say!("imported {} ({} bytes)", info.id.as_str(), secret.as_bytes().len());
         crate::ui::say!("released only if all of this is verified:");
-        crate::ui::say!("{}", claims(&info.policy)?);
+        crate::ui::say!("{}", claims(&info));
     }
     Ok(())
 }
@@ -90,15 +90,15 @@ pub(crate) async fn list(dirs: &Dirs, as_json: bool) -> Result<()> {
     for entry in service.list().await? {
         match entry {
             Ok(info) if as_json => {
-                let policy: serde_json::Value = serde_json::from_str(&info.policy.to_json())?;
-                let created = info.created.duration_since(std::time::UNIX_EPOCH)?.as_secs();
+                let policy = policy_json(&info);
+                let created = info.attributes.created_s;
                 crate::ui::say!(
                     "{}",
                     json!({ "name": info.id.as_str(), "created_unix_s": created, "release_policy": policy })
                 );
             }
             Ok(info) => {
-                crate::ui::say!("{}\n{}", info.id.as_str(), claims(&info.policy)?)
+                crate::ui::say!("{}\n{}", info.id.as_str(), claims(&info))
             }
             Err(error) => damaged = Some(error),
         }
@@ -107,9 +107,15 @@ pub(crate) async fn list(dirs: &Dirs, as_json: bool) -> Result<()> {
     damaged.map_or(Ok(()), |error| Err(error.into()))
 }
 
+/// A key's release policy; null where there is none.
+fn policy_json(info: &KeyInfo) -> serde_json::Value {
+    let text = info.rule.as_ref().map(|rule| rule.policy.to_json()).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
 /// A release policy for people: a line a claim where it is one list of them, else its JSON.
-fn claims(policy: &ReleasePolicy) -> Result<String> {
-    let json: serde_json::Value = serde_json::from_str(&policy.to_json())?;
+fn claims(info: &KeyInfo) -> String {
+    let json = policy_json(info);
     let lines = |authority: &serde_json::Value| -> Option<String> {
         let all = authority.get("allOf")?.as_array()?.iter();
         let line = |one: &serde_json::Value| {
@@ -119,7 +125,9 @@ fn claims(policy: &ReleasePolicy) -> Result<String> {
     };
     let one = json.get("anyOf").and_then(|any| any.as_array()).filter(|any| any.len() == 1);
     let text = one.and_then(|any| lines(any.first()?));
-    Ok(text.unwrap_or_else(|| policy.to_json_pretty()))
+    text.unwrap_or_else(|| {
+        info.rule.as_ref().map(|rule| rule.policy.to_json_pretty()).unwrap_or_default()
+    })
 }
 
 fn release_policy(dirs: &Dirs, options: &KeyImport) -> Result<ReleasePolicy> {

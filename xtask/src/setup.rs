@@ -23,6 +23,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("containerd", "what the snapshotter and the shim are tested with"),
     ("runc", "the runtime of pods without a VM, in the same tests"),
     ("containernetworking-plugins", "the network of pods in the same tests"),
+    ("postgresql", "the database that several key services share, in their tests"),
 ];
 
 /// The vhost-user vsock device for kernels without vhost-vsock; pinned, from the crate registry.

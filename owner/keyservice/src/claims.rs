@@ -55,6 +55,22 @@ pub(crate) struct Weakness {
 /// The weaknesses of the guest that `claims` describe and that none of the comparisons in `met` names. A comparison that is met names
 /// the weak value itself, so the owner wrote it down.
 pub(crate) fn unnamed_weaknesses(claims: &Claims, met: &[ConditionResult]) -> Vec<Weakness> {
+    weaknesses(met, |claim, strong| {
+        claims.find(claim).is_none_or(|found| found.to_string() != strong)
+    })
+}
+
+/// The same for claims of others, who need not make every claim: one that is not made is no weakness.
+pub(crate) fn unnamed_weaknesses_of_token(
+    claims: &Claims,
+    met: &[ConditionResult],
+) -> Vec<Weakness> {
+    weaknesses(met, |claim, strong| {
+        claims.find(claim).is_some_and(|found| found.to_string() != strong)
+    })
+}
+
+fn weaknesses(met: &[ConditionResult], is_weak: impl Fn(&str, &str) -> bool) -> Vec<Weakness> {
     let strong: [(&str, &str, &str); 4] = [
         (claim::TEE, HARDWARE_TEE, "the TEE is a program, so the guest is not confidential"),
         (claim::IS_DEBUGGABLE, "false", "the guest is debuggable, so its host can read its memory"),
@@ -63,9 +79,7 @@ pub(crate) fn unnamed_weaknesses(claims: &Claims, met: &[ConditionResult]) -> Ve
     ];
     strong
         .into_iter()
-        .filter(|(claim, strong, _)| {
-            claims.find(claim).is_none_or(|found| found.to_string() != *strong)
-        })
+        .filter(|(claim, strong, _)| is_weak(claim, strong))
         .filter(|(claim, ..)| !met.iter().any(|result| result.claim == *claim))
         .map(|(claim, _, words)| Weakness { claim, words })
         .collect()

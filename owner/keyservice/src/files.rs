@@ -65,7 +65,7 @@ impl FileError {
 }
 
 /// Makes `path` as a folder of mode 0700, or checks the one that is there.
-pub(crate) fn private_dir(path: &Path) -> Result<(), FileError> {
+pub fn private_dir(path: &Path) -> Result<(), FileError> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(FileError::io("made", parent))?;
     }
@@ -84,7 +84,7 @@ pub(crate) fn private_dir(path: &Path) -> Result<(), FileError> {
 
 /// How a private file is opened.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Open {
+pub enum Open {
     /// For reading; it has to be there.
     Read,
     /// For adding at its end; made if missing.
@@ -94,7 +94,7 @@ pub(crate) enum Open {
 }
 
 /// Opens a file of mode 0600. What is checked is what was opened: links are not followed.
-pub(crate) fn private_file(path: &Path, how: Open) -> Result<File, FileError> {
+pub fn private_file(path: &Path, how: Open) -> Result<File, FileError> {
     let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK).bits();
     let mut options = OpenOptions::new();
     options.mode(0o600).custom_flags(i32::try_from(flags).unwrap_or_default());

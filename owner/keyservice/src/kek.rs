@@ -29,6 +29,14 @@ pub enum KekError {
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),
+    /// The environment variable is missing, or holds something else.
+    #[error(
+        "environment variable {name} does not hold 64 hex digits of a key-encryption key\nhint: openssl rand -hex 32 makes one"
+    )]
+    Variable {
+        /// Its name.
+        name: String,
+    },
     /// AES-GCM refused the operation.
     #[error("sealing under the key-encryption key failed")]
     Seal,
@@ -63,6 +71,15 @@ impl Kek {
             KEY_BYTES => Self::new(&bytes[..KEY_BYTES]),
             _ => Err(KekError::Length { found }),
         }
+    }
+
+    /// Reads 64 hex digits from an environment variable.
+    pub(crate) fn from_variable(name: &str) -> Result<Self, KekError> {
+        let refused = || KekError::Variable { name: name.to_owned() };
+        let text = Zeroizing::new(std::env::var(name).map_err(|_| refused())?);
+        let mut key = Zeroizing::new([0; KEY_BYTES]);
+        hex::decode_to_slice(text.trim(), key.as_mut_slice()).map_err(|_| refused())?;
+        Self::new(key.as_slice())
     }
 
     /// Makes the file with a fresh key. One that appeared meanwhile is left as it is.

@@ -1,17 +1,27 @@
-//! Challenges that are open: each good once, for a while, and never more of them than fit.
+//! Challenges: each good once, for a while, on every replica, without a list of those that were given out.
+//!
+//! A nonce holds its time and a MAC under a key that the replicas share, so a peer that asks for many makes nobody's memory grow and
+//! pushes out nobody's challenge. Which ones were used is in the database; those used lately are remembered here as well, so that most
+//! replays cost no verification.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use ah_release_api::Nonce;
+use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign};
+use subtle::ConstantTimeEq as _;
+
+/// Time in milliseconds, then random bytes.
+const STATEMENT_BYTES: usize = 16;
+/// How far the clocks of two replicas may be apart.
+const SKEW: Duration = Duration::from_secs(5);
 
 /// Why a nonce is not good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NonceError {
-    /// Never given out by this service since it started, or forgotten since it expired or too many came after it.
-    #[error(
-        "nonce is not one that this service gave out lately: the report answers another challenge"
-    )]
+    /// Not one of this service's.
+    #[error("nonce is not one that this service gave out: the report answers another challenge")]
     Unknown,
     /// Used before.
     #[error("nonce was used before: the report is a replay")]
@@ -26,56 +36,87 @@ pub enum NonceError {
     },
 }
 
-struct Entry {
-    issued: SystemTime,
-    used: bool,
+/// Makes nonces and knows its own again.
+pub(crate) struct Nonces {
+    key: Key,
+    lifetime: Duration,
+    used: Mutex<Used>,
 }
 
-/// The challenges given out. When it is full the oldest makes room: a peer that floods can delay others, and cannot make the service grow or
-/// refuse for as long as a nonce lives.
-pub(crate) struct Nonces {
-    entries: HashMap<Nonce, Entry>,
-    order: VecDeque<Nonce>,
-    lifetime: Duration,
+struct Used {
+    known: HashSet<[u8; 32]>,
+    order: VecDeque<[u8; 32]>,
     capacity: usize,
 }
 
 impl Nonces {
-    pub(crate) fn new(lifetime: Duration, capacity: usize) -> Self {
-        Self {
-            entries: HashMap::new(),
-            order: VecDeque::new(),
-            lifetime,
-            capacity: capacity.max(1),
-        }
+    /// `key` is 32 secret bytes; `capacity` used nonces are remembered.
+    pub(crate) fn new(key: &[u8], lifetime: Duration, capacity: usize) -> Self {
+        let used =
+            Used { known: HashSet::new(), order: VecDeque::new(), capacity: capacity.max(1) };
+        Self { key: Key::new(HMAC_SHA256, key), lifetime, used: Mutex::new(used) }
     }
 
-    /// Remembers a fresh nonce.
-    pub(crate) fn issue(&mut self, nonce: Nonce, now: SystemTime) {
-        while self.order.len() >= self.capacity {
-            if let Some(oldest) = self.order.pop_front() {
-                self.entries.remove(&oldest);
-            }
-        }
-        if self.entries.insert(nonce, Entry { issued: now, used: false }).is_none() {
-            self.order.push_back(nonce);
-        }
+    /// A fresh nonce from 8 random bytes.
+    pub(crate) fn issue(&self, random: [u8; 8], now: SystemTime) -> Nonce {
+        let age = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let time = u64::try_from(age.as_millis()).unwrap_or(u64::MAX).to_be_bytes();
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&time);
+        bytes[8..STATEMENT_BYTES].copy_from_slice(&random);
+        let mac = self.mac(&bytes);
+        bytes[STATEMENT_BYTES..].copy_from_slice(&mac);
+        Nonce::new(bytes)
     }
 
-    /// Uses a nonce up, whatever becomes of the request it came with.
-    pub(crate) fn spend(&mut self, nonce: &Nonce, now: SystemTime) -> Result<(), NonceError> {
-        let entry = self.entries.get_mut(nonce).ok_or(NonceError::Unknown)?;
-        if std::mem::replace(&mut entry.used, true) {
+    /// Uses a nonce up on this replica, whatever becomes of the request it came with; gives when it expires.
+    pub(crate) fn spend(&self, nonce: &Nonce, now: SystemTime) -> Result<SystemTime, NonceError> {
+        let bytes = nonce.as_bytes();
+        if !bool::from(bytes[STATEMENT_BYTES..].ct_eq(&self.mac(bytes))) {
+            return Err(NonceError::Unknown);
+        }
+        let mut time = [0; 8];
+        time.copy_from_slice(&bytes[..8]);
+        let issued = SystemTime::UNIX_EPOCH
+            .checked_add(Duration::from_millis(u64::from_be_bytes(time)))
+            .ok_or(NonceError::Unknown)?;
+        if !self.remember(*bytes) {
             return Err(NonceError::Used);
         }
-        match now.duration_since(entry.issued) {
-            Ok(age) if age <= self.lifetime => Ok(()),
+        match now.duration_since(issued) {
+            Ok(age) if age <= self.lifetime => {}
             Ok(age) => {
-                Err(NonceError::Expired { age_s: age.as_secs(), limit_s: self.lifetime.as_secs() })
+                return Err(NonceError::Expired {
+                    age_s: age.as_secs(),
+                    limit_s: self.lifetime.as_secs(),
+                });
             }
+            Err(ahead) if ahead.duration() <= SKEW => {}
             // The clock went back: how old the nonce is cannot be known.
-            Err(_) => Err(NonceError::Unknown),
+            Err(_) => return Err(NonceError::Unknown),
         }
+        Ok(issued + self.lifetime + SKEW)
+    }
+
+    fn remember(&self, nonce: [u8; 32]) -> bool {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if !used.known.insert(nonce) {
+            return false;
+        }
+        used.order.push_back(nonce);
+        while used.order.len() > used.capacity {
+            if let Some(oldest) = used.order.pop_front() {
+                used.known.remove(&oldest);
+            }
+        }
+        true
+    }
+
+    fn mac(&self, bytes: &[u8; 32]) -> [u8; 32 - STATEMENT_BYTES] {
+        let tag = sign(&self.key, &bytes[..STATEMENT_BYTES]);
+        let mut mac = [0; 32 - STATEMENT_BYTES];
+        mac.copy_from_slice(&tag.as_ref()[..32 - STATEMENT_BYTES]);
+        mac
     }
 }
 
@@ -83,52 +124,60 @@ impl Nonces {
 mod tests {
     use super::*;
 
-    const START: SystemTime = SystemTime::UNIX_EPOCH;
-
     fn at(seconds: u64) -> SystemTime {
-        START + Duration::from_secs(1000 + seconds)
-    }
-
-    fn nonce(byte: u8) -> Nonce {
-        Nonce::new([byte; 32])
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + seconds)
     }
 
     fn nonces() -> Nonces {
-        let mut nonces = Nonces::new(Duration::from_secs(60), 3);
-        nonces.issue(nonce(1), at(0));
-        nonces
+        Nonces::new(&[7; 32], Duration::from_secs(60), 3)
     }
 
     #[test]
     fn a_nonce_is_good_once() {
-        let mut nonces = nonces();
-        assert_eq!(nonces.spend(&nonce(2), at(0)), Err(NonceError::Unknown));
-        assert_eq!(nonces.spend(&nonce(1), at(60)), Ok(()));
-        assert_eq!(nonces.spend(&nonce(1), at(60)), Err(NonceError::Used));
+        let (nonces, nonce) = (nonces(), nonces().issue([1; 8], at(0)));
+        assert_eq!(nonces.spend(&nonce, at(60)), Ok(at(60) + SKEW));
+        assert_eq!(nonces.spend(&nonce, at(60)), Err(NonceError::Used));
+    }
+
+    #[test]
+    fn attack_nonce_of_ones_own_making() {
+        let other = Nonces::new(&[8; 32], Duration::from_secs(60), 3);
+        assert_eq!(nonces().spend(&other.issue([1; 8], at(0)), at(0)), Err(NonceError::Unknown));
+        let good = *nonces().issue([1; 8], at(0)).as_bytes();
+        assert!(nonces().spend(&Nonce::new(good), at(0)).is_ok());
+        for index in 0..32 {
+            let mut bad = good;
+            bad[index] ^= 1;
+            assert_eq!(
+                nonces().spend(&Nonce::new(bad), at(0)),
+                Err(NonceError::Unknown),
+                "{index}"
+            );
+        }
     }
 
     #[test]
     fn a_nonce_is_good_for_its_lifetime_only() {
         let late = Err(NonceError::Expired { age_s: 61, limit_s: 60 });
-        assert_eq!(nonces().spend(&nonce(1), at(61)), late);
-        assert_eq!(nonces().spend(&nonce(1), START), Err(NonceError::Unknown));
-        let mut nonces = nonces();
-        let _ = nonces.spend(&nonce(1), at(61));
-        assert_eq!(nonces.spend(&nonce(1), at(1)), Err(NonceError::Used));
+        let nonce = nonces().issue([1; 8], at(0));
+        assert_eq!(nonces().spend(&nonce, at(61)), late);
+        assert_eq!(nonces().spend(&nonce, SystemTime::UNIX_EPOCH), Err(NonceError::Unknown));
+        assert!(
+            nonces().spend(&nonces().issue([1; 8], at(3)), at(0)).is_ok(),
+            "another replica's clock"
+        );
+        let nonces = nonces();
+        let _ = nonces.spend(&nonce, at(61));
+        assert_eq!(nonces.spend(&nonce, at(1)), Err(NonceError::Used));
     }
 
     #[test]
-    fn the_store_is_bounded_and_the_oldest_goes_first() {
-        let mut nonces = nonces();
-        for byte in 2..=4 {
-            nonces.issue(nonce(byte), at(1));
-        }
-        assert_eq!((nonces.entries.len(), nonces.order.len()), (3, 3));
-        assert_eq!(nonces.spend(&nonce(1), at(1)), Err(NonceError::Unknown));
-        assert_eq!(nonces.spend(&nonce(2), at(1)), Ok(()));
+    fn what_is_remembered_is_bounded() {
+        let nonces = nonces();
         for byte in 0..=255 {
-            nonces.issue(nonce(byte), at(2));
+            assert!(nonces.spend(&nonces.issue([byte; 8], at(1)), at(1)).is_ok());
         }
-        assert_eq!((nonces.entries.len(), nonces.order.len()), (3, 3));
+        let used = nonces.used.lock().unwrap();
+        assert_eq!((used.known.len(), used.order.len()), (3, 3));
     }
 }

@@ -12,9 +12,10 @@ use ah_verifier::{Collateral, Revocation, Verified, VerifyError, verify};
 
 use crate::claims::{of_report, unnamed_weaknesses};
 use crate::environment::random32;
+use crate::journal::Change;
 use crate::log::{LogEntry, LoggedCondition};
 use crate::service::KeyService;
-use crate::vault::StoredKey;
+use crate::vault::{Attributes, KeyInfo, Rule, StoredKey};
 
 /// Most causes of one error that the log keeps.
 const MAX_CAUSES: usize = 16;
@@ -28,7 +29,19 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    fn new(by: RefusedBy, reason: impl Into<String>) -> Self {
+    /// A policy that is not met: the peer is told which claims, with their values.
+    pub(crate) fn unmet(failed: &[ConditionResult]) -> Self {
+        let words = match failed.len() {
+            1 => "1 claim is not met".to_owned(),
+            count => format!("{count} claims are not met"),
+        };
+        Self {
+            told: Refusal::unmet(RefusedBy::ReleasePolicy, &words, failed),
+            reasons: vec![words],
+        }
+    }
+
+    pub(crate) fn new(by: RefusedBy, reason: impl Into<String>) -> Self {
         let reason = reason.into();
         Self { told: Refusal::new(by, &reason), reasons: vec![reason] }
     }
@@ -60,9 +73,10 @@ impl KeyService {
         request: &ReleaseRequest,
         now: SystemTime,
         entry: &mut LogEntry,
+        spent: &mut Change,
     ) -> Result<Released, Refused> {
         let evidence = &request.evidence;
-        let runtime_data = self.open_statement(request, now, entry)?;
+        let runtime_data = self.open_statement(request, now, entry, spent)?;
         let report = self.verify(evidence, now)?;
         let claims = of_report(&report);
         entry.tee = claims.find(claim::TEE).map(|tee| tee.to_string());
@@ -70,8 +84,11 @@ impl KeyService {
         check_report_data(evidence, &report)?;
         check_label(evidence.tee, report.tee())?;
         let key = self.find(&request.key_id).await?;
-        entry.policy_sha256 = Some(Sha256::of(key.info.policy.to_json()));
-        let met = check_policy(&key, &claims, entry)?;
+        entry.key_version = Some(key.info.version.clone());
+        let rule =
+            releasable(&key.info).map_err(|words| Refused::new(RefusedBy::KeyStore, words))?;
+        entry.policy_sha256 = Some(Sha256::of(&rule.text));
+        let met = check_policy(rule, &claims, entry)?;
         check_weaknesses(&claims, &met)?;
         self.wrap(&key, &runtime_data, evidence)
     }
@@ -82,6 +99,7 @@ impl KeyService {
         request: &ReleaseRequest,
         now: SystemTime,
         entry: &mut LogEntry,
+        spent: &mut Change,
     ) -> Result<RuntimeData, Refused> {
         let refuse = |reason: &str| Err(Refused::new(RefusedBy::Request, reason));
         if request.evidence.initdata.is_some() {
@@ -95,7 +113,8 @@ impl KeyService {
         if data.key_id != request.key_id {
             return refuse("runtime data is for another key than the request");
         }
-        self.spend(&data.nonce, now).map_err(|error| Refused::of(RefusedBy::Nonce, &error))?;
+        *spent =
+            self.spend(&data.nonce, now).map_err(|error| Refused::of(RefusedBy::Nonce, &error))?;
         Ok(data)
     }
 
@@ -108,7 +127,7 @@ impl KeyService {
     }
 
     async fn find(&self, id: &KeyId) -> Result<StoredKey, Refused> {
-        match self.vault().find(id).await {
+        match self.vault().find(id, None).await {
             Ok(Some(key)) => Ok(key),
             Ok(None) => Err(Refused::new(RefusedBy::KeyStore, format!("there is no key {id}"))),
             Err(error) => Err(Refused::internal(&error)),
@@ -123,7 +142,7 @@ impl KeyService {
     ) -> Result<Released, Refused> {
         let context = WrapContext {
             key_id: key.info.id.clone(),
-            kind: key.info.kind,
+            kind: key.info.kind(),
             runtime_data: Sha256::of(&evidence.runtime_data),
         };
         let seed = random32(self.environment()).map_err(|error| Refused::internal(&error))?;
@@ -132,7 +151,7 @@ impl KeyService {
             .identity()
             .wrap(&key.secret, &data.public_key, &context, Seed::new(*seed))
             .map_err(|error| Refused::of(RefusedBy::Request, &error))?;
-        Ok(Released { kind: key.info.kind, wrapped })
+        Ok(Released { kind: key.info.kind(), wrapped })
     }
 }
 
@@ -197,24 +216,29 @@ fn check_label(label: Tee, root: Tee) -> Result<(), Refused> {
     }
 }
 
+/// The rule that a key is released under, if it is released at all.
+pub(crate) fn releasable(key: &KeyInfo) -> Result<&Rule, String> {
+    let Attributes { enabled, exportable, .. } = key.attributes;
+    match &key.rule {
+        _ if !enabled => Err(format!("key {} is disabled", key.id)),
+        Some(rule) if exportable => Ok(rule),
+        _ => Err(format!("key {} is not exportable", key.id)),
+    }
+}
+
 fn check_policy(
-    key: &StoredKey,
+    rule: &Rule,
     claims: &Claims,
     entry: &mut LogEntry,
 ) -> Result<Vec<ConditionResult>, Refused> {
-    match key.info.policy.evaluate(LOCAL_AUTHORITY, claims) {
+    match rule.policy.evaluate(LOCAL_AUTHORITY, claims) {
         Decision::Met(met) => {
             entry.conditions = met.iter().map(LoggedCondition::from).collect();
             Ok(met)
         }
         Decision::NotMet(failed) => {
             entry.conditions = failed.iter().map(LoggedCondition::from).collect();
-            let words = match failed.len() {
-                1 => "1 claim is not met".to_owned(),
-                count => format!("{count} claims are not met"),
-            };
-            let told = Refusal::unmet(RefusedBy::ReleasePolicy, &words, &failed);
-            Err(Refused { told, reasons: vec![words] })
+            Err(Refused::unmet(&failed))
         }
         Decision::OtherAuthority { found, expected } => {
             let words = format!(

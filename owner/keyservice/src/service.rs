@@ -5,25 +5,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use ah_release_api::{
-    Challenge, KeyId, KeyKind, Nonce, PublicKey, Refusal, RefusedBy, ReleasePolicy, ReleaseRequest,
-    Released, Request, Response, Secret,
+    Challenge, Nonce, PublicKey, Refusal, RefusedBy, ReleaseRequest, Released, Request, Response,
 };
 use ah_verifier::TrustedRoots;
+use aws_lc_rs::signature::Ed25519KeyPair;
 
+use crate::database::{Database, Location, StoreError};
 use crate::environment::{Environment, RandomError, SystemEnvironment, random32};
-use crate::files::FileError;
+use crate::files::private_dir;
 use crate::flood::{Flood, LeftOut};
-use crate::log::{DecisionLog, Event, LogEntry, Verdict};
+use crate::journal::{Change, Journal, Outcome};
+use crate::kek::KekError;
+use crate::keys::Turns;
+use crate::log::{Event, LogEntry, Verdict};
 use crate::nonces::{NonceError, Nonces};
 use crate::release::Refused;
-use crate::vault::{KeyInfo, Vault, VaultError};
+use crate::vault::{KekSource, Vault, VaultError, seconds};
 
-const LOG: &str = "decisions.jsonl";
+const DATABASE: &str = "keys.sqlite3";
+const KEK: &str = "key-encryption-key";
 
 /// How long a guest may take from challenge to request: its report takes longest.
 const NONCE_LIFETIME: Duration = Duration::from_secs(120);
-/// Most challenges that are remembered: 64 bytes each, so well under a megabyte.
-const NONCE_CAPACITY: usize = 4096;
+/// Most used challenges that are remembered: under a hundred bytes each.
+const NONCE_CAPACITY: usize = 64 * 1024;
 
 /// Told of every decision that has a line in the log, after it is there.
 pub type Observer = Arc<dyn Fn(&LogEntry) + Send + Sync>;
@@ -35,7 +40,7 @@ pub struct Options {
     pub roots: TrustedRoots,
     /// How long a challenge is good for.
     pub nonce_lifetime: Duration,
-    /// How many challenges are open at most.
+    /// How many used challenges are remembered in memory, beside the database.
     pub nonce_capacity: usize,
     /// Clock and randomness.
     pub environment: Arc<dyn Environment>,
@@ -56,24 +61,23 @@ impl Options {
     }
 }
 
-/// Whether an import may take the place of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnExisting {
-    /// A key of this id is an error.
-    Refuse,
-    /// The old key is gone for good.
-    Replace,
-}
-
 /// Why the service could not do what its owner asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// Keys.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// The log.
-    #[error("decision log failed")]
-    Log(#[source] FileError),
+    /// Keys or log could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log has fewer entries.
+    #[error("decision log has {size} entries; there is no entry or head of number {found}")]
+    NoEntry {
+        /// What was asked for.
+        found: u64,
+        /// How many there are.
+        size: u64,
+    },
     /// No randomness for a nonce.
     #[error(transparent)]
     Random(#[from] RandomError),
@@ -82,9 +86,11 @@ pub enum ServiceError {
 /// Key store and release, without any transport: messages go in as bytes and come out as bytes.
 pub struct KeyService {
     vault: Vault,
-    nonces: Mutex<Nonces>,
-    log: DecisionLog,
+    nonces: Nonces,
+    journal: Journal,
+    log_key: Ed25519KeyPair,
     flood: Mutex<Flood>,
+    turns: Turns,
     options: Options,
 }
 
@@ -94,10 +100,40 @@ impl KeyService {
     /// # Errors
     /// [`ServiceError`], with a hint where the owner can help.
     pub async fn open(dir: &Path, options: Options) -> Result<Self, ServiceError> {
-        let vault = Vault::open(dir, options.environment.as_ref()).await?;
-        let log = DecisionLog::open(&dir.join(LOG)).map_err(ServiceError::Log)?;
-        let nonces = Mutex::new(Nonces::new(options.nonce_lifetime, options.nonce_capacity));
-        Ok(Self { vault, nonces, log, flood: Mutex::default(), options })
+        private_dir(dir).map_err(|error| VaultError::Kek(KekError::File(error)))?;
+        let location = Location::Sqlite(dir.join(DATABASE));
+        Self::connect(&location, &KekSource::File(dir.join(KEK)), options).await
+    }
+
+    /// Opens the service on any database, which may have other replicas of it.
+    ///
+    /// # Errors
+    /// [`ServiceError`], with a hint where the owner can help.
+    pub async fn connect(
+        location: &Location,
+        kek: &KekSource,
+        options: Options,
+    ) -> Result<Self, ServiceError> {
+        let environment = options.environment.clone();
+        let environment = environment.as_ref();
+        let database = Database::open(location).await?;
+        let vault = Vault::open(database.clone(), kek, environment).await?;
+        let fresh = || Ok(random32(environment).map_err(KekError::from)?.to_vec());
+        let nonce_key = vault.service_secret(environment, "nonce-key", fresh).await?;
+        let log_seed = vault.service_secret(environment, "log-key", fresh).await?;
+        let log_key = Ed25519KeyPair::from_seed_unchecked(&log_seed)
+            .map_err(|_| VaultError::Altered { what: "the log's own key".to_owned() })?;
+        let nonces = Nonces::new(&nonce_key, options.nonce_lifetime, options.nonce_capacity);
+        let journal = Journal::start(database);
+        Ok(Self {
+            vault,
+            nonces,
+            journal,
+            log_key,
+            flood: Mutex::default(),
+            turns: Turns::default(),
+            options,
+        })
     }
 
     /// The public key that guests know this service by.
@@ -105,45 +141,25 @@ impl KeyService {
         self.vault.identity().public()
     }
 
-    /// Puts a key in.
+    /// A secret that all replicas of this service share, made by `make` on first use and sealed like a key.
     ///
     /// # Errors
-    /// [`VaultError::Exists`] unless it may replace one.
-    pub async fn import(
+    /// When the database fails, or the secret was altered there.
+    pub async fn shared_secret(
         &self,
-        id: &KeyId,
-        kind: KeyKind,
-        secret: &Secret,
-        policy: ReleasePolicy,
-        on_existing: OnExisting,
-    ) -> Result<KeyInfo, ServiceError> {
-        let now = self.environment().now();
-        let created = whole_seconds(now);
-        let info = KeyInfo { id: id.clone(), kind, policy, created };
-        let replace = on_existing == OnExisting::Replace;
-        self.vault.import(&info, secret, replace, self.environment()).await?;
-        self.note(Event::Import, id, now)?;
-        Ok(info)
+        name: &str,
+        make: impl FnOnce() -> Vec<u8>,
+    ) -> Result<zeroize::Zeroizing<Vec<u8>>, ServiceError> {
+        let name = format!("shared/{name}");
+        Ok(self.vault.service_secret(self.environment(), &name, || Ok(make())).await?)
     }
 
-    /// All keys by id; in the place of one whose row was altered, that error.
+    /// Whether the database answers.
     ///
     /// # Errors
-    /// When the database fails as a whole.
-    pub async fn list(&self) -> Result<Vec<Result<KeyInfo, VaultError>>, ServiceError> {
-        Ok(self.vault.list().await?)
-    }
-
-    /// Takes a key out; false when there is none.
-    ///
-    /// # Errors
-    /// When the database or the log fails.
-    pub async fn delete(&self, id: &KeyId) -> Result<bool, ServiceError> {
-        let deleted = self.vault.delete(id).await?;
-        if deleted {
-            self.note(Event::Delete, id, self.environment().now())?;
-        }
-        Ok(deleted)
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), ServiceError> {
+        Ok(self.vault.database().ping().await?)
     }
 
     /// A fresh challenge.
@@ -151,8 +167,9 @@ impl KeyService {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn challenge(&self) -> Result<Challenge, ServiceError> {
-        let nonce = Nonce::new(*random32(self.environment())?);
-        self.nonces().issue(nonce, self.environment().now());
+        let mut random = [0; 8];
+        self.environment().random(&mut random)?;
+        let nonce = self.nonces.issue(random, self.environment().now());
         let expires_in_s = u32::try_from(self.options.nonce_lifetime.as_secs()).unwrap_or(u32::MAX);
         Ok(Challenge { nonce, expires_in_s })
     }
@@ -161,21 +178,31 @@ impl KeyService {
     pub async fn release(&self, request: &ReleaseRequest) -> Response {
         let now = self.environment().now();
         let mut entry = LogEntry::new(Event::Release, Some(request.key_id.clone()), now);
-        let decision = self.decide(request, now, &mut entry).await;
-        self.conclude(entry, decision)
+        let mut spent = Change::None;
+        let decision = self.decide(request, now, &mut entry, &mut spent).await;
+        self.conclude(entry, decision, spent).await
     }
 
-    fn conclude(&self, mut entry: LogEntry, decision: Result<Released, Refused>) -> Response {
-        match decision {
-            Ok(released) => {
-                entry.decision = Verdict::Released;
-                match self.record(&entry) {
-                    Ok(()) => Response::Released(released),
-                    // What is not in the log does not happen.
-                    Err(error) => Response::Refused(Refused::internal(&error).told),
-                }
+    async fn conclude(
+        &self,
+        mut entry: LogEntry,
+        decision: Result<Released, Refused>,
+        spent: Change,
+    ) -> Response {
+        let released = match decision {
+            Ok(released) => released,
+            Err(refused) => return self.refuse(entry, refused, spent).await,
+        };
+        entry.decision = Verdict::Released;
+        match self.write(spent, &entry).await {
+            Ok(Outcome::Done) => Response::Released(released),
+            Ok(Outcome::NotApplied) => {
+                entry.decision = Verdict::Refused;
+                let refused = Refused::of(RefusedBy::Nonce, &NonceError::Used);
+                self.refuse(entry, refused, Change::None).await
             }
-            Err(refused) => self.refuse(entry, refused),
+            // What is not in the log does not happen.
+            Err(error) => Response::Refused(Refused::internal(&error).told),
         }
     }
 
@@ -189,7 +216,7 @@ impl KeyService {
             Ok(Request::Release(request)) => self.release(&request).await,
             Err(error) => {
                 let entry = LogEntry::new(Event::Release, None, self.environment().now());
-                self.refuse(entry, Refused::of(RefusedBy::Request, &error))
+                self.refuse(entry, Refused::of(RefusedBy::Request, &error), Change::None).await
             }
         };
         response.to_json().unwrap_or_else(|error| {
@@ -201,67 +228,93 @@ impl KeyService {
     /// Waits until the database is closed. Refusals that were only counted are in the log then.
     pub async fn close(&self) {
         let left_out = self.flood().end();
-        self.tell_left_out(left_out);
-        self.vault.close().await;
+        self.tell_left_out(left_out).await;
+        self.vault.database().close().await;
     }
 
-    fn refuse(&self, mut entry: LogEntry, refused: Refused) -> Response {
+    async fn refuse(&self, mut entry: LogEntry, refused: Refused, spent: Change) -> Response {
         entry.refused_by = Some(refused.told.by);
         entry.reasons = refused.reasons;
-        // The kind of TEE is known as soon as the evidence is verified.
-        if entry.tee.is_some() || self.admits() {
-            // A refusal that cannot be logged is still a refusal.
-            let _ = self.record(&entry);
+        // The kind of TEE is known as soon as the evidence is verified. A refusal that cannot be logged is still a refusal.
+        if entry.tee.is_some() || self.admits().await {
+            if let Ok(Outcome::NotApplied) = self.write(spent, &entry).await {
+                let _ = self.write(Change::None, &entry).await;
+            }
+        } else if !matches!(spent, Change::None) {
+            let _ = self.journal.write(spent, None).await;
         }
         Response::Refused(refused.told)
     }
 
-    fn admits(&self) -> bool {
+    /// Notes that `caller` was refused before anything was done for it. Anybody can cause this, so only some have entries of their own.
+    pub async fn note_refused_access(&self, caller: Option<&str>, what: &str) {
+        if self.admits().await {
+            let mut entry = LogEntry::new(Event::Access, None, self.environment().now());
+            entry.caller = caller.map(str::to_owned);
+            entry.reasons = vec![what.chars().take(200).collect()];
+            let _ = self.write(Change::None, &entry).await;
+        }
+    }
+
+    pub(crate) async fn admits(&self) -> bool {
         let now = self.environment().now();
         let (left_out, admitted) = {
             let mut flood = self.flood();
             (flood.ended(now), flood.admits(now))
         };
-        self.tell_left_out(left_out);
+        self.tell_left_out(left_out).await;
         admitted
     }
 
-    fn tell_left_out(&self, left_out: Option<LeftOut>) {
+    async fn tell_left_out(&self, left_out: Option<LeftOut>) {
         let Some(LeftOut { count, since }) = left_out else { return };
         let mut entry = LogEntry::new(Event::Release, None, since);
-        entry.reasons = vec!["refused before verification, too many for lines of their own".into()];
+        entry.reasons =
+            vec!["refused before verification, too many for entries of their own".into()];
         entry.left_out = Some(count);
-        let _ = self.record(&entry);
+        let _ = self.write(Change::None, &entry).await;
     }
 
     fn flood(&self) -> MutexGuard<'_, Flood> {
         self.flood.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, event: Event, id: &KeyId, now: SystemTime) -> Result<(), ServiceError> {
-        let entry =
-            LogEntry { decision: Verdict::Done, ..LogEntry::new(event, Some(id.clone()), now) };
-        self.record(&entry).map_err(ServiceError::Log)
-    }
-
-    fn record(&self, entry: &LogEntry) -> Result<(), FileError> {
-        self.log.append(entry)?;
-        if let Some(observer) = &self.options.observer {
+    /// Makes a change and writes its entry, both durable when this returns.
+    pub(crate) async fn write(
+        &self,
+        change: Change,
+        entry: &LogEntry,
+    ) -> Result<Outcome, ServiceError> {
+        let outcome = self.journal.write(change, Some(entry)).await?;
+        if let Some(observer) = self.options.observer.as_ref().filter(|_| outcome == Outcome::Done)
+        {
             observer(entry);
         }
-        Ok(())
+        Ok(outcome)
     }
 
-    pub(crate) fn spend(&self, nonce: &Nonce, now: SystemTime) -> Result<(), NonceError> {
-        self.nonces().spend(nonce, now)
-    }
-
-    fn nonces(&self) -> MutexGuard<'_, Nonces> {
-        self.nonces.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Uses a nonce up, here at once and for all replicas with the entry that is written.
+    pub(crate) fn spend(&self, nonce: &Nonce, now: SystemTime) -> Result<Change, NonceError> {
+        let expires = self.nonces.spend(nonce, now)?;
+        let second =
+            |time| seconds(time).ok().and_then(|time| i64::try_from(time).ok()).unwrap_or_default();
+        Ok(Change::Spend {
+            nonce: *nonce.as_bytes(),
+            expires_s: second(expires),
+            now_s: second(now),
+        })
     }
 
     pub(crate) fn vault(&self) -> &Vault {
         &self.vault
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    pub(crate) fn log_key(&self) -> &Ed25519KeyPair {
+        &self.log_key
     }
 
     pub(crate) fn roots(&self) -> &TrustedRoots {
@@ -273,16 +326,10 @@ impl KeyService {
     }
 }
 
-/// What the database keeps of a time.
-fn whole_seconds(time: SystemTime) -> SystemTime {
-    let age = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(age.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ah_release_api::WrappedKey;
+    use ah_release_api::{KeyKind, WrappedKey};
 
     fn released() -> Result<Released, Refused> {
         let wrapped = WrappedKey {
@@ -297,15 +344,34 @@ mod tests {
     async fn attack_release_that_leaves_no_line_in_the_log() {
         let top = tempfile::tempdir().unwrap();
         let options = Options::new(TrustedRoots::amd());
-        let mut service = KeyService::open(&top.path().join("keys"), options).await.unwrap();
+        let service = KeyService::open(&top.path().join("keys"), options).await.unwrap();
         let entry = || LogEntry::new(Event::Release, None, SystemTime::UNIX_EPOCH);
-        let answer = service.conclude(entry(), released());
+        let answer = service.conclude(entry(), released(), Change::None).await;
         assert!(matches!(answer, Response::Released(_)));
+        assert_eq!(service.head().await.unwrap().size, 1);
 
-        service.log = DecisionLog::broken();
-        match service.conclude(entry(), released()) {
+        service.vault.database().close().await;
+        match service.conclude(entry(), released(), Change::None).await {
             Response::Refused(refusal) => assert_eq!(refusal.by, RefusedBy::Service),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Two replicas: the one that did not see the first request finds it in the database.
+    #[tokio::test]
+    async fn attack_nonce_used_at_another_replica() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("keys");
+        let open = || KeyService::open(&dir, Options::new(TrustedRoots::amd()));
+        let (one, other) = (open().await.unwrap(), open().await.unwrap());
+        let nonce = one.challenge().unwrap().nonce;
+        let now = SystemTime::now();
+        let entry = || LogEntry::new(Event::Release, None, now);
+        let (first, second) = (one.spend(&nonce, now).unwrap(), other.spend(&nonce, now).unwrap());
+        assert!(matches!(one.conclude(entry(), released(), first).await, Response::Released(_)));
+        match other.conclude(entry(), released(), second).await {
+            Response::Refused(refusal) => assert_eq!(refusal.by, RefusedBy::Nonce),
+            answer => panic!("{answer:?}"),
         }
     }
 }

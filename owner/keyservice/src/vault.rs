@@ -1,23 +1,33 @@
-//! Keys at rest: each sealed under the key-encryption key, bound to its id, kind, policy and date.
+//! Keys at rest: each version sealed under the key-encryption key, bound to everything else that its row says.
 //!
-//! The adversary may write the database file. Changing any column of a row, or moving a column to another row, makes the row unusable.
-//! What this cannot show is a row that was deleted, or replaced by an older one of the same id.
+//! The adversary may write the database. Changing any column of a row, or moving a column to another row, makes the row unusable.
+//! What this cannot show is a row that was deleted, or replaced by an older one of the same version; the decision log shows those.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use ah_release_api::policy::PolicyError;
 use ah_release_api::{KeyId, KeyKind, ReleasePolicy, Secret, Seed, ServiceKey};
+use serde_json::{Map, Value};
+use sqlx::Row as _;
 use zeroize::Zeroizing;
 
+use crate::database::{Database, StoreError};
 use crate::environment::{Environment, random32};
-use crate::files::private_dir;
 use crate::kek::{Kek, KekError};
-use crate::store::{KeyRow, SealedRow, Store, StoreError};
+use crate::material::{Family, KeyType, MaterialError};
+use crate::rows::{self, KeyRow, SealedRow, framed};
 
-const DATABASE: &str = "keys.sqlite3";
-const KEK: &str = "key-encryption-key";
 const IDENTITY: &str = "identity";
+
+/// Where the key-encryption key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KekSource {
+    /// A file of 32 bytes and mode 0600, made on first use.
+    File(PathBuf),
+    /// An environment variable with 64 hex digits.
+    Variable(String),
+}
 
 /// Why keys cannot be kept or found.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +40,7 @@ pub enum VaultError {
     Kek(#[from] KekError),
     /// Keys are there, and what they are sealed under is not: a fresh key would open none of them.
     #[error(
-        "{path} is missing, but the key database beside it is not empty\nhint: put the file back, or move the database away to begin anew"
+        "{path} is missing, but the key database is not empty\nhint: put the file back, or move the database away to begin anew"
     )]
     KekMissing {
         /// Where it should be.
@@ -50,55 +60,147 @@ pub enum VaultError {
     },
     /// Something of the row was changed outside of this program.
     #[error(
-        "{what} was altered in the database: it is not what was stored under this id and policy"
+        "{what} was altered in the database: it is not what was stored under this name and policy"
     )]
     Altered {
         /// Which row.
         what: String,
     },
-    /// Import of an id that is there.
-    #[error("key {0} exists already\nhint: delete it first")]
+    /// Import of a name that is there.
+    #[error("key {0} exists already\nhint: delete it first, or replace it")]
     Exists(KeyId),
+    /// There is no such key, or no such version.
+    #[error("there is no key {0}")]
+    NotFound(String),
+    /// A key that could be released to anybody.
+    #[error("an exportable key must have a release policy")]
+    NoPolicy,
+    /// The policy was declared to be the last one.
+    #[error("the release policy of key {0} is immutable")]
+    Immutable(KeyId),
+    /// The policy cannot be read.
+    #[error("{0}")]
+    Policy(String),
+    /// An operation that no key is for.
+    #[error(
+        "key operation {found:?} is unknown, expected encrypt, decrypt, sign, verify, wrapKey, unwrapKey, import or export"
+    )]
+    Operation {
+        /// The operation found.
+        found: String,
+    },
+    /// Key material.
+    #[error(transparent)]
+    Material(#[from] MaterialError),
     /// The clock stands before 1970.
     #[error("the clock stands before the year 1970")]
     Clock,
 }
 
-/// A key as it is listed: all but its bytes.
+/// What a key may be used for, and when. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attributes {
+    /// A key that is not enabled is not released.
+    pub enabled: bool,
+    /// Whether it may leave the service at all.
+    pub exportable: bool,
+    /// When this version was made.
+    pub created_s: u64,
+    /// When it was changed last.
+    pub updated_s: u64,
+    /// Told to clients; a release does not ask, as in Azure.
+    pub not_before_s: Option<u64>,
+    /// Told to clients; a release does not ask, as in Azure.
+    pub expires_s: Option<u64>,
+}
+
+/// A release policy as it was given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Its text, byte for byte.
+    pub text: String,
+    /// The same, read.
+    pub policy: ReleasePolicy,
+    /// Whether it can never be changed.
+    pub immutable: bool,
+}
+
+impl Rule {
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// [`VaultError::Policy`] with what is wrong.
+    pub fn parse(text: &str, immutable: bool) -> Result<Self, VaultError> {
+        let words = |error: PolicyError| match std::error::Error::source(&error) {
+            Some(source) => VaultError::Policy(format!("{error}: {source}")),
+            None => VaultError::Policy(error.to_string()),
+        };
+        let policy = ReleasePolicy::parse(text).map_err(words)?;
+        Ok(Self { text: text.to_owned(), policy, immutable })
+    }
+}
+
+/// One version of a key: all but its secret.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyInfo {
     /// Its name.
     pub id: KeyId,
-    /// What kind of bytes it is.
-    pub kind: KeyKind,
-    /// Under which claims it is released.
-    pub policy: ReleasePolicy,
-    /// When it was imported, whole seconds.
-    pub created: SystemTime,
+    /// 32 hex digits.
+    pub version: String,
+    /// How many versions came before it since the name is there, and itself.
+    pub ordinal: u64,
+    /// What it is.
+    pub kty: KeyType,
+    /// What it is for.
+    pub ops: Vec<String>,
+    /// Whether and when it may be used.
+    pub attributes: Attributes,
+    /// Under which claims it is released; never without one if it is exportable.
+    pub rule: Option<Rule>,
+    /// Public members of its JSON Web Key.
+    pub public: Map<String, Value>,
 }
 
-/// A key with its bytes.
+impl KeyInfo {
+    /// What a guest that gets it through our own protocol gets.
+    pub fn kind(&self) -> KeyKind {
+        match self.kty.family {
+            Family::Oct => KeyKind::Oct,
+            Family::Opaque | Family::Rsa | Family::Ec => KeyKind::Opaque,
+        }
+    }
+}
+
+/// A key with its secret, and its row as it was found.
 pub(crate) struct StoredKey {
     pub(crate) info: KeyInfo,
     pub(crate) secret: Secret,
+    pub(crate) row: KeyRow,
 }
 
 pub(crate) struct Vault {
-    store: Store,
+    database: Database,
     kek: Kek,
     identity: ServiceKey,
 }
 
 impl Vault {
     pub(crate) async fn open(
-        dir: &Path,
+        database: Database,
+        kek: &KekSource,
         environment: &dyn Environment,
     ) -> Result<Self, VaultError> {
-        private_dir(dir).map_err(KekError::from)?;
-        let store = Store::open(&dir.join(DATABASE)).await?;
-        let kek = open_kek(&dir.join(KEK), &store, environment).await?;
-        let identity = open_identity(&store, &kek, environment).await?;
-        Ok(Self { store, kek, identity })
+        let kek = match kek {
+            KekSource::File(path) => open_kek_file(path, &database, environment).await?,
+            KekSource::Variable(name) => Kek::from_variable(name)?,
+        };
+        upgrade_from_version_1(&database, &kek, environment).await?;
+        let make = || Ok(random32(environment).map_err(KekError::from)?.to_vec());
+        let seed = service_secret(&database, &kek, environment, IDENTITY, make).await?;
+        let altered = |_| VaultError::Altered { what: "the service's own key".to_owned() };
+        let seed: &[u8; 32] = seed.as_slice().try_into().map_err(altered)?;
+        let identity = ServiceKey::from_seed(&Seed::new(*seed));
+        Ok(Self { database, kek, identity })
     }
 
     /// The key pair by which guests know this service.
@@ -106,85 +208,135 @@ impl Vault {
         &self.identity
     }
 
-    pub(crate) async fn import(
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Says which key-encryption key is in use.
+    pub(crate) fn kek_id(&self) -> [u8; 8] {
+        self.kek.id()
+    }
+
+    /// A secret that all replicas share, made by `make` on first use.
+    pub(crate) async fn service_secret(
+        &self,
+        environment: &dyn Environment,
+        name: &str,
+        make: impl FnOnce() -> Result<Vec<u8>, VaultError>,
+    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        service_secret(&self.database, &self.kek, environment, name, make).await
+    }
+
+    /// The row that stores a key.
+    pub(crate) fn seal(
         &self,
         info: &KeyInfo,
         secret: &Secret,
-        replace: bool,
         environment: &dyn Environment,
-    ) -> Result<(), VaultError> {
-        let created_s = info
-            .created
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .ok()
-            .and_then(|age| i64::try_from(age.as_secs()).ok())
-            .ok_or(VaultError::Clock)?;
-        let policy = info.policy.to_json();
-        let aad = context(info.id.as_str(), info.kind.name(), &policy, created_s);
-        let sealed = self.kek.seal(secret.as_bytes(), &aad, environment)?;
-        let row = KeyRow {
-            id: info.id.to_string(),
-            kind: info.kind.name().to_owned(),
-            policy,
-            created_s,
-            sealed: SealedRow::new(self.kek.id(), sealed),
+    ) -> Result<KeyRow, VaultError> {
+        let seconds = |time: u64| i64::try_from(time).map_err(|_| VaultError::Clock);
+        let bound = |time: Option<u64>| time.map_or(Ok(-1), seconds);
+        let sealed = SealedRow { kek: Vec::new(), nonce: Vec::new(), ciphertext: Vec::new() };
+        let mut row = KeyRow {
+            name: info.id.to_string(),
+            version: info.version.clone(),
+            ordinal: seconds(info.ordinal)?,
+            kty: info.kty.name().to_owned(),
+            ops: serde_json::to_string(&info.ops).unwrap_or_default(),
+            enabled: info.attributes.enabled.into(),
+            exportable: info.attributes.exportable.into(),
+            created_s: seconds(info.attributes.created_s)?,
+            updated_s: seconds(info.attributes.updated_s)?,
+            not_before_s: bound(info.attributes.not_before_s)?,
+            expires_s: bound(info.attributes.expires_s)?,
+            policy: info.rule.as_ref().map(|rule| rule.text.clone()).unwrap_or_default(),
+            immutable: info.rule.as_ref().is_some_and(|rule| rule.immutable).into(),
+            public: serde_json::to_string(&info.public).unwrap_or_default(),
+            sealed,
         };
-        let written = match replace {
-            true => self.store.replace(&row).await?,
-            false => self.store.insert(&row).await?,
+        let sealed = self.kek.seal(secret.as_bytes(), &row.context(), environment)?;
+        row.sealed = SealedRow::new(self.kek.id(), sealed);
+        Ok(row)
+    }
+
+    /// A version, or the latest one.
+    pub(crate) async fn find(
+        &self,
+        id: &KeyId,
+        version: Option<&str>,
+    ) -> Result<Option<StoredKey>, VaultError> {
+        let mut connection = self.database.pool().acquire().await.map_err(StoreError::from)?;
+        let row = match version {
+            Some(version) => rows::version(&mut connection, id.as_str(), version).await?,
+            None => rows::latest(&mut connection, id.as_str()).await?,
         };
-        if written { Ok(()) } else { Err(VaultError::Exists(info.id.clone())) }
+        row.map(|row| self.open_row(row)).transpose()
     }
 
-    pub(crate) async fn find(&self, id: &KeyId) -> Result<Option<StoredKey>, VaultError> {
-        match self.store.find(id.as_str()).await? {
-            Some(row) => self.open_row(&row).map(Some),
-            None => Ok(None),
-        }
+    /// The latest version of each key behind `after`, each opened to see that it is what was stored.
+    pub(crate) async fn list(
+        &self,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Result<KeyInfo, VaultError>>, VaultError> {
+        let mut connection = self.database.pool().acquire().await.map_err(StoreError::from)?;
+        let rows = rows::list(&mut connection, after, limit.into()).await?;
+        Ok(rows.into_iter().map(|row| self.open_row(row).map(|key| key.info)).collect())
     }
 
-    /// Every key, each opened to see that it is what was stored.
-    pub(crate) async fn list(&self) -> Result<Vec<Result<KeyInfo, VaultError>>, VaultError> {
-        let rows = self.store.list().await?;
-        Ok(rows.iter().map(|row| self.open_row(row).map(|key| key.info)).collect())
+    /// The versions of one key behind number `after`.
+    pub(crate) async fn versions(
+        &self,
+        id: &KeyId,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Result<KeyInfo, VaultError>>, VaultError> {
+        let mut connection = self.database.pool().acquire().await.map_err(StoreError::from)?;
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        let rows = rows::versions(&mut connection, id.as_str(), after, limit.into()).await?;
+        Ok(rows.into_iter().map(|row| self.open_row(row).map(|key| key.info)).collect())
     }
 
-    pub(crate) async fn delete(&self, id: &KeyId) -> Result<bool, VaultError> {
-        Ok(self.store.delete(id.as_str()).await?)
-    }
-
-    pub(crate) async fn close(&self) {
-        self.store.close().await;
-    }
-
-    /// The policy is read only after the seal has proven that it is the one that was stored.
-    fn open_row(&self, row: &KeyRow) -> Result<StoredKey, VaultError> {
-        let what = || format!("key {:?}", row.id);
+    /// Nothing of the row is read before the seal has proven that it is what was stored.
+    pub(crate) fn open_row(&self, row: KeyRow) -> Result<StoredKey, VaultError> {
+        let what = || format!("key {:?}", row.name);
         let altered = || VaultError::Altered { what: what() };
-        let aad = context(&row.id, &row.kind, &row.policy, row.created_s);
-        let mut bytes = open_sealed(&self.kek, &row.sealed, &aad, &what)?;
-        let kind = [KeyKind::Oct, KeyKind::Opaque].into_iter().find(|kind| kind.name() == row.kind);
-        let age = u64::try_from(row.created_s).map_err(|_| altered())?;
+        let mut bytes = open_sealed(&self.kek, &row.sealed, &row.context(), &what)?;
+        let seconds = |time: i64| u64::try_from(time).map_err(|_| altered());
+        let bound = |time: i64| u64::try_from(time).ok();
+        let rule = match row.policy.as_str() {
+            "" => None,
+            text => Some(Rule::parse(text, row.immutable == 1).map_err(|_| altered())?),
+        };
         let info = KeyInfo {
-            id: row.id.parse().map_err(|_| altered())?,
-            kind: kind.ok_or_else(altered)?,
-            policy: ReleasePolicy::parse(&row.policy).map_err(|_: PolicyError| altered())?,
-            created: SystemTime::UNIX_EPOCH
-                .checked_add(Duration::from_secs(age))
-                .ok_or_else(altered)?,
+            id: row.name.parse().map_err(|_| altered())?,
+            version: row.version.clone(),
+            ordinal: seconds(row.ordinal)?,
+            kty: row.kty.parse().map_err(|_| altered())?,
+            ops: serde_json::from_str(&row.ops).map_err(|_| altered())?,
+            attributes: Attributes {
+                enabled: row.enabled == 1,
+                exportable: row.exportable == 1,
+                created_s: seconds(row.created_s)?,
+                updated_s: seconds(row.updated_s)?,
+                not_before_s: bound(row.not_before_s),
+                expires_s: bound(row.expires_s),
+            },
+            rule,
+            public: serde_json::from_str(&row.public).map_err(|_| altered())?,
         };
         let secret = Secret::new(std::mem::take(&mut *bytes)).map_err(|_| altered())?;
-        Ok(StoredKey { info, secret })
+        Ok(StoredKey { info, secret, row })
     }
 }
 
-async fn open_kek(
-    path: &Path,
-    store: &Store,
+async fn open_kek_file(
+    path: &std::path::Path,
+    database: &Database,
     environment: &dyn Environment,
 ) -> Result<Kek, VaultError> {
     if !path.try_exists().unwrap_or(true) {
-        if !store.is_empty().await? {
+        if !database.is_empty().await? {
             return Err(VaultError::KekMissing { path: path.display().to_string() });
         }
         Kek::make(path, environment)?;
@@ -192,23 +344,42 @@ async fn open_kek(
     Ok(Kek::read(path)?)
 }
 
-async fn open_identity(
-    store: &Store,
+async fn service_secret(
+    database: &Database,
     kek: &Kek,
     environment: &dyn Environment,
-) -> Result<ServiceKey, VaultError> {
-    let what = || "the service's own key".to_owned();
-    let aad = context(IDENTITY, "service", "", 0);
-    if store.service_secret(IDENTITY).await?.is_none() {
-        let seed = random32(environment).map_err(KekError::from)?;
-        let sealed = SealedRow::new(kek.id(), kek.seal(seed.as_slice(), &aad, environment)?);
-        store.keep_service_secret(IDENTITY, &sealed).await?;
+    name: &str,
+    make: impl FnOnce() -> Result<Vec<u8>, VaultError>,
+) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let what = || format!("the service's own secret {name:?}");
+    let aad = version_1_context(name, "service", "", 0);
+    if read_service_secret(database, name).await?.is_none() {
+        let secret = Zeroizing::new(make()?);
+        let sealed = kek.seal(&secret, &aad, environment)?;
+        // Of two replicas that start at once, the first one's secret stays.
+        sqlx::query("INSERT INTO service (name, kek, nonce, sealed) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING")
+            .bind(name)
+            .bind(kek.id().to_vec())
+            .bind(sealed.nonce.to_vec())
+            .bind(sealed.ciphertext)
+            .execute(database.pool())
+            .await
+            .map_err(StoreError::from)?;
     }
-    let altered = || VaultError::Altered { what: what() };
-    let row = store.service_secret(IDENTITY).await?.ok_or_else(altered)?;
-    let seed = open_sealed(kek, &row, &aad, &what)?;
-    let seed: &[u8; 32] = seed.as_slice().try_into().map_err(|_| altered())?;
-    Ok(ServiceKey::from_seed(&Seed::new(*seed)))
+    let row = read_service_secret(database, name).await?;
+    let row = row.ok_or_else(|| VaultError::Altered { what: what() })?;
+    open_sealed(kek, &row, &aad, &what)
+}
+
+async fn read_service_secret(
+    database: &Database,
+    name: &str,
+) -> Result<Option<SealedRow>, StoreError> {
+    let row = sqlx::query("SELECT kek, nonce, sealed FROM service WHERE name = $1")
+        .bind(name)
+        .fetch_optional(database.pool())
+        .await?;
+    Ok(row.as_ref().map(SealedRow::read).transpose()?)
 }
 
 fn open_sealed(
@@ -230,17 +401,83 @@ fn open_sealed(
         .ok_or_else(|| VaultError::Altered { what: what() })
 }
 
-/// What a sealed key is bound to: each part with its length, so that no two rows give the same bytes.
-fn context(id: &str, kind: &str, policy: &str, created_s: i64) -> Vec<u8> {
+/// What rows of schema version 1, and secrets of the service, are bound to.
+fn version_1_context(id: &str, kind: &str, policy: &str, created_s: i64) -> Vec<u8> {
     let created = created_s.to_be_bytes();
-    let parts: [&[u8]; 5] =
-        [b"anchorhold-key-store/1", id.as_bytes(), kind.as_bytes(), policy.as_bytes(), &created];
-    let mut bytes = Vec::new();
-    for part in parts {
-        bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        bytes.extend_from_slice(part);
+    framed(&[
+        b"anchorhold-key-store/1",
+        id.as_bytes(),
+        kind.as_bytes(),
+        policy.as_bytes(),
+        &created,
+    ])
+}
+
+/// Moves the keys of schema version 1 into today's table. All of them or none.
+async fn upgrade_from_version_1(
+    database: &Database,
+    kek: &Kek,
+    environment: &dyn Environment,
+) -> Result<(), VaultError> {
+    if !database.has_version_1().await? {
+        return Ok(());
     }
-    bytes
+    let mut transaction = database.begin().await?;
+    let sql = "SELECT id, kind, policy, created_s, kek, nonce, sealed FROM keys";
+    let old = sqlx::query(sql).fetch_all(&mut *transaction).await.map_err(StoreError::from)?;
+    for row in &old {
+        let row = upgraded(row, kek, environment)?;
+        rows::insert(&mut transaction, &row).await?;
+    }
+    sqlx::query("DROP TABLE keys").execute(&mut *transaction).await.map_err(StoreError::from)?;
+    transaction.commit().await.map_err(StoreError::from)?;
+    Ok(())
+}
+
+fn upgraded(
+    old: &sqlx::any::AnyRow,
+    kek: &Kek,
+    environment: &dyn Environment,
+) -> Result<KeyRow, VaultError> {
+    let text = |name: &str| old.try_get::<String, _>(name).map_err(StoreError::from);
+    let (name, kind, policy) = (text("id")?, text("kind")?, text("policy")?);
+    let created_s: i64 = old.try_get("created_s").map_err(StoreError::from)?;
+    let what = || format!("key {name:?}");
+    let aad = version_1_context(&name, &kind, &policy, created_s);
+    let secret = open_sealed(kek, &SealedRow::read(old).map_err(StoreError::from)?, &aad, &what)?;
+    let mut row = KeyRow {
+        version: new_version(environment)?,
+        ordinal: 1,
+        ops: "[]".to_owned(),
+        kty: kind.clone(),
+        enabled: 1,
+        exportable: 1,
+        created_s,
+        updated_s: created_s,
+        not_before_s: -1,
+        expires_s: -1,
+        immutable: 0,
+        public: "{}".to_owned(),
+        sealed: SealedRow { kek: Vec::new(), nonce: Vec::new(), ciphertext: Vec::new() },
+        name: name.clone(),
+        policy,
+    };
+    row.sealed = SealedRow::new(kek.id(), kek.seal(&secret, &row.context(), environment)?);
+    Ok(row)
+}
+
+/// A name for a version: 32 random hex digits.
+pub(crate) fn new_version(environment: &dyn Environment) -> Result<String, KekError> {
+    let mut bytes = [0; 16];
+    environment.random(&mut bytes)?;
+    Ok(hex::encode(bytes))
+}
+
+/// Seconds since 1970.
+pub(crate) fn seconds(time: SystemTime) -> Result<u64, VaultError> {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map(|age: Duration| age.as_secs())
+        .map_err(|_| VaultError::Clock)
 }
 
 #[cfg(test)]

@@ -260,7 +260,7 @@ async fn attack_row_swapped_in_the_database() {
     )
     .await
     .unwrap();
-    let swap = "UPDATE keys SET policy = (SELECT policy FROM keys WHERE id = 'demo/loose') WHERE id = 'demo/message'";
+    let swap = "UPDATE key_versions SET policy = (SELECT policy FROM key_versions WHERE name = 'demo/loose') WHERE name = 'demo/message'";
     assert_eq!(sqlx::query(swap).execute(&pool).await.unwrap().rows_affected(), 1);
     refused(world.ask(|_| {}).await, RefusedBy::Service, "decision log");
     let last = world.seen.lock().unwrap().last().cloned().unwrap();

@@ -9,8 +9,8 @@ use serde_json::Value;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-fn lines(world: &World) -> Vec<Value> {
-    world.log_text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+async fn lines(world: &World) -> Vec<Value> {
+    world.log_text().await.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn every_decision_is_a_line_without_secrets() {
     assert!(world.service.delete(&key_id()).await.unwrap());
     assert!(!world.service.delete(&key_id()).await.unwrap());
 
-    let lines = lines(&world);
+    let lines = lines(&world).await;
     let events: Vec<_> = lines
         .iter()
         .map(|line| (line["event"].as_str().unwrap(), line["decision"].as_str().unwrap()))
@@ -49,7 +49,7 @@ async fn every_decision_is_a_line_without_secrets() {
     assert_eq!(lines[3]["key_id"], Value::Null);
     assert!(lines[3]["reasons"].as_array().unwrap().len() > 1, "the log has the causes");
 
-    let text = world.log_text();
+    let text = world.log_text().await;
     assert!(!text.contains(str::from_utf8(SECRET).unwrap()));
     assert!(!text.contains("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="));
 }
@@ -67,10 +67,16 @@ async fn an_unknown_key_is_named_to_attested_guests_only() {
 async fn the_owner_lists_replaces_and_reopens() {
     let world = World::new().await;
     let info = world.service.list().await.unwrap().remove(0).unwrap();
-    assert_eq!((info.id.clone(), info.kind), (key_id(), KeyKind::Oct));
+    assert_eq!((info.id.clone(), info.kind()), (key_id(), KeyKind::Oct));
     let other = Secret::new(b"other".to_vec()).unwrap();
     let import = |on_existing| {
-        world.service.import(&info.id, KeyKind::Opaque, &other, info.policy.clone(), on_existing)
+        world.service.import(
+            &info.id,
+            KeyKind::Opaque,
+            &other,
+            info.rule.clone().unwrap().policy,
+            on_existing,
+        )
     };
     assert!(import(OnExisting::Refuse).await.is_err());
     import(OnExisting::Replace).await.unwrap();
@@ -131,21 +137,21 @@ async fn attack_log_line_as_long_as_a_message() {
     let message =
         format!(r#"{{"protocol":"anchorhold-key-release/1","message":{{"{field}":{{}}}}}}"#);
     world.service.handle(message.as_bytes()).await;
-    let last = world.log_text().lines().last().unwrap().len();
+    let last = world.log_text().await.lines().last().unwrap().len();
     assert!(last < 3000, "{last}");
 }
 
 #[tokio::test]
 async fn attack_log_flooded_without_evidence() {
     let world = World::new().await;
-    let start = lines(&world).len();
+    let start = lines(&world).await.len();
     let junk = async |count: usize| {
         for _ in 0..count {
             world.service.handle(b"{}").await;
         }
     };
     junk(1000).await;
-    assert_eq!(lines(&world).len(), start + 60);
+    assert_eq!(lines(&world).await.len(), start + 60);
     // What is verified has its line all the time, whether it gets the key or not.
     world.assert_released().await;
     let other = Guest { host_data: ah_digest::Sha256::new([7; 32]), ..Guest::expected() };
@@ -154,13 +160,14 @@ async fn attack_log_flooded_without_evidence() {
         RuntimeData { nonce: world.nonce().await, key_id: key_id(), public_key: key.public() };
     request.evidence = evidence(&world.processor, &other, data.to_bytes());
     refused(world.send(&request).await, RefusedBy::ReleasePolicy, "hostdata");
-    assert_eq!(lines(&world).len(), start + 62);
+    assert_eq!(lines(&world).await.len(), start + 62);
     // A later minute tells how many were left out, and has lines of its own.
     world.clock.0.fetch_add(60, std::sync::atomic::Ordering::SeqCst);
     junk(61).await;
-    let told = lines(&world);
+    let told = lines(&world).await;
     assert_eq!(told.len(), start + 62 + 1 + 60);
     assert_eq!(told[start + 62]["left_out"], 940);
     world.service.close().await;
-    assert_eq!(lines(&world).last().unwrap()["left_out"], 1);
+    let last = world.seen.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(last.left_out, Some(1));
 }

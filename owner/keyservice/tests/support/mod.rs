@@ -13,7 +13,10 @@ use ah_evidence::{
     MitigationVectors, PlatformInfo, Product, RawReport, ReportData, ReportSignature, SigningKey,
     SnpReport, TcbParts, Tee, Version,
 };
-use ah_keyservice::{Environment, KeyService, OnExisting, Options, RandomError, SystemEnvironment};
+use ah_keyservice::{
+    Environment, KekSource, KeyService, Location, OnExisting, Options, RandomError,
+    SystemEnvironment,
+};
 use ah_release_api::policy::{PodFacts, TeeKind};
 use ah_release_api::{
     GuestKey, KeyId, KeyKind, Nonce, Refusal, RefusedBy, ReleasePolicy, ReleaseRequest, Released,
@@ -197,6 +200,17 @@ impl World {
 
     pub async fn with(roots: TrustedRoots, policy: ReleasePolicy) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let location = Location::Sqlite(folder.path().join("keys/keys.sqlite3"));
+        Self::at(&location, folder, roots, policy).await
+    }
+
+    /// A service on any database; its key-encryption key is in `folder`.
+    pub async fn at(
+        location: &Location,
+        folder: tempfile::TempDir,
+        roots: TrustedRoots,
+        policy: ReleasePolicy,
+    ) -> Self {
         let clock = Arc::new(TestClock(AtomicU64::new(START_S)));
         let seen: Arc<Mutex<Vec<ah_keyservice::LogEntry>>> = Arc::default();
         let observed = seen.clone();
@@ -205,7 +219,9 @@ impl World {
             observer: Some(Arc::new(move |entry| observed.lock().unwrap().push(entry.clone()))),
             ..Options::new(roots)
         };
-        let service = KeyService::open(&folder.path().join("keys"), options).await.unwrap();
+        ah_keyservice::files::private_dir(&folder.path().join("keys")).unwrap();
+        let kek = KekSource::File(folder.path().join("keys/key-encryption-key"));
+        let service = KeyService::connect(location, &kek, options).await.unwrap();
         let secret = Secret::new(SECRET.to_vec()).unwrap();
         service.import(&key_id(), KeyKind::Oct, &secret, policy, OnExisting::Refuse).await.unwrap();
         Self { service, clock, processor: Processor::a(), guest: Guest::expected(), seen, folder }
@@ -215,8 +231,10 @@ impl World {
         self.folder.path().join("keys")
     }
 
-    pub fn log_text(&self) -> String {
-        std::fs::read_to_string(self.dir().join("decisions.jsonl")).unwrap()
+    /// The log, an entry a line.
+    pub async fn log_text(&self) -> String {
+        let entries = self.service.entries(0, u64::MAX).await.unwrap();
+        entries.into_iter().map(|entry| entry.body + "\n").collect()
     }
 
     pub async fn nonce(&self) -> Nonce {

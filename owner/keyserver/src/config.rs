@@ -1,0 +1,388 @@
+//! The configuration file (TOML): every key is known, every error names what is wrong and what would be right.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ah_digest::Sha256;
+use ah_keyservice::{KekSource, Location};
+use serde::Deserialize;
+
+use crate::app::Limits;
+use crate::callers::{Caller, Credential, SubjectRule};
+use crate::roles::Role;
+
+/// Port where the configuration names none.
+const PORT: u16 = 8443;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{path} cannot be read\nhint: check the path, and that it is readable")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path}: {message}\nhint: docs/keyservice.md lists every key of the configuration")]
+    Toml {
+        /// Which file.
+        path: PathBuf,
+        /// Line, key, and what is wrong.
+        message: String,
+    },
+    /// A value that cannot be used.
+    #[error("{key}: found {found:?}, expected {expected}\nhint: {hint}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+}
+
+/// How the service is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// `https://host[:port]`, as clients call the service; `https://localhost:PORT` where it is left out.
+    pub url: Option<String>,
+    /// Folder for what is made on first use, mode 0700.
+    pub state: PathBuf,
+    /// `postgres://…`; a SQLite file in `state` where it is left out.
+    pub database: Option<String>,
+    /// Where the key-encryption key comes from.
+    pub key_encryption_key: KekConfig,
+    /// Certificate of the service, and whose certificates of callers are believed.
+    pub tls: TlsConfig,
+    /// Certificate and RSA key that releases by token are signed with.
+    pub answer_signing: Option<KeyFiles>,
+    /// Bounds.
+    pub limits: LimitsConfig,
+    /// File with callers (`[[caller]]`); `callers.toml` in `state` where it is left out, made with one caller on first use.
+    pub callers: Option<PathBuf>,
+    /// Identity providers whose tokens are callers.
+    pub provider: Vec<ProviderConfig>,
+    /// Issuers of attestation tokens that are believed.
+    pub attestation: Vec<IssuerConfig>,
+    /// Root (DER) of a software TEE whose reports are believed: they prove nothing about hardware.
+    pub danger_software_root: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, PORT).into(),
+            url: None,
+            state: PathBuf::from("/var/lib/anchorhold"),
+            database: None,
+            key_encryption_key: KekConfig::default(),
+            tls: TlsConfig::default(),
+            answer_signing: None,
+            limits: LimitsConfig::default(),
+            callers: None,
+            provider: Vec::new(),
+            attestation: Vec::new(),
+            danger_software_root: None,
+        }
+    }
+}
+
+/// `[key_encryption_key]`: one of the two, or a file in `state`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KekConfig {
+    /// A file of 32 bytes, mode 0600.
+    pub file: Option<PathBuf>,
+    /// An environment variable of 64 hex digits.
+    pub environment: Option<String>,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// Certificate chain, PEM.
+    pub certificate: Option<PathBuf>,
+    /// Private key, PEM.
+    pub key: Option<PathBuf>,
+    /// Who signs callers' certificates, PEM; without it nobody is asked for one.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A certificate chain and its key.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyFiles {
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Longest body, bytes.
+    pub body_bytes: Option<usize>,
+    /// Most connections.
+    pub connections: Option<usize>,
+    /// Most connections of one address.
+    pub connections_per_client: Option<usize>,
+    /// Requests a second of one address.
+    pub requests_per_second: Option<u32>,
+    /// Seconds for a handshake or a request's head.
+    pub header_timeout_s: Option<u64>,
+    /// Seconds for a request.
+    pub request_timeout_s: Option<u64>,
+    /// Seconds for open requests to end at a stop.
+    pub shutdown_timeout_s: Option<u64>,
+}
+
+/// Where an issuer's keys come from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerConfig {
+    /// `iss` of its tokens.
+    pub issuer: String,
+    /// Its key set in a file.
+    pub jwks_file: Option<PathBuf>,
+    /// Its key set at an https address; fetched at the start, every hour, and when a key is missing.
+    pub jwks_url: Option<String>,
+    /// Who is believed about that address (PEM), beside the system's authorities.
+    pub jwks_ca: Option<PathBuf>,
+}
+
+/// `[[provider]]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderConfig {
+    /// `iss` of its tokens.
+    pub issuer: String,
+    /// `aud` of its tokens.
+    pub audience: String,
+    /// As in [`IssuerConfig`].
+    pub jwks_file: Option<PathBuf>,
+    /// As in [`IssuerConfig`].
+    pub jwks_url: Option<String>,
+    /// As in [`IssuerConfig`].
+    pub jwks_ca: Option<PathBuf>,
+    /// What its subjects may do; the first rule that fits decides.
+    pub rule: Vec<RuleConfig>,
+}
+
+impl ProviderConfig {
+    pub(crate) fn issuer(&self) -> IssuerConfig {
+        IssuerConfig {
+            issuer: self.issuer.clone(),
+            jwks_file: self.jwks_file.clone(),
+            jwks_url: self.jwks_url.clone(),
+            jwks_ca: self.jwks_ca.clone(),
+        }
+    }
+
+    pub(crate) fn rules(&self) -> Vec<SubjectRule> {
+        let rule = |rule: &RuleConfig| SubjectRule { subject: rule.subject.clone(), roles: rule.roles.clone() };
+        self.rule.iter().map(rule).collect()
+    }
+}
+
+/// `[[provider.rule]]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// `sub`; one `*` stands for any text.
+    pub subject: String,
+    /// What such a caller may do.
+    pub roles: BTreeSet<Role>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallersFile {
+    caller: Vec<CallerConfig>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallerConfig {
+    name: String,
+    token_sha256: Option<Sha256>,
+    certificate_sha256: Option<Sha256>,
+    certificate_name: Option<String>,
+    roles: BTreeSet<Role>,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = parse(path, &read(path)?)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key, found: &str, expected, hint| {
+            Err(ConfigError::Value { key, found: found.to_owned(), expected, hint })
+        };
+        if let Some(url) = &self.url {
+            let host = url.strip_prefix("https://").unwrap_or_default();
+            if host.is_empty() || host.contains(['/', '?', '#', '@']) {
+                return wrong("url", url, "https://host or https://host:port", "leave out paths and the slash at the end");
+            }
+        }
+        if let Some(url) = self.database.as_deref()
+            && !url.starts_with("postgres://")
+            && !url.starts_with("postgresql://")
+        {
+            let scheme = url.split(':').next().unwrap_or_default();
+            return wrong("database", scheme, "a URL with postgres://", "leave it out for SQLite in the state folder");
+        }
+        let KekConfig { file, environment } = &self.key_encryption_key;
+        if file.is_some() && environment.is_some() {
+            return wrong("key_encryption_key", "file and environment", "one of the two", "remove one of them");
+        }
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            return wrong("tls", "one of certificate and key", "both or none", "without both, a certificate is made");
+        }
+        for (file, url) in self.sources() {
+            match (file, url) {
+                (true, None) => {}
+                (false, Some(url)) if url.starts_with("https://") => {}
+                (false, Some(url)) => {
+                    return wrong("jwks_url", url, "an https address", "a key set that came in the clear proves nothing");
+                }
+                _ => return wrong("issuer", "none or both", "one of jwks_file and jwks_url", "say where its keys come from"),
+            }
+        }
+        Ok(())
+    }
+
+    fn sources(&self) -> impl Iterator<Item = (bool, Option<&str>)> {
+        let issuers = self.attestation.iter().map(|issuer| (issuer.jwks_file.is_some(), issuer.jwks_url.as_deref()));
+        let providers = self.provider.iter().map(|one| (one.jwks_file.is_some(), one.jwks_url.as_deref()));
+        issuers.chain(providers)
+    }
+
+    /// Where keys and log are kept.
+    pub fn location(&self) -> Location {
+        match &self.database {
+            Some(url) => Location::Postgres(url.clone()),
+            None => Location::Sqlite(self.state.join("keys.sqlite3")),
+        }
+    }
+
+    /// Where the key-encryption key comes from.
+    pub fn kek(&self) -> KekSource {
+        let KekConfig { file, environment } = &self.key_encryption_key;
+        match environment {
+            Some(name) => KekSource::Variable(name.clone()),
+            None => KekSource::File(file.clone().unwrap_or_else(|| self.state.join("key-encryption-key"))),
+        }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let (of, usual) = (&self.limits, Limits::default());
+        let seconds = |time: Option<u64>, usual| time.map_or(usual, Duration::from_secs);
+        Limits {
+            body_bytes: of.body_bytes.unwrap_or(usual.body_bytes),
+            connections: of.connections.unwrap_or(usual.connections),
+            connections_per_client: of.connections_per_client.unwrap_or(usual.connections_per_client),
+            requests_per_second: of.requests_per_second.unwrap_or(usual.requests_per_second),
+            header_timeout: seconds(of.header_timeout_s, usual.header_timeout),
+            request_timeout: seconds(of.request_timeout_s, usual.request_timeout),
+            shutdown_timeout: seconds(of.shutdown_timeout_s, usual.shutdown_timeout),
+        }
+    }
+}
+
+/// Reads a file of callers.
+pub(crate) fn read_callers(path: &Path) -> Result<Vec<(Credential, Caller)>, ConfigError> {
+    let file: CallersFile = parse(path, &read(path)?)?;
+    let credential = |caller: CallerConfig| {
+        let given = [
+            caller.token_sha256.map(Credential::Token),
+            caller.certificate_sha256.map(Credential::Certificate),
+            caller.certificate_name.map(Credential::CertificateName),
+        ];
+        let mut given = given.into_iter().flatten();
+        match (given.next(), given.next()) {
+            (Some(one), None) => Ok((one, Caller { name: caller.name, roles: caller.roles })),
+            _ => Err(ConfigError::Value {
+                key: "caller",
+                found: caller.name,
+                expected: "exactly one of token_sha256, certificate_sha256 and certificate_name",
+                hint: "give a caller with two credentials two entries",
+            }),
+        }
+    };
+    file.caller.into_iter().map(credential).collect()
+}
+
+pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let line = error.span().map(|span| text.get(..span.start).unwrap_or_default().lines().count().max(1));
+        let at = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        ConfigError::Toml { path: path.to_owned(), message: format!("{at}{}", error.message()) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_written_is_the_usual_service_on_loopback() {
+        assert_eq!(check(""), Ok(Config::default()));
+        assert!(Config::default().listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn every_error_says_what_to_do() {
+        let cases = [
+            ("listn = 1", "unknown field `listn`"),
+            ("listen = \"localhost\"", "line 1"),
+            ("[tls]\ncert = \"x\"", "unknown field `cert`"),
+            ("url = \"http://x\"", "expected https://host"),
+            ("url = \"https://x/\"", "expected https://host"),
+            ("database = \"mysql://u:secret@h\"", "found \"mysql\""),
+            ("[key_encryption_key]\nfile = \"a\"\nenvironment = \"B\"", "one of the two"),
+            ("[tls]\nkey = \"x\"", "both or none"),
+            ("[[attestation]]\nissuer = \"https://x\"", "one of jwks_file and jwks_url"),
+            ("[[attestation]]\nissuer = \"https://x\"\njwks_url = \"http://x\"", "an https address"),
+            ("[[provider]]\nissuer = \"https://x\"\naudience = \"y\"\njwks_file = \"z\"\n[[provider.rule]]\nsubject = \"s\"\nroles = [\"owner\"]", "unknown variant `owner`"),
+        ];
+        for (text, expect) in cases {
+            let error = check(text).unwrap_err();
+            assert!(error.contains(expect) && error.contains("\nhint: "), "{text}: {error}");
+            assert!(!error.contains("secret"));
+        }
+        let missing = Config::read(Path::new("/nonexistent/x.toml")).unwrap_err().to_string();
+        assert!(missing.contains("hint: "), "{missing}");
+    }
+}
