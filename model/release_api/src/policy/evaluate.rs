@@ -29,6 +29,11 @@ impl Claims {
         &self.0
     }
 
+    /// The claims as a JSON object.
+    pub fn into_json(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// The value at `path`, where a dot walks into an object; `None` when it is missing or not a text, truth value or whole number.
     pub fn find(&self, path: &str) -> Option<Scalar> {
         Scalar::of(self.walk(path)?)

@@ -37,6 +37,8 @@ pub mod claim {
     pub const TEE: &str = "x-anchorhold-tee";
     /// `"not revoked"` by a fresh list of AMD's, or `"not checked"` where the evidence came without one. Ours.
     pub const REVOCATION: &str = "x-anchorhold-revocation";
+    /// `"not checked"` where evidence came with UVM endorsements that nobody looked at. Ours.
+    pub const UVM_ENDORSEMENT: &str = "x-anchorhold-uvm-endorsement";
     /// Kind of evidence: `"sevsnpvm"`.
     pub const ATTESTATION_TYPE: &str = "x-ms-attestation-type";
     /// Launch measurement, 96 hex digits.
