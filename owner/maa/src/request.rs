@@ -75,8 +75,8 @@ pub enum RequestError {
         /// What was found.
         found: String,
     },
-    /// Data said to be JSON that is none, or no object.
-    #[error("{what} is not a JSON object, as its dataType says")]
+    /// Something that has to be a JSON object, or is said to be one by its dataType.
+    #[error("{what} is not a JSON object")]
     NotAnObject {
         /// Which part.
         what: &'static str,
@@ -296,6 +296,10 @@ fn bound(wire: Option<DataWire>, what: &'static str) -> Result<Option<BoundData>
 }
 
 fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &'static str) -> Result<T, RequestError> {
+    // The library would take a list for the members in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(RequestError::NotAnObject { what });
+    }
     serde_json::from_slice(bytes).map_err(|source| RequestError::Json { what, source })
 }
 

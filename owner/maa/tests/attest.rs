@@ -169,6 +169,8 @@ fn bodies_that_cannot_be_read_are_refused_by_their_part() {
     refused(&change("/report", json!("?")), "report is not base64url");
     refused(&change("/report", Value::Null), "report is missing");
     refused(&change("/quote", json!("AA")), "a quote is for /attest/TdxVm");
+    refused(&json!([null, null, null, null, null, null]), "body is not a JSON object");
+    refused(&report("[]"), "report is not a JSON object");
     refused(&report("{}"), "report is not JSON of the expected shape: missing field `SnpReport`");
     refused(&report(r#"{"SnpReport":"AAAA","VcekCertChain":""}"#), "SnpReport is not a report");
     refused(&change("/runtimeData/dataType", json!("Text")), "dataType of runtimeData is \"Text\"");
