@@ -4,7 +4,7 @@ use ah_evidence::Evidence;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{ConditionResult, Scalar};
+use crate::policy::{ConditionResult, Operator, Scalar};
 use crate::{KeyId, KeyKind, Nonce, PROTOCOL, WrappedKey, frame};
 
 /// Longest text of a refusal, characters.
@@ -122,9 +122,12 @@ pub struct Refusal {
 pub struct UnmetClaim {
     /// Name of the claim.
     pub claim: String,
+    /// How it is compared; left out for `equals`.
+    #[serde(default, skip_serializing_if = "Operator::is_equals")]
+    pub operator: Operator,
     /// Its value in the evidence; null when missing.
     pub found: Option<Scalar>,
-    /// The value that is needed.
+    /// The value that it is compared with.
     pub expected: Scalar,
 }
 
@@ -151,6 +154,7 @@ impl UnmetClaim {
     fn bounded(&self) -> Self {
         Self {
             claim: shortened(&self.claim, MAX_VALUE_CHARS),
+            operator: self.operator,
             found: self.found.as_ref().map(short_value),
             expected: short_value(&self.expected),
         }
@@ -159,21 +163,18 @@ impl UnmetClaim {
 
 impl From<&ConditionResult> for UnmetClaim {
     fn from(result: &ConditionResult) -> Self {
-        let ConditionResult { claim, found, expected } = result.clone();
-        Self { claim, found, expected }.bounded()
+        let ConditionResult { claim, operator, found, expected } = result.clone();
+        Self { claim, operator, found, expected }.bounded()
     }
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "refused by {}: {}", self.by, self.reason)?;
-        for UnmetClaim { claim, found, expected } in &self.unmet {
-            match found {
-                Some(found) => write!(f, "; {claim}: found {found}, expected {expected}")?,
-                None => write!(f, "; {claim}: missing, expected {expected}")?,
-            }
-        }
-        Ok(())
+        self.unmet.iter().try_for_each(|unmet| {
+            let UnmetClaim { claim, operator, found, expected } = unmet.clone();
+            write!(f, "; {}", ConditionResult { claim, operator, found, expected })
+        })
     }
 }
 

@@ -56,6 +56,7 @@ fn a_refusal_is_bounded_and_readable() {
     let failed = vec![
         ConditionResult {
             claim: "a\n".repeat(300),
+            operator: Operator::Equals,
             found: None,
             expected: "x".repeat(900).into()
         };
@@ -66,12 +67,17 @@ fn a_refusal_is_bounded_and_readable() {
     assert_eq!(refusal.unmet.len(), MAX_UNMET);
     assert_eq!(refusal.unmet[0].claim, "a".repeat(MAX_VALUE_CHARS));
 
-    let one =
-        [ConditionResult { claim: "vmpl".into(), found: Some(1.into()), expected: "0".into() }];
-    assert_eq!(
-        Refusal::unmet(RefusedBy::ReleasePolicy, "1 claim is not met", &one).to_string(),
-        "refused by the key's release policy: 1 claim is not met; vmpl: found 1, expected 0"
-    );
+    let one = |operator| {
+        let (found, expected) = (Some(1.into()), "0".into());
+        let one = [ConditionResult { claim: "vmpl".into(), operator, found, expected }];
+        Refusal::unmet(RefusedBy::ReleasePolicy, "1 claim is not met", &one)
+    };
+    let start = "refused by the key's release policy: 1 claim is not met; vmpl: found 1, expected ";
+    assert_eq!(one(Operator::Equals).to_string(), format!("{start}0"));
+    assert_eq!(one(Operator::LessOrEquals).to_string(), format!("{start}at most 0"));
+    let json = |operator| serde_json::to_string(&one(operator)).unwrap();
+    assert!(!json(Operator::Equals).contains("operator"), "older guests read it");
+    assert!(json(Operator::Less).contains(r#""operator":"less""#));
 }
 
 /// The host writes the refusal itself.

@@ -52,8 +52,8 @@ pub(crate) struct Weakness {
     pub(crate) words: &'static str,
 }
 
-/// The weaknesses of the guest that `claims` describe and that none of the comparisons in `met` names. A comparison that is met names
-/// the weak value itself, so the owner wrote it down.
+/// The weaknesses of the guest that `claims` describe and that none of the comparisons in `met` names. A met `equals` names the weak
+/// value itself, so the owner wrote it down; `exists` or `less` name none.
 pub(crate) fn unnamed_weaknesses(claims: &Claims, met: &[ConditionResult]) -> Vec<Weakness> {
     weaknesses(met, |claim, strong| {
         claims.find(claim).is_none_or(|found| found.to_string() != strong)
@@ -80,7 +80,9 @@ fn weaknesses(met: &[ConditionResult], is_weak: impl Fn(&str, &str) -> bool) -> 
     strong
         .into_iter()
         .filter(|(claim, strong, _)| is_weak(claim, strong))
-        .filter(|(claim, ..)| !met.iter().any(|result| result.claim == *claim))
+        .filter(|(claim, ..)| {
+            !met.iter().any(|result| result.claim == *claim && result.operator.is_equals())
+        })
         .map(|(claim, _, words)| Weakness { claim, words })
         .collect()
 }
@@ -91,4 +93,31 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use ah_release_api::policy::{Operator, Scalar};
+
+    use super::*;
+
+    /// `exists` and `less` are met by a debuggable guest too: whoever wrote them did not name one.
+    #[test]
+    fn attack_weak_guest_under_a_policy_that_only_mentions_the_claim() {
+        let mut claims = Claims::default();
+        claims.insert(claim::TEE, HARDWARE_TEE);
+        claims.insert(claim::IS_DEBUGGABLE, false);
+        claims.insert(claim::MIGRATION_ALLOWED, false);
+        claims.insert(claim::VMPL, 1);
+        let met = |operator, expected: Scalar| ConditionResult {
+            claim: claim::VMPL.into(),
+            operator,
+            found: claims.find(claim::VMPL),
+            expected,
+        };
+        let unnamed = |met| unnamed_weaknesses(&claims, &[met]).len();
+        assert_eq!(unnamed(met(Operator::Equals, 1.into())), 0);
+        assert_eq!(unnamed(met(Operator::Less, 2.into())), 1);
+        assert_eq!(unnamed(met(Operator::Exists, true.into())), 1);
+    }
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use ah_digest::Sha256;
-use ah_release_api::policy::{ConditionResult, Scalar};
+use ah_release_api::policy::{ConditionResult, Operator, Scalar};
 use ah_release_api::{KeyId, RefusedBy};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -88,6 +88,9 @@ pub struct LogEntry {
 pub struct LoggedCondition {
     /// The claim.
     pub claim: String,
+    /// How it is compared; left out for `equals`.
+    #[serde(skip_serializing_if = "Operator::is_equals")]
+    pub operator: Operator,
     /// Its value; null when missing.
     pub found: Option<Scalar>,
     /// The policy's value.
@@ -96,8 +99,8 @@ pub struct LoggedCondition {
 
 impl From<&ConditionResult> for LoggedCondition {
     fn from(result: &ConditionResult) -> Self {
-        let ConditionResult { claim, found, expected } = result.clone();
-        Self { claim, found, expected }
+        let ConditionResult { claim, operator, found, expected } = result.clone();
+        Self { claim, operator, found, expected }
     }
 }
 

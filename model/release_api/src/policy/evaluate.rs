@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Authority, Condition, ReleasePolicy, Scalar};
+use super::{Authority, Condition, Operator, ReleasePolicy, Scalar};
 
 /// What an authority states about evidence that it verified.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,11 +29,25 @@ impl Claims {
         &self.0
     }
 
+    /// The claims as a JSON object.
+    pub fn into_json(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// The value at `path`, where a dot walks into an object; `None` when it is missing or not a text, truth value or whole number.
     pub fn find(&self, path: &str) -> Option<Scalar> {
+        Scalar::of(self.walk(path)?)
+    }
+
+    /// Whether there is anything at `path`; `null` is nothing.
+    fn has(&self, path: &str) -> bool {
+        self.walk(path).is_some_and(|value| !value.is_null())
+    }
+
+    fn walk(&self, path: &str) -> Option<&Value> {
         let mut parts = path.split('.');
         let first = self.0.get(parts.next()?)?;
-        Scalar::of(parts.try_fold(first, |value, part| value.as_object()?.get(part))?)
+        parts.try_fold(first, |value, part| value.as_object()?.get(part))
     }
 }
 
@@ -42,10 +56,24 @@ impl Claims {
 pub struct ConditionResult {
     /// The claim, as the policy names it.
     pub claim: String,
-    /// Its value; `None` when the claim is missing.
+    /// How the policy compares it.
+    pub operator: Operator,
+    /// Its value; `None` when the claim is missing, or is an object or a list.
     pub found: Option<Scalar>,
-    /// The value that the policy asks for.
+    /// The value that the policy compares it with.
     pub expected: Scalar,
+}
+
+impl std::fmt::Display for ConditionResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { claim, operator, found, expected } = self;
+        write!(f, "{claim}: ")?;
+        match found {
+            Some(found) => write!(f, "found {found}")?,
+            None => f.write_str("missing")?,
+        }
+        write!(f, ", expected {}{expected}", operator.words())
+    }
 }
 
 /// What a policy says about claims.
@@ -95,11 +123,11 @@ fn evaluate(
     claims: &Claims,
 ) -> Result<Vec<ConditionResult>, Vec<ConditionResult>> {
     match condition {
-        Condition::Equals { claim, value } => {
+        Condition::Compare { claim, operator, value } => {
             let found = claims.find(claim);
-            let met = found.as_ref().is_some_and(|found| found.same_text(value));
-            let result =
-                vec![ConditionResult { claim: claim.clone(), found, expected: value.clone() }];
+            let met = operator.holds(claims.has(claim), found.as_ref(), value);
+            let (claim, expected) = (claim.clone(), value.clone());
+            let result = vec![ConditionResult { claim, operator: *operator, found, expected }];
             if met { Ok(result) } else { Err(result) }
         }
         Condition::AllOf(list) => {

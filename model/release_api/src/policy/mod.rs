@@ -6,17 +6,25 @@
 //! {"version":"1.0.0","anyOf":[{"authority":"https://…","allOf":[{"claim":"x-ms-sevsnpvm-hostdata","equals":"<hex>"}]}]}
 //! ```
 //!
-//! Like there, only `equals` is an operator, it compares across JSON types (`"false"` equals `false`), a dot in a claim walks into an
-//! object, and a claim that is missing is not met. Stricter than there: an unknown member, an empty list, or a value that could never
-//! be met is an error when the policy is read, not a key that never comes out.
+//! Version 0.2 reads alike, and so does the form of the 7.3 preview, which has no version and writes a comparison as
+//! `{"claim","condition":"equals","value"}`. What is written is always 1.0.0.
+//!
+//! Like there, only `equals` is an operator unless [`Operators::All`] is asked for; it compares across JSON types (`"false"` equals
+//! `false`), a dot in a claim walks into an object, and a claim that is missing is not met. Stricter than there: an unknown member, an
+//! empty list, or a value that could never be met is an error when the policy is read, not a key that never comes out.
 
 mod evaluate;
+mod operator;
 mod parse;
 mod pod;
+#[cfg(test)]
+mod properties;
+mod wire;
 
 use serde_json::Value;
 
 pub use evaluate::{Claims, ConditionResult, Decision};
+pub use operator::{Operator, Operators};
 pub use parse::PolicyError;
 pub use pod::{PodFacts, TeeKind};
 
@@ -29,6 +37,8 @@ pub mod claim {
     pub const TEE: &str = "x-anchorhold-tee";
     /// `"not revoked"` by a fresh list of AMD's, or `"not checked"` where the evidence came without one. Ours.
     pub const REVOCATION: &str = "x-anchorhold-revocation";
+    /// `"not checked"` where evidence came with UVM endorsements that nobody looked at. Ours.
+    pub const UVM_ENDORSEMENT: &str = "x-anchorhold-uvm-endorsement";
     /// Kind of evidence: `"sevsnpvm"`.
     pub const ATTESTATION_TYPE: &str = "x-ms-attestation-type";
     /// Launch measurement, 96 hex digits.
@@ -91,12 +101,12 @@ struct Authority {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Condition {
-    Equals { claim: String, value: Scalar },
+    Compare { claim: String, operator: Operator, value: Scalar },
     AllOf(Vec<Condition>),
     AnyOf(Vec<Condition>),
 }
 
-/// A claim's value that `equals` can compare: text, truth value or whole number.
+/// A claim's value that can be compared: text, truth value or whole number.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Scalar {

@@ -1,9 +1,9 @@
 //! Policy text to policy and back.
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Authority, Condition, ReleasePolicy, Scalar};
+use super::wire::{self, AuthorityWire, ConditionWire, OLDER_VERSION, PolicyWire, VERSION};
+use super::{Authority, Condition, Operator, Operators, ReleasePolicy, Scalar};
 
 /// Longest policy text, bytes.
 const MAX_TEXT_BYTES: usize = 32 * 1024;
@@ -11,10 +11,6 @@ const MAX_TEXT_BYTES: usize = 32 * 1024;
 const MAX_CONDITIONS: usize = 256;
 /// Deepest nesting of groups.
 const MAX_DEPTH: usize = 8;
-/// The version of the grammar that is written; [`OLDER_VERSION`] differs from it in nothing else.
-const VERSION: &str = "1.0.0";
-/// What older set-up scripts write.
-const OLDER_VERSION: &str = "0.2";
 
 /// Why a text is not a release policy.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +32,29 @@ pub enum PolicyError {
     },
     /// A condition that is neither a comparison nor exactly one group.
     #[error(
-        "release policy: {at}: expected {{\"claim\", \"equals\"}} or one of \"allOf\", \"anyOf\""
+        "release policy: {at}: expected {{\"claim\", \"equals\"}} or one of \"allOf\", \"anyOf\", and nothing beside it"
     )]
     Shape {
         /// Path of the condition.
         at: String,
+    },
+    /// No version, and not the preview form, which is the only one without.
+    #[error(
+        "release policy: {at}: missing 'version' property: without one, a comparison is {{\"claim\", \"condition\", \"value\"}}\nhint: add \"version\": \"{VERSION}\""
+    )]
+    MissingVersion {
+        /// Path of the first condition of a later form.
+        at: String,
+    },
+    /// An operator of the grammar that has to be allowed first.
+    #[error(
+        "release policy: {at}: operator {found:?} is not allowed here, expected \"equals\"\nhint: other vaults know \"equals\" alone; a vault of this kind has an option that allows all operators"
+    )]
+    Operator {
+        /// Path of the condition.
+        at: String,
+        /// The operator found.
+        found: String,
     },
     /// A list without members: `allOf` of nothing is met by any evidence.
     #[error("release policy: {at}: list is empty, expected at least one condition")]
@@ -64,13 +78,15 @@ pub enum PolicyError {
         /// The name found.
         found: String,
     },
-    /// A value that `equals` cannot compare.
-    #[error(
-        "release policy: {at}: \"equals\" is {found}, expected a string, true, false or a whole number"
-    )]
+    /// A value that the operator cannot compare with.
+    #[error("release policy: {at}: \"{operator}\" is {found}, expected {expected}")]
     Value {
         /// Path of the condition.
         at: String,
+        /// The operator.
+        operator: Operator,
+        /// What it can be given.
+        expected: &'static str,
         /// The value found.
         found: Value,
     },
@@ -84,61 +100,43 @@ pub enum PolicyError {
     NoMeasurement,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyWire {
-    version: String,
-    #[serde(rename = "anyOf")]
-    any_of: Vec<AuthorityWire>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AuthorityWire {
-    authority: String,
-    #[serde(rename = "allOf", default, skip_serializing_if = "Option::is_none")]
-    all_of: Option<Vec<ConditionWire>>,
-    #[serde(rename = "anyOf", default, skip_serializing_if = "Option::is_none")]
-    any_of: Option<Vec<ConditionWire>>,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConditionWire {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    claim: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    equals: Option<Value>,
-    #[serde(rename = "allOf", default, skip_serializing_if = "Option::is_none")]
-    all_of: Option<Vec<ConditionWire>>,
-    #[serde(rename = "anyOf", default, skip_serializing_if = "Option::is_none")]
-    any_of: Option<Vec<ConditionWire>>,
+/// How a text is read: which form it has, which operators it may use, how many conditions it may still have.
+struct Reader {
+    preview: bool,
+    operators: Operators,
+    budget: usize,
 }
 
 impl ReleasePolicy {
-    /// Reads a policy.
+    /// Reads a policy whose only operator is `equals`.
     ///
     /// # Errors
     /// [`PolicyError`] with the path of the part that is wrong.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        Self::parse_with(text, Operators::EqualsOnly)
+    }
+
+    /// Reads a policy that may use `operators`.
+    ///
+    /// # Errors
+    /// [`PolicyError`] with the path of the part that is wrong.
+    pub fn parse_with(text: &str, operators: Operators) -> Result<Self, PolicyError> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(PolicyError::TooLong { found: text.len() });
         }
-        let wire: PolicyWire = serde_json::from_str(text).map_err(PolicyError::Json)?;
-        if wire.version != VERSION && wire.version != OLDER_VERSION {
-            return Err(PolicyError::Version { found: wire.version });
-        }
+        let wire = wire::read(text).map_err(PolicyError::Json)?;
+        let preview = match wire.version {
+            None => true,
+            Some(version) if version == VERSION || version == OLDER_VERSION => false,
+            Some(found) => return Err(PolicyError::Version { found }),
+        };
         if wire.any_of.is_empty() {
             return Err(PolicyError::EmptyList { at: "anyOf".into() });
         }
-        let mut budget = MAX_CONDITIONS;
-        let any_of = wire
-            .any_of
-            .into_iter()
-            .enumerate()
-            .map(|(index, authority)| {
-                read_authority(authority, &format!("anyOf[{index}]"), &mut budget)
-            })
+        let mut reader = Reader { preview, operators, budget: MAX_CONDITIONS };
+        let authorities = wire.any_of.into_iter().enumerate();
+        let any_of = authorities
+            .map(|(index, authority)| reader.authority(authority, &format!("anyOf[{index}]")))
             .collect::<Result<_, _>>()?;
         Ok(Self { any_of })
     }
@@ -155,73 +153,114 @@ impl ReleasePolicy {
 
     fn wire(&self) -> PolicyWire {
         PolicyWire {
-            version: VERSION.into(),
+            version: Some(VERSION.into()),
             any_of: self.any_of.iter().map(write_authority).collect(),
         }
     }
 }
 
-fn read_authority(
-    wire: AuthorityWire,
-    at: &str,
-    budget: &mut usize,
-) -> Result<Authority, PolicyError> {
-    if wire.authority.strip_prefix("https://").is_none_or(str::is_empty) {
-        return Err(PolicyError::Authority { at: at.into(), found: wire.authority });
-    }
-    let condition =
-        ConditionWire { all_of: wire.all_of, any_of: wire.any_of, ..ConditionWire::default() };
-    Ok(Authority { name: wire.authority, condition: read_condition(condition, at, 0, budget)? })
-}
-
-fn read_condition(
-    wire: ConditionWire,
-    at: &str,
-    depth: usize,
-    budget: &mut usize,
-) -> Result<Condition, PolicyError> {
-    *budget = budget.checked_sub(1).ok_or(PolicyError::TooLarge)?;
-    match (wire.claim, wire.equals, wire.all_of, wire.any_of) {
-        (Some(claim), Some(value), None, None) => read_equals(claim, value, at),
-        (None, None, Some(list), None) => {
-            read_list(list, &format!("{at}.allOf"), depth, budget).map(Condition::AllOf)
+impl Reader {
+    fn authority(&mut self, wire: AuthorityWire, at: &str) -> Result<Authority, PolicyError> {
+        if wire.authority.strip_prefix("https://").is_none_or(str::is_empty) {
+            return Err(PolicyError::Authority { at: at.into(), found: wire.authority });
         }
-        (None, None, None, Some(list)) => {
-            read_list(list, &format!("{at}.anyOf"), depth, budget).map(Condition::AnyOf)
+        let condition =
+            ConditionWire { all_of: wire.all_of, any_of: wire.any_of, ..ConditionWire::default() };
+        Ok(Authority { name: wire.authority, condition: self.condition(condition, at, 0)? })
+    }
+
+    fn condition(
+        &mut self,
+        mut wire: ConditionWire,
+        at: &str,
+        depth: usize,
+    ) -> Result<Condition, PolicyError> {
+        self.budget = self.budget.checked_sub(1).ok_or(PolicyError::TooLarge)?;
+        let comparison = self.operator(&mut wire, at)?;
+        match (wire.claim, comparison, wire.all_of, wire.any_of) {
+            (Some(claim), Some((operator, value)), None, None) => {
+                self.comparison(claim, operator, value, at)
+            }
+            (None, None, Some(list), None) => {
+                self.list(list, &format!("{at}.allOf"), depth).map(Condition::AllOf)
+            }
+            (None, None, None, Some(list)) => {
+                self.list(list, &format!("{at}.anyOf"), depth).map(Condition::AnyOf)
+            }
+            _ => Err(PolicyError::Shape { at: at.into() }),
         }
-        _ => Err(PolicyError::Shape { at: at.into() }),
     }
-}
 
-fn read_equals(claim: String, value: Value, at: &str) -> Result<Condition, PolicyError> {
-    if claim.split('.').any(str::is_empty) {
-        return Err(PolicyError::Claim { at: at.into(), found: claim });
+    /// The operator and value of a comparison in the form that is being read; `None` for a group.
+    fn operator(
+        &self,
+        wire: &mut ConditionWire,
+        at: &str,
+    ) -> Result<Option<(Operator, Value)>, PolicyError> {
+        let shape = || PolicyError::Shape { at: at.into() };
+        let mut named = wire.take_operators();
+        let old = (wire.condition.take(), wire.value.take());
+        match (self.preview, named.pop(), old) {
+            (true, Some(_), _) => Err(PolicyError::MissingVersion { at: at.into() }),
+            (true, None, (Some(name), Some(value))) => {
+                let operator = Operator::ALL.into_iter().find(|operator| operator.name() == name);
+                match operator {
+                    Some(operator) => Ok(Some((operator, value))),
+                    None => Err(PolicyError::Operator { at: at.into(), found: name }),
+                }
+            }
+            (false, comparison, (None, None)) if named.is_empty() => Ok(comparison),
+            (true, None, (None, None)) => Ok(None),
+            _ => Err(shape()),
+        }
     }
-    match Scalar::of(&value) {
-        Some(value) => Ok(Condition::Equals { claim, value }),
-        None => Err(PolicyError::Value { at: at.into(), found: value }),
-    }
-}
 
-fn read_list(
-    list: Vec<ConditionWire>,
-    at: &str,
-    depth: usize,
-    budget: &mut usize,
-) -> Result<Vec<Condition>, PolicyError> {
-    if list.is_empty() {
-        return Err(PolicyError::EmptyList { at: at.into() });
+    fn comparison(
+        &self,
+        claim: String,
+        operator: Operator,
+        found: Value,
+        at: &str,
+    ) -> Result<Condition, PolicyError> {
+        let at = || at.to_owned();
+        if self.operators == Operators::EqualsOnly && !operator.is_equals() {
+            return Err(PolicyError::Operator { at: at(), found: operator.name().into() });
+        }
+        if claim.split('.').any(str::is_empty) {
+            return Err(PolicyError::Claim { at: at(), found: claim });
+        }
+        let scalar = Scalar::of(&found);
+        let expected = match &scalar {
+            Some(value) => operator.wants(value),
+            None => Some("a string, true, false or a whole number"),
+        };
+        match (scalar, expected) {
+            (Some(value), None) => Ok(Condition::Compare { claim, operator, value }),
+            (_, expected) => {
+                let expected = expected.unwrap_or_default();
+                Err(PolicyError::Value { at: at(), operator, expected, found })
+            }
+        }
     }
-    let depth = depth.saturating_add(1);
-    if depth > MAX_DEPTH {
-        return Err(PolicyError::TooLarge);
+
+    fn list(
+        &mut self,
+        list: Vec<ConditionWire>,
+        at: &str,
+        depth: usize,
+    ) -> Result<Vec<Condition>, PolicyError> {
+        if list.is_empty() {
+            return Err(PolicyError::EmptyList { at: at.into() });
+        }
+        let depth = depth.saturating_add(1);
+        if depth > MAX_DEPTH {
+            return Err(PolicyError::TooLarge);
+        }
+        list.into_iter()
+            .enumerate()
+            .map(|(index, condition)| self.condition(condition, &format!("{at}[{index}]"), depth))
+            .collect()
     }
-    list.into_iter()
-        .enumerate()
-        .map(|(index, condition)| {
-            read_condition(condition, &format!("{at}[{index}]"), depth, budget)
-        })
-        .collect()
 }
 
 fn write_authority(authority: &Authority) -> AuthorityWire {
@@ -235,11 +274,9 @@ fn write_authority(authority: &Authority) -> AuthorityWire {
 
 fn write_condition(condition: &Condition) -> ConditionWire {
     match condition {
-        Condition::Equals { claim, value } => ConditionWire {
-            claim: Some(claim.clone()),
-            equals: serde_json::to_value(value).ok(),
-            ..ConditionWire::default()
-        },
+        Condition::Compare { claim, operator, value } => {
+            ConditionWire::comparison(claim, *operator, serde_json::to_value(value).ok())
+        }
         Condition::AllOf(list) => ConditionWire {
             all_of: Some(list.iter().map(write_condition).collect()),
             ..ConditionWire::default()

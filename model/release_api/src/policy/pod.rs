@@ -3,8 +3,8 @@
 use ah_digest::{Sha256, Sha384};
 
 use super::{
-    Authority, Condition, HARDWARE_TEE, LOCAL_AUTHORITY, PolicyError, ReleasePolicy, SOFTWARE_TEE,
-    Scalar, claim,
+    Authority, Condition, HARDWARE_TEE, LOCAL_AUTHORITY, Operator, PolicyError, ReleasePolicy,
+    SOFTWARE_TEE, Scalar, claim,
 };
 
 /// Whose evidence a policy accepts.
@@ -69,5 +69,6 @@ impl ReleasePolicy {
 }
 
 fn equals(claim: &str, value: &str) -> Condition {
-    Condition::Equals { claim: claim.into(), value: Scalar::Text(value.into()) }
+    let (claim, value) = (claim.into(), Scalar::Text(value.into()));
+    Condition::Compare { claim, operator: Operator::Equals, value }
 }

@@ -75,6 +75,7 @@ fn a_decision_names_what_failed() {
     let decision = ReleasePolicy::parse(&text).unwrap().evaluate("https://a.example/", &claims());
     let result = |claim: &str, found: Option<&str>, expected: Scalar| ConditionResult {
         claim: claim.into(),
+        operator: Operator::Equals,
         found: found.map(Scalar::from),
         expected,
     };
@@ -103,14 +104,16 @@ fn reading_is_strict_and_says_where() {
     assert!(ReleasePolicy::parse(&policy(yes)).is_ok());
     assert!(ReleasePolicy::parse(&policy(yes).replace("1.0.0", "0.2")).is_ok());
     refused(&policy(yes).replace("1.0.0", "2.0.0"), "version \"2.0.0\"");
-    refused(&policy(yes).replace(r#""version":"1.0.0","#, ""), "not JSON of the grammar");
+    refused(&policy(yes).replace(r#""version":"1.0.0","#, ""), "missing 'version' property");
+    refused(&policy(yes).replace(r#""1.0.0""#, "null"), "not JSON of the grammar");
     refused(&policy(yes).replace("\"version\"", "\"x\":1,\"version\""), "not JSON of the grammar");
     refused(&format!("{} x", policy(yes)), "not JSON of the grammar");
     refused(&policy(""), "anyOf[0].allOf: list is empty");
     refused(r#"{"version":"1.0.0","anyOf":[]}"#, "anyOf: list is empty");
     refused(r#"{"version":"1.0.0","anyOf":[{"authority":"https://a"}]}"#, "anyOf[0]: expected");
     refused(&policy(yes).replace("https:", "http:"), "authority \"http://a.example\"");
-    refused(&policy(r#"{"claim":"num","notEquals":0}"#), "not JSON of the grammar");
+    refused(&policy(r#"{"claim":"num","notequals":0}"#), "not JSON of the grammar");
+    refused(&policy(r#"{"claim":"num","equals":0,"less":1}"#), "anyOf[0].allOf[0]: expected");
     refused(&policy(r#"{"claim":"num"}"#), "anyOf[0].allOf[0]: expected");
     refused(&policy(r#"{"claim":"num","equals":0,"anyOf":[]}"#), "anyOf[0].allOf[0]: expected");
     refused(&policy(r#"{"claim":"num","claim":"x","equals":0}"#), "not JSON of the grammar");
