@@ -33,6 +33,16 @@ impl Parts {
         Self { rules: rules.to_owned(), explanations_at, constants }
     }
 
+    /// The data that was taken out of the text.
+    pub(crate) fn own_data(&self) -> Option<&Value> {
+        self.constants.as_ref()?.as_object().ok()?.get(&Value::from(CONSTANTS))
+    }
+
+    /// The same rules with other data.
+    pub(crate) fn with_own_data(&self, data: Value) -> Self {
+        Self { constants: Some(constants_of(data)), ..self.clone() }
+    }
+
     pub(crate) fn deciding(&self) -> &str {
         self.explanations_at.and_then(|at| self.rules.get(..at)).unwrap_or(&self.rules)
     }
@@ -90,11 +100,15 @@ fn split_data(text: &str) -> (&str, Option<Value>) {
     let split = split.filter(|(rules, tail)| !rules.contains(CONSTANTS) && lines_fit(tail));
     let parsed = split.and_then(|(rules, tail)| Some((rules, Value::from_json_str(tail).ok()?)));
     let Some((rules, data)) = parsed else { return (text, None) };
+    (rules, Some(constants_of(data)))
+}
+
+fn constants_of(data: Value) -> Value {
     let mut constants = Value::new_object();
     if let Ok(members) = constants.as_object_mut() {
         members.insert(Value::from(CONSTANTS), data);
     }
-    (rules, Some(constants))
+    constants
 }
 
 /// The limits hold for the whole text, also for the part that the engine does not read.
