@@ -1,5 +1,7 @@
 //! The words people type.
 
+mod debug;
+pub mod fragment;
 mod node;
 pub mod policy;
 
@@ -9,6 +11,7 @@ use std::path::PathBuf;
 use ah_registry::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use debug::{Debug, Grant as DebugGrantOptions};
 pub use node::{Node, NodeInstall, NodePlaces};
 pub use policy::Policy;
 
@@ -58,6 +61,9 @@ pub enum Command {
     /// Keys in the local key service
     #[command(subcommand)]
     Key(Key),
+    /// Debug sessions in running pods, granted by their owner's key
+    #[command(subcommand)]
+    Debug(Debug),
     /// Say what a report proves, claim by claim
     Verify(Verify),
     /// Make this machine a Kubernetes node for confidential pods

@@ -3,12 +3,14 @@
 #![warn(clippy::print_stdout)]
 
 pub mod cli;
+mod debug;
 pub mod dirs;
 mod genpolicy;
 pub mod guest;
 mod inputs;
 pub mod keys;
 mod node;
+mod owner_key;
 mod policy;
 pub mod prepare;
 mod resolve;
@@ -83,6 +85,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Key(Key::Import(options)) => wait(keys::import(&dirs, options))?,
         Command::Key(Key::List { json }) => wait(keys::list(&dirs, *json))?,
+        Command::Debug(command) => debug::run(command)?,
         Command::Verify(options) => return verify::run(&dirs, options),
         Command::Run(options) => return wait(run::run(&dirs, options)),
         Command::Node(command) => return wait(node::run(&dirs, command)),

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use ah_manifest::{Edits, Manifest, Platform, PodTemplate, RUNS_ON_ANNOTATION, ReadOptions, Rules};
 use ah_pod::Pod;
-use ah_policy::{InitData, KeyService, PolicyDocument, ServiceAddress, ServicePublicKey};
+use ah_policy::{
+    FRAGMENT_ANNOTATION, InitData, KeyService, PolicyDocument, ServiceAddress, ServicePublicKey,
+    fragments_from_annotation,
+};
 use ah_policygen::Options;
 use anyhow::{Context, Result};
 
@@ -32,6 +35,8 @@ pub struct Prepared {
     pub document: PolicyDocument,
     /// The same as initdata; the AKS form has none.
     pub initdata: Option<InitData>,
+    /// Fragments of the policy that the YAML carries.
+    pub fragments: Vec<String>,
     /// A block image for each layer, each root hash once.
     pub layers: Vec<ah_sandbox::LayerImage>,
     /// The YAML with tags pinned and the annotation added.
@@ -96,6 +101,7 @@ struct Facts {
     platform: Platform,
     pinned: BTreeMap<String, String>,
     pod: Pod,
+    fragments: Vec<String>,
     layers: Vec<ah_sandbox::LayerImage>,
 }
 
@@ -113,7 +119,17 @@ impl Facts {
         let images =
             resolve::resolve(dirs, &source.images, manifest.images(), Need::Layers).await?;
         let pod = manifest.pod(&images.facts).map_err(crate::manifest_error)?;
-        Ok(Self { manifest, platform, pinned: images.pinned, pod, layers: images.layers })
+        let carried = the_pod(&manifest)?.annotations().get(FRAGMENT_ANNOTATION);
+        let fragments = carried.map(|value| fragments_from_annotation(value)).transpose()?;
+        let fragments = fragments.unwrap_or_default();
+        Ok(Self {
+            manifest,
+            platform,
+            pinned: images.pinned,
+            pod,
+            fragments,
+            layers: images.layers,
+        })
     }
 
     fn generate(self, key_service: KeyService) -> Result<Prepared> {
@@ -135,6 +151,7 @@ impl Facts {
             PolicyDocument::InitData(initdata) => Some(initdata.clone()),
             PolicyDocument::Aks(_) => None,
         };
-        Prepared { pod: self.pod, document, initdata, layers: self.layers, yaml }
+        let (pod, fragments, layers) = (self.pod, self.fragments, self.layers);
+        Prepared { pod, document, initdata, fragments, layers, yaml }
     }
 }

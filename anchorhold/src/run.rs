@@ -102,6 +102,7 @@ impl Launch {
                 PolicyDocument::InitData(_) => None,
                 PolicyDocument::Aks(policy) => Some(policy.policy().to_owned()),
             },
+            fragments: prepared.fragments,
             guest: GuestFiles {
                 kernel: image.kernel.clone(),
                 initrd: image.initrd.clone(),

@@ -121,9 +121,19 @@ fn every_command_of_the_generator_has_examples_and_is_completed() {
             "{command}"
         );
     }
-    for command in
-        ["run", "guest build", "guest measure", "key import", "key list", "verify", "completions"]
-    {
+    for command in [
+        "run",
+        "guest build",
+        "guest measure",
+        "key import",
+        "key list",
+        "verify",
+        "completions",
+        "debug key-gen",
+        "debug grant",
+        "policy fragment make",
+        "policy fragment show",
+    ] {
         desk.run(&format!("{command} --help")).ends(0).says("Example");
     }
     desk.run("policy --help").ends(0).says("Examples:").says("verify");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::Images;
+use crate::cli::fragment::Fragment;
 
 /// `anchorhold policy …`
 #[derive(Debug, Subcommand)]
@@ -28,6 +29,9 @@ pub enum Policy {
     Diff(Diff),
     /// Is the annotation the policy of this YAML, and are the images still the pinned ones?
     Verify(Verify),
+    /// Containers that somebody else signs, for policies that let them in
+    #[command(subcommand)]
+    Fragment(Fragment),
 }
 
 /// A file with a policy, as the only argument or with `-f`.

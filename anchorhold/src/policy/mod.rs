@@ -1,6 +1,7 @@
 //! `anchorhold policy …`: the owner's commands around the policy generator.
 
 mod carried;
+mod fragment;
 pub(crate) mod generate;
 pub(crate) mod make;
 pub(crate) mod output;
@@ -33,6 +34,15 @@ pub(crate) fn carried_by(file: &Path) -> Result<PolicyDocument> {
     }
 }
 
+/// The policy of the named object of a file, or its only one.
+pub(crate) fn the_document(
+    file: &Path,
+    pod: Option<&str>,
+    kinds: &Kinds,
+) -> Result<PolicyDocument> {
+    Ok(carried::read_one(file, pod, kinds)?.document)
+}
+
 /// Runs one of them. Those that answer a question say yes by 0, no by 1, and by 2 that they could not.
 pub(crate) fn run(dirs: &Dirs, command: &Policy, verbose: u8) -> Result<ExitCode> {
     let answer = match command {
@@ -41,6 +51,9 @@ pub(crate) fn run(dirs: &Dirs, command: &Policy, verbose: u8) -> Result<ExitCode
         }
         Policy::Show(options) => {
             return tell::show(options, verbose).map(|()| ExitCode::SUCCESS);
+        }
+        Policy::Fragment(command) => {
+            return fragment::run(dirs, command).map(|()| ExitCode::SUCCESS);
         }
         Policy::Cases(options) => return tell::cases(options).map(|()| ExitCode::SUCCESS),
         Policy::Explain(options) => tell::explain(options),

@@ -14,6 +14,15 @@ use crate::failure::Failure;
 pub trait Effects: Send + Sync + 'static {
     /// Containers whose first process has ended, by id, with its exit code: what rules may rely on, since the guest saw it.
     fn exits(&self) -> Vec<(String, i32)>;
+    /// Time since the agent's start on the guest's own clock, milliseconds.
+    fn now_ms(&self) -> u64;
+    /// Random bytes of the guest's own.
+    ///
+    /// # Errors
+    /// [`Failure::Effect`].
+    fn draw(&self) -> Result<[u8; 32], Failure>;
+    /// Ends a process whose debug session is over; one that has ended is no error.
+    async fn end_process(&self, container_id: &str, exec_id: &str) -> Result<(), Failure>;
     /// Shared namespaces, hostname, shared memory, network of the pod.
     async fn create_sandbox(&self, permit: &Permit<CreateSandboxRequest>) -> Result<(), Failure>;
     /// Ends every container; afterwards the machine is turned off.

@@ -13,13 +13,16 @@ use ah_agent_api::agent::{
 use ah_agent_api::types::Interface;
 use ah_agent_api::{AGENT_SERVICE, Empty, Request, method};
 use ah_digest::Sha256;
-use ah_permit::{Denial, Permit, Policy, State, decide, may_release_keys};
+use ah_grant::is_fragment;
+use ah_permit::{Denial, Permit, Policy, State, decide, extend, may_release_keys};
 use ah_policy::AksPolicy;
 use tokio::sync::Mutex;
 
 use crate::console::{Level, tell};
 use crate::effects::Effects;
 use crate::failure::Failure;
+
+mod exec;
 
 /// Where the policy stands.
 pub enum Rules {
@@ -34,23 +37,44 @@ pub enum Rules {
         policy: Box<Policy>,
         /// What they remember.
         state: State,
+        /// SHA-256 of the policy's document: what debug grants name.
+        document: Sha256,
     },
 }
 
 impl Rules {
-    /// A policy that init has compared with HOST_DATA.
-    pub fn fixed(policy: Policy) -> Self {
-        Self::Fixed { policy: Box::new(policy), state: State::new() }
+    /// A policy that init has compared with HOST_DATA, and the SHA-256 of its document.
+    pub fn fixed(policy: Policy, document: Sha256) -> Self {
+        Self::Fixed { policy: Box::new(policy), state: State::new(), document }
     }
 
     fn stand(&mut self) -> Result<(&Policy, &mut State), Failure> {
         match self {
-            Self::Fixed { policy, state } => Ok((policy, state)),
-            Self::Awaited { .. } => Err(Failure::NotNow {
-                text: "no policy is set yet: SetPolicy must be the first request".into(),
-            }),
+            Self::Fixed { policy, state, .. } => Ok((policy, state)),
+            Self::Awaited { .. } => Err(no_policy()),
         }
     }
+
+    /// Adds the containers of a fragment that the policy lets somebody add.
+    fn extend(&mut self, fragment: &str) -> Result<(), Failure> {
+        let Self::Fixed { policy, state, .. } = self else { return Err(no_policy()) };
+        let extended = extend(policy, state, fragment)
+            .map_err(|e| Failure::refused(format!("SetPolicy: {e}")))?;
+        tell(Level::Info, &extended.words);
+        (**policy, *state) = (extended.policy, extended.state);
+        Ok(())
+    }
+
+    fn document(&self) -> Result<Sha256, Failure> {
+        match self {
+            Self::Fixed { document, .. } => Ok(*document),
+            Self::Awaited { .. } => Err(no_policy()),
+        }
+    }
+}
+
+fn no_policy() -> Failure {
+    Failure::NotNow { text: "no policy is set yet: SetPolicy must be the first request".into() }
 }
 
 /// What turns a method's bytes into its response's bytes.
@@ -216,7 +240,7 @@ impl<E: Effects> Gate<E> {
             Request::CreateContainer(r) => locked!(self, r, create_container),
             Request::StartContainer(r) => locked!(self, r, start_container),
             Request::RemoveContainer(r) => locked!(self, r, remove_container),
-            Request::ExecProcess(r) => locked!(self, r, exec_process),
+            Request::ExecProcess(r) => self.exec(r).await,
             Request::SignalProcess(r) => locked!(self, r, signal_process),
             Request::StatsContainer(r) => locked!(self, r, stats_container),
             Request::TtyWinResize(r) => locked!(self, r, tty_win_resize),
@@ -240,11 +264,14 @@ impl<E: Effects> Gate<E> {
     }
 
     /// Takes the policy that HOST_DATA names, once, before anything else. No rule decides it: the hardware did when it signed
-    /// HOST_DATA into the report.
+    /// HOST_DATA into the report. Afterwards only fragments that the policy lets somebody add.
     async fn set_policy(&self, request: &SetPolicyRequest) -> Result<Vec<u8>, Failure> {
         let mut rules = self.rules.lock().await;
         let host_data = match &*rules {
             Rules::Awaited { host_data } => *host_data,
+            Rules::Fixed { .. } if is_fragment(&request.policy) => {
+                return rules.extend(&request.policy).and_then(|()| ().bytes());
+            }
             Rules::Fixed { .. } => {
                 return Err(Failure::refused(
                     "SetPolicy: the policy is set already and stays for the guest's life",
@@ -261,7 +288,7 @@ impl<E: Effects> Gate<E> {
         }
         let policy = Policy::compile(document.policy())
             .map_err(|e| Failure::refused(format!("SetPolicy: {e}")))?;
-        *rules = Rules::fixed(policy);
+        *rules = Rules::fixed(policy, found);
         ().bytes()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ah_container::{Layout, Runtime};
+use ah_digest::Sha256;
 use ah_permit::Policy;
 use ah_policy::{GuestSettings, InitData};
 use ah_release::{Admission, PublicKey, ReleaseClient, ReleaseServer, SOCKET_PATH, ServiceAddress};
@@ -111,7 +112,8 @@ fn rules(settings: &Settings) -> Result<(Rules, GuestSettings), Error> {
         (Some(path), _) => {
             let initdata = read_initdata(path)?;
             let policy = Policy::compile(initdata.policy())?;
-            Ok((Rules::fixed(policy), initdata.guest_settings()?))
+            let document = Sha256::of(initdata.bytes());
+            Ok((Rules::fixed(policy, document), initdata.guest_settings()?))
         }
         (None, Some(host_data)) => Ok((Rules::Awaited { host_data }, GuestSettings::default())),
         (None, None) => Err("neither initdata nor HOST_DATA".into()),

@@ -1,5 +1,6 @@
 //! The gate and the server in front of effects that only keep a diary: what is decided, in which order, and what is remembered.
 
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,8 +9,11 @@ use ah_agent::failure::Failure;
 use ah_agent::gate::{Gate, Rules};
 use ah_agent::server;
 use ah_agent_api::agent::*;
+use ah_agent_api::oci::Process;
 use ah_agent_api::types::Interface;
 use ah_agent_api::{AGENT_SERVICE, HEALTH_SERVICE, METHODS};
+use ah_digest::Sha256;
+use ah_grant::{Challenge, Command, DebugGrant, SecretKey};
 use ah_permit::{Permit, Policy};
 use async_trait::async_trait;
 use protobuf::Message as _;
@@ -50,6 +54,8 @@ ReadStreamRequest if data.pstate[input.container_id]
 struct Diary {
     lines: Mutex<Vec<String>>,
     go_on: tokio::sync::Notify,
+    now_ms: AtomicU64,
+    drawn: AtomicU8,
 }
 
 impl Diary {
@@ -70,6 +76,26 @@ macro_rules! diary {
                 let lines = self.lines();
                 let ended = lines.iter().filter_map(|line| line.strip_prefix("exit ")?.split_once(' '));
                 ended.map(|(id, code)| (id.to_owned(), code.parse().unwrap())).collect()
+            }
+
+            fn now_ms(&self) -> u64 {
+                self.now_ms.load(Ordering::Relaxed)
+            }
+
+            fn draw(&self) -> Result<[u8; 32], Failure> {
+                Ok([self.drawn.fetch_add(1, Ordering::Relaxed); 32])
+            }
+
+            async fn end_process(&self, container_id: &str, exec_id: &str) -> Result<(), Failure> {
+                self.write(format!("end {container_id} {exec_id}"));
+                self.go_on.notify_one();
+                Ok(())
+            }
+
+            async fn exec_process(&self, permit: &Permit<ExecProcessRequest>) -> Result<(), Failure> {
+                let words = permit.process.as_ref().map(|process| process.Args.join(" "));
+                self.write(format!("exec {} {}", permit.container_id, words.unwrap_or_default()));
+                Ok(())
             }
 
             async fn create_container(&self, permit: &Permit<CreateContainerRequest>) -> Result<(), Failure> {
@@ -104,7 +130,6 @@ diary! {
     destroy_sandbox(DestroySandboxRequest) -> (),
     start_container(StartContainerRequest) -> (),
     remove_container(RemoveContainerRequest) -> (),
-    exec_process(ExecProcessRequest) -> (),
     signal_process(SignalProcessRequest) -> (),
     stats_container(StatsContainerRequest) -> StatsContainerResponse,
     close_stdin(CloseStdinRequest) -> (),
@@ -128,8 +153,12 @@ fn gate(rules: Rules) -> (Gate<Diary>, Arc<Diary>) {
     (Gate::new(rules, diary.clone()), diary)
 }
 
+fn rules_of(text: &str) -> Rules {
+    Rules::fixed(Policy::compile(text).unwrap(), Sha256::of(text))
+}
+
 fn fixed() -> (Gate<Diary>, Arc<Diary>) {
-    gate(Rules::fixed(Policy::compile(RULES).unwrap()))
+    gate(rules_of(RULES))
 }
 
 fn create(id: &str) -> Vec<u8> {
@@ -182,7 +211,7 @@ async fn attack_keys_before_the_policy_lets_containers_have_them() {
     let refused = without.may_release_keys().await;
     assert!(matches!(refused, Err(Failure::Denied { .. })), "no rule: {refused:?}");
     let rules = format!("{RULES}\nReleaseKeyRequest if data.pstate.c1\n");
-    let (gate, _) = gate(Rules::fixed(Policy::compile(&rules).unwrap()));
+    let (gate, _) = gate(rules_of(&rules));
     assert!(matches!(gate.may_release_keys().await, Err(Failure::Denied { .. })));
     gate.call("CreateContainer", create("c1")).await.unwrap();
     gate.may_release_keys().await.unwrap();
@@ -209,7 +238,7 @@ add(name, value) := {"op": "add", "path": concat("/", ["/pstate", name]), "value
 
 #[tokio::test]
 async fn attack_second_effect_of_a_repeated_request() {
-    let (gate, diary) = gate(Rules::fixed(Policy::compile(REPEATS).unwrap()));
+    let (gate, diary) = gate(rules_of(REPEATS));
     let start = StartContainerRequest { container_id: "c1".into(), ..Default::default() };
     let requests = [
         ("CreateSandbox", CreateSandboxRequest::new().write_to_bytes().unwrap()),
@@ -232,7 +261,7 @@ async fn attack_second_effect_of_a_repeated_request() {
 
 #[tokio::test]
 async fn a_failed_request_is_no_repeat() {
-    let (gate, diary) = gate(Rules::fixed(Policy::compile(REPEATS).unwrap()));
+    let (gate, diary) = gate(rules_of(REPEATS));
     assert!(gate.call("CreateContainer", create("broken")).await.is_err());
     gate.call("CreateContainer", create("broken")).await.unwrap();
     gate.call("CreateContainer", create("broken")).await.unwrap();
@@ -362,7 +391,7 @@ fn set_policy(text: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn the_policy_of_host_data_is_set_first() {
-    let host_data = ah_digest::Sha256::of(RULES);
+    let host_data = Sha256::of(RULES);
     let (gate, diary) = gate(Rules::Awaited { host_data });
     let early = gate.call("CreateContainer", create("c1")).await;
     assert!(matches!(early, Err(Failure::NotNow { .. })), "{early:?}");
@@ -373,7 +402,7 @@ async fn the_policy_of_host_data_is_set_first() {
 
 #[tokio::test]
 async fn attack_set_policy_a_second_time() {
-    let host_data = ah_digest::Sha256::of(RULES);
+    let host_data = Sha256::of(RULES);
     let (awaiting, _) = gate(Rules::Awaited { host_data });
     awaiting.call("SetPolicy", set_policy(RULES)).await.unwrap();
     for gate in [awaiting, fixed().0] {
@@ -388,7 +417,7 @@ async fn attack_set_policy_a_second_time() {
 
 #[tokio::test]
 async fn attack_policy_altered_by_one_byte_with_host_data_kept() {
-    let host_data = ah_digest::Sha256::of(RULES);
+    let host_data = Sha256::of(RULES);
     let (gate, _) = gate(Rules::Awaited { host_data });
     let altered = RULES.replacen("ExecProcessRequest := false", "ExecProcessRequest := true ", 1);
     let found = gate.call("SetPolicy", set_policy(&altered)).await;
@@ -569,4 +598,79 @@ fn fuzz_requests() {
             Ok(())
         })
         .unwrap();
+}
+
+/// One container, and debug sessions of the key of seed 3.
+fn debug_rules() -> Rules {
+    let key = SecretKey::from_seed(&[3; 32]).public();
+    rules_of(&format!(
+        "{RULES}\ndebug_key := \"{key}\"\n\
+         DebugExecRequest := {{\"allowed\": true, \"ops\": ops}} if {{\n\
+         data.guest.debug.container == \"web\"\n\
+         ops := [{{\"op\": \"add\", \"path\": concat(\"/\", [\"/pstate\", input.exec_id]), \"value\": true}}]\n}}\n"
+    ))
+}
+
+async fn exec(gate: &Gate<Diary>, words: &[&str], exec_id: &str) -> Result<(), String> {
+    let words = words.iter().map(|word| (*word).to_owned()).collect();
+    let process = Process { Args: words, ..Default::default() };
+    let request = ExecProcessRequest {
+        container_id: "c1".into(),
+        exec_id: exec_id.into(),
+        process: Some(process).into(),
+        ..Default::default()
+    };
+    let answer = gate.call("ExecProcess", request.write_to_bytes().unwrap()).await;
+    answer.map(drop).map_err(|failure| failure.told())
+}
+
+fn challenge_in(told: &str) -> Challenge {
+    let (_, rest) = told.split_once("debug challenge ").expect(told);
+    rest.split_once(',').unwrap().0.parse().unwrap()
+}
+
+fn token(challenge: Challenge, command: Command) -> String {
+    let rules = {
+        let Rules::Fixed { document, .. } = debug_rules() else { panic!() };
+        document
+    };
+    let grant = DebugGrant {
+        challenge,
+        policy: rules,
+        container: "web".into(),
+        command,
+        stdin: false,
+        terminal: false,
+        seconds: 1,
+    };
+    grant.sign(&SecretKey::from_seed(&[3; 32])).unwrap()
+}
+
+#[tokio::test]
+async fn a_denied_exec_gives_a_challenge_and_its_grant_runs_until_its_time_is_over() {
+    let (gate, diary) = gate(debug_rules());
+    let told = exec(&gate, &["sh"], "e1").await.unwrap_err();
+    assert!(told.contains("ExecProcessRequest") && told.contains("hint: anchorhold debug grant"));
+    let token = token(challenge_in(&told), Command::Any);
+    exec(&gate, &["anchorhold-debug", &token, "sh"], "e2").await.unwrap();
+    assert_eq!(diary.lines(), ["exec c1 sh"]);
+    diary.go_on.notified().await;
+    assert_eq!(diary.lines(), ["exec c1 sh", "end c1 e2"]);
+}
+
+#[tokio::test]
+async fn attack_a_token_again_after_its_time_and_a_challenge_without_a_key() {
+    let (fixed, _) = fixed();
+    let told = exec(&fixed, &["sh"], "e1").await.unwrap_err();
+    assert!(!told.contains("challenge"), "{told}");
+    let (gate, diary) = gate(debug_rules());
+    let told = exec(&gate, &["sh"], "e1").await.unwrap_err();
+    let token = token(challenge_in(&told), Command::Any);
+    exec(&gate, &["anchorhold-debug", &token, "sh"], "e2").await.unwrap();
+    diary.now_ms.store(1_000, Ordering::Relaxed);
+    let told = exec(&gate, &["anchorhold-debug", &token, "sh"], "e3").await.unwrap_err();
+    assert!(told.contains("its time is over"), "{told}");
+    // Whoever holds the key gets another challenge with it.
+    assert_ne!(challenge_in(&told), Challenge::new([0; 32]));
+    assert_eq!(diary.lines().iter().filter(|line| line.starts_with("exec")).count(), 1);
 }

@@ -29,6 +29,8 @@ pub struct SandboxConfig {
     pub initdata_disk: Option<Vec<u8>>,
     /// The policy text of a pod without initdata (the AKS form), sent before any other request.
     pub policy_text: Option<String>,
+    /// Fragments of the policy, sent behind it; opaque to the host.
+    pub fragments: Vec<String>,
     /// What boots.
     pub guest: GuestFiles,
     /// A block image for each layer of the pod's images, in any order, each root hash once.

@@ -234,6 +234,7 @@ fn pod(containers: Vec<Container>) -> Pod {
         termination_grace_seconds: 30,
         logs: Logs::Readable,
         whole: Default::default(),
+        owner_keys: Default::default(),
     }
 }
 

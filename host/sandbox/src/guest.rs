@@ -23,6 +23,8 @@ pub struct GuestConfig {
     pub initdata_disk: Option<Vec<u8>>,
     /// The policy text of a pod without initdata (the AKS form).
     pub policy_text: Option<String>,
+    /// Fragments of the policy, sent behind it; opaque to the host.
+    pub fragments: Vec<String>,
     /// What boots.
     pub files: GuestFiles,
     /// Services of the host that the guest reaches over vsock at CID 2.
@@ -82,6 +84,7 @@ impl Guest {
             services: &config.services,
             boot_limit: config.boot_limit,
             policy_text: config.policy_text.as_deref(),
+            fragments: &config.fragments,
             tamper: None,
         };
         Ok(Self { link: boot.run(run_dir, Timeline::new(events)).await? })

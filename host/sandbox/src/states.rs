@@ -68,6 +68,7 @@ impl Configured {
             services: &config.services,
             boot_limit: config.boot_limit,
             policy_text: config.policy_text.as_deref(),
+            fragments: &config.fragments,
             tamper: config.tamper.clone(),
         };
         let link = boot.run(run_dir, timeline).await?;
@@ -82,6 +83,7 @@ pub(crate) struct Boot<'a> {
     pub(crate) services: &'a [VsockService],
     pub(crate) boot_limit: Duration,
     pub(crate) policy_text: Option<&'a str>,
+    pub(crate) fragments: &'a [String],
     pub(crate) tamper: Option<Arc<dyn Tamper>>,
 }
 
@@ -110,6 +112,9 @@ impl Boot<'_> {
         link.timeline.reached(StageName::AgentReady, None);
         if let Some(policy) = self.policy_text {
             link.call(None, link.agent.set_policy(policy)).await?;
+        }
+        for fragment in self.fragments {
+            link.call(None, link.agent.set_policy(fragment)).await?;
         }
         Ok(link)
     }

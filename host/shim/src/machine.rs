@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ah_evidence::{GuestPolicy, HostData};
 use ah_launch::LaunchInputs;
-use ah_policy::{INITDATA_ANNOTATION, InitData, PolicyDocument};
+use ah_policy::{
+    FRAGMENT_ANNOTATION, INITDATA_ANNOTATION, InitData, PolicyDocument, fragments_from_annotation,
+};
 use ah_sandbox::{GuestConfig, GuestFiles, VsockService};
 use ah_software_tee::SoftwareTee;
 use ah_vmm::{Network, TeeLaunch, Tools};
@@ -51,6 +53,7 @@ pub(crate) async fn guest(
             PolicyDocument::InitData(_) => None,
             PolicyDocument::Aks(policy) => Some(policy.policy().to_owned()),
         },
+        fragments: fragments(spec.annotations())?,
         files,
         services,
         tools,
@@ -80,6 +83,12 @@ fn document(
         },
         other => Ok(other?),
     }
+}
+
+/// Fragments of the policy that the pod brings.
+fn fragments(annotations: &BTreeMap<String, String>) -> Result<Vec<String>, ShimError> {
+    let found = annotations.get(FRAGMENT_ANNOTATION);
+    Ok(found.map(|value| fragments_from_annotation(value)).transpose()?.unwrap_or_default())
 }
 
 /// Isolation without confidentiality: the guest does what the node asks of it.

@@ -3,10 +3,12 @@
 use std::ops::Deref;
 
 use ah_agent_api::PolicyRequest;
+use ah_agent_api::agent::ExecProcessRequest;
 use regorus::Value;
 
+use crate::debug::DebugChange;
 use crate::denial::Denial;
-use crate::engine::{Policy, RELEASE_KEY};
+use crate::engine::{DEBUG_EXEC, Evaluated, Policy, RELEASE_KEY};
 use crate::ops;
 use crate::state::{Changes, State};
 
@@ -89,18 +91,46 @@ pub fn decide<R: PolicyRequest>(
     request: R,
 ) -> Result<Permit<R>, Denial> {
     let rule = request.rule_name();
+    let input = input_of(rule, &request)?;
+    let (changes, repeat) = decide_input(policy, state, rule, &input)?;
+    Ok(Permit { request, changes, repeat })
+}
+
+/// Decides the exec of a verified debug grant: by a rule of its own, which sees what the grant says.
+pub(crate) fn decide_granted(
+    policy: &Policy,
+    state: &State,
+    seen: &State,
+    request: ExecProcessRequest,
+    change: DebugChange,
+) -> Result<Permit<ExecProcessRequest>, Denial> {
+    let rule = request.rule_name();
+    let input = input_of(rule, &request)?;
+    let said = |evaluated: &Evaluated| match &evaluated.value {
+        Some(_) => Denial::because(rule, NOT_GRANTED.to_owned()),
+        None => Denial::because(rule, "the policy has no rule for debug sessions".to_owned()),
+    };
+    let evaluated = evaluate(policy, seen, DEBUG_EXEC, &input)?;
+    let (changes, repeat) = applied(state, rule, &evaluated, &said)?;
+    match repeat || changes.is_empty() {
+        true => Err(Denial::because(rule, "a debug exec repeats or changes nothing".to_owned())),
+        false => Ok(Permit { request, changes: changes.with_debug(change), repeat }),
+    }
+}
+
+/// What a rule cannot say of itself: the grant's words and terminal were compared before.
+const NOT_GRANTED: &str = "debug session: the container is not the granted one or not started, the whole pod is awaited, \
+     the exec id was used before, or the process has more than its arguments and terminal otherwise than its container";
+
+fn input_of(rule: &str, request: &impl PolicyRequest) -> Result<Value, Denial> {
     let input = request
         .to_input()
         .map_err(|err| Denial::because(rule, format!("the request has no policy input: {err}")))?;
     // A value that the engine cannot hold becomes its undefined one; no rule gets to see that.
-    let input = match Value::from(input) {
-        Value::Undefined => {
-            return Err(Denial::because(rule, "the policy input is malformed".to_owned()));
-        }
-        input => input,
-    };
-    let (changes, repeat) = decide_input(policy, state, rule, &input)?;
-    Ok(Permit { request, changes, repeat })
+    match Value::from(input) {
+        Value::Undefined => Err(Denial::because(rule, "the policy input is malformed".to_owned())),
+        input => Ok(input),
+    }
 }
 
 /// Decides whether a container that asks for a key may have it as things stand: the owner may want every declared
@@ -118,18 +148,30 @@ fn decide_input(
     rule: &'static str,
     input: &Value,
 ) -> Result<(Changes, bool), Denial> {
-    let evaluated = policy
-        .evaluate(rule, state, input)
-        .map_err(|err| Denial::because(rule, format!("the rule failed: {err}")))?;
-    let value = match evaluated.value {
-        Some(value) => value,
-        None => return Err(Denial::explained(policy, state, rule, input, &evaluated.prints)),
-    };
-    let outcome = Outcome::read(&value).map_err(|detail| {
+    let evaluated = evaluate(policy, state, rule, input)?;
+    applied(state, rule, &evaluated, &|evaluated: &Evaluated| {
+        Denial::explained(policy, state, rule, input, &evaluated.prints)
+    })
+}
+
+fn evaluate(policy: &Policy, seen: &State, rule: &str, input: &Value) -> Result<Evaluated, Denial> {
+    let failed = |err| Denial::because(rule, format!("the rule failed: {err}"));
+    policy.evaluate(rule, seen, input).map_err(failed)
+}
+
+/// What a rule's result does to the state; `denied` says why where it does not allow.
+fn applied(
+    state: &State,
+    rule: &str,
+    evaluated: &Evaluated,
+    denied: &dyn Fn(&Evaluated) -> Denial,
+) -> Result<(Changes, bool), Denial> {
+    let Some(value) = &evaluated.value else { return Err(denied(evaluated)) };
+    let outcome = Outcome::read(value).map_err(|detail| {
         Denial::because(rule, format!("the rule's result is malformed: {detail}"))
     })?;
     if !outcome.allowed {
-        return Err(Denial::explained(policy, state, rule, input, &evaluated.prints));
+        return Err(denied(evaluated));
     }
     let changes = match &outcome.ops {
         None => state.unchanged(),

@@ -5,6 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ah_agent_api::request_names;
+use ah_grant::OwnerKey;
 use regorus::{Engine, PolicyLengthConfig, Value};
 
 use crate::state::State;
@@ -29,6 +30,10 @@ const BYPASS: &str = "AllowRequestsFailingPolicy";
 pub(crate) const DATA: &str = "policy_data";
 /// The rule that decides whether containers get keys now. No request of the host has this name.
 pub(crate) const RELEASE_KEY: &str = "ReleaseKeyRequest";
+/// The rule that decides the exec of a debug grant, and the one that holds the key whose grants count. No request of the host has
+/// these names, and a policy without them has no debug sessions.
+pub(crate) const DEBUG_EXEC: &str = "DebugExecRequest";
+const DEBUG_KEY: &str = "debug_key";
 /// A policy that wants its denials explained has a rule with this before the request's name. It is evaluated after a
 /// denial only, and cannot undo it.
 pub(crate) const EXPLAIN_PREFIX: &str = "explain_";
@@ -156,6 +161,17 @@ impl Policy {
         Self::with(loaded, Parts { explanations_at: self.parts.explanations_at, ..parts })
     }
 
+    /// The data behind the rules, where it stands apart from them.
+    pub(crate) fn own_data(&self) -> Option<serde_json::Value> {
+        serde_json::to_value(self.parts.own_data()?).ok()
+    }
+
+    /// The same compiled rules with other data behind them.
+    pub(crate) fn with_own_data(&self, data: serde_json::Value) -> Result<Self, PolicyError> {
+        let loaded = self.deciding.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self::with(loaded, self.parts.with_own_data(Value::from(data)))
+    }
+
     /// Compiles the rules that explain denials, too, which [`Policy::compile`] leaves for the first denial.
     ///
     /// # Errors
@@ -214,6 +230,13 @@ impl Policy {
         let prints = engine.take_prints().unwrap_or_default();
         let value = value.map_err(text)?;
         Ok(Evaluated { value: Some(value).filter(|value| *value != Value::Undefined), prints })
+    }
+
+    /// The key whose debug grants count; `None` when the owner wants no debug sessions. A key that is none is as good as none: the
+    /// generator refuses it.
+    pub fn debug_key(&self) -> Option<OwnerKey> {
+        let evaluated = self.evaluate(DEBUG_KEY, &State::new(), &Value::new_object()).ok()?;
+        evaluated.value?.as_string().ok()?.parse().ok()
     }
 
     /// The policy's `policy_data`, for showing it to people; `None` when it has none.
@@ -278,10 +301,10 @@ impl Loaded {
 
 /// Names of the rules that are ever asked for.
 fn askable() -> impl Iterator<Item = String> {
-    let decided = request_names().chain([RELEASE_KEY]);
+    let decided = request_names().chain([RELEASE_KEY, DEBUG_EXEC]);
     decided
         .flat_map(|name| [name.to_owned(), format!("{EXPLAIN_PREFIX}{name}")])
-        .chain([BYPASS, DATA].map(str::to_owned))
+        .chain([BYPASS, DATA, DEBUG_KEY].map(str::to_owned))
 }
 
 /// The rules that ask for those of the policy, with its state, its data and the request in their places.

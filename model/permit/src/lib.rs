@@ -18,20 +18,24 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod debug;
 mod decision;
 mod denial;
 mod diff;
 mod engine;
+mod fragment;
 mod ops;
 mod secrets;
 mod state;
 mod text;
 
+pub use debug::{CHALLENGE_LIFE_MS, DebugExec, Here, MAX_CHALLENGES, MAX_SESSIONS, decide_exec};
 pub use decision::{Permit, decide, may_release_keys};
 pub use denial::{Denial, MAX_DENIAL_BYTES, Reason};
 pub use engine::{
     MAX_COLUMNS, MAX_LINES, MAX_POLICY_BYTES, MAX_REREADING, PACKAGE, Policy, PolicyError,
 };
+pub use fragment::{Extended, FragmentRefused, compose, extend};
 pub use ops::{MAX_OPS, MAX_OPS_BYTES};
 pub use secrets::{MASK, Secrets};
 pub use state::{Changes, MAX_STATE_BYTES, StaleState, State};

@@ -1,8 +1,11 @@
 //! What the policy remembers between requests.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use regorus::Value;
+
+use crate::debug::{DebugChange, DebugSessions};
 
 /// Most bytes that all changes of a sandbox's life may add. Each container id and exec id is remembered, so that it
 /// cannot come twice; a host that keeps making them runs into this and not into the guest's memory.
@@ -14,11 +17,17 @@ pub const MAX_STATE_BYTES: usize = 32 << 20;
 pub struct State {
     document: Arc<Value>,
     spent_bytes: usize,
+    /// Challenges given out, and sessions that grants have opened.
+    debug: DebugSessions,
+    /// Issuers and feeds of the fragments that were added to the policy.
+    feeds: BTreeSet<(String, String)>,
 }
 
 /// Part of the document that the guest writes, and the member of it for exit codes by container id.
 const GUEST: &str = "guest";
 const EXITS: &str = "exits";
+/// The member for what a verified debug grant says, during the decision upon its exec.
+const DEBUG: &str = "debug";
 
 /// What a permitted request changes, to be committed after its effect.
 #[derive(Debug, Clone)]
@@ -29,6 +38,7 @@ pub struct Changes {
     /// The state that follows; `None` when the request changes nothing.
     after: Option<Arc<Value>>,
     added_bytes: usize,
+    debug: Option<DebugChange>,
 }
 
 /// The state moved on between the decision and the commit: two requests were decided upon the same state. The effect
@@ -51,7 +61,12 @@ impl State {
             members.insert(Value::from("pstate"), Value::new_object());
             members.insert(Value::from(GUEST), Value::new_object());
         }
-        Self { document: Arc::new(document), spent_bytes: 0 }
+        Self {
+            document: Arc::new(document),
+            spent_bytes: 0,
+            debug: DebugSessions::default(),
+            feeds: BTreeSet::new(),
+        }
     }
 
     /// Takes the changes of a permit over. The caller holds one lock from the decision to here for every request
@@ -66,6 +81,9 @@ impl State {
         }
         self.document = after;
         self.spent_bytes = self.spent_bytes.saturating_add(changes.added_bytes);
+        if let Some(change) = changes.debug {
+            self.debug.commit(change);
+        }
         Ok(())
     }
 
@@ -82,15 +100,47 @@ impl State {
         if let Ok(members) = exits.as_object_mut() {
             members.insert(id, Value::from(i64::from(exit_code)));
         }
-        let mut guest = Value::new_object();
+        self.document = self.with_guest(EXITS, exits);
+    }
+
+    /// The document with another value of a member of `guest`.
+    fn with_guest(&self, name: &str, value: Value) -> Arc<Value> {
+        let known = self.document.as_object().ok().and_then(|d| d.get(&Value::from(GUEST)));
+        let mut guest = known.cloned().unwrap_or_else(Value::new_object);
         if let Ok(members) = guest.as_object_mut() {
-            members.insert(Value::from(EXITS), exits);
+            members.insert(Value::from(name), value);
         }
         let mut document = (*self.document).clone();
         if let Ok(members) = document.as_object_mut() {
             members.insert(Value::from(GUEST), guest);
         }
-        self.document = Arc::new(document);
+        Arc::new(document)
+    }
+
+    /// What rules see while they decide upon the exec of a verified debug grant; nothing commits to it.
+    pub(crate) fn seen_with_grant(&self, grant: Value) -> Self {
+        Self { document: self.with_guest(DEBUG, grant), ..self.clone() }
+    }
+
+    /// Whether no request has changed anything yet: the sandbox is not created.
+    pub(crate) fn is_before_sandbox(&self) -> bool {
+        *self.document == *Self::new().document
+    }
+
+    pub(crate) fn feeds(&self) -> &BTreeSet<(String, String)> {
+        &self.feeds
+    }
+
+    pub(crate) fn with_feeds(&self, feeds: BTreeSet<(String, String)>) -> Self {
+        Self { feeds, ..self.clone() }
+    }
+
+    pub(crate) fn debug(&self) -> &DebugSessions {
+        &self.debug
+    }
+
+    pub(crate) fn debug_mut(&mut self) -> &mut DebugSessions {
+        &mut self.debug
     }
 
     pub(crate) fn document(&self) -> &Arc<Value> {
@@ -102,11 +152,12 @@ impl State {
     }
 
     pub(crate) fn unchanged(&self) -> Changes {
-        Changes { before: Arc::clone(&self.document), after: None, added_bytes: 0 }
+        Changes { before: Arc::clone(&self.document), after: None, added_bytes: 0, debug: None }
     }
 
     pub(crate) fn changed_to(&self, after: Value, added_bytes: usize) -> Changes {
-        Changes { before: Arc::clone(&self.document), after: Some(Arc::new(after)), added_bytes }
+        let (before, after) = (Arc::clone(&self.document), Some(Arc::new(after)));
+        Changes { before, after, added_bytes, debug: None }
     }
 }
 
@@ -114,5 +165,9 @@ impl Changes {
     /// Whether the request leaves the state as it is; then no lock is needed.
     pub fn is_empty(&self) -> bool {
         self.after.is_none()
+    }
+
+    pub(crate) fn with_debug(self, change: DebugChange) -> Self {
+        Self { debug: Some(change), ..self }
     }
 }

@@ -35,6 +35,16 @@ impl Parts {
         Self { rules: rules.to_owned(), explanations_at, constants }
     }
 
+    /// The data that was taken out of the text.
+    pub(crate) fn own_data(&self) -> Option<&Value> {
+        self.constants.as_ref()
+    }
+
+    /// The same rules with other data.
+    pub(crate) fn with_own_data(&self, data: Value) -> Self {
+        Self { constants: Some(data), ..self.clone() }
+    }
+
     pub(crate) fn deciding(&self) -> &str {
         self.explanations_at.and_then(|at| self.rules.get(..at)).unwrap_or(&self.rules)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ah_grant::{FragmentSource, OwnerKey};
 use serde::{Deserialize, Serialize};
 
 /// Those of one container.
@@ -58,4 +59,14 @@ pub enum WholePod {
     NotAwaited,
     /// Until every declared container has been created: a host that leaves out a sidecar gets neither.
     Awaited,
+}
+
+/// Keys whose statements the pod's guest believes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OwnerKeys {
+    /// Whose debug grants let commands run in the pod (annotation `anchorhold.dev/debug-key`).
+    pub debug: Option<OwnerKey>,
+    /// Whose fragments may add containers to the pod (annotation `anchorhold.dev/fragments`).
+    pub fragments: Vec<FragmentSource>,
 }

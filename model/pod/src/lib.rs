@@ -32,7 +32,7 @@ pub mod trees;
 pub mod users;
 mod volumes;
 
-pub use choices::{Bound, ContainerChoices, TerminationLog, WholePod, Word};
+pub use choices::{Bound, ContainerChoices, OwnerKeys, TerminationLog, WholePod, Word};
 pub use hints::{RUNTIME_HINTS_ANNOTATION, RuntimeHints};
 pub use host::{DnsFacts, HostValues, placeholder};
 pub use image::{Accounts, GroupEntry, ImageFacts, Layer, PasswdEntry};

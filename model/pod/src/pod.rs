@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerChoices, HostFact, HostValues, ImageFacts, PodName, Resources, Text, Volume, WholePod,
+    ContainerChoices, HostFact, HostValues, ImageFacts, OwnerKeys, PodName, Resources, Text,
+    Volume, WholePod,
 };
 
 /// A pod. Field names follow the Kubernetes API where it has the field.
@@ -43,6 +44,9 @@ pub struct Pod {
     /// What keys and execs wait for.
     #[serde(default)]
     pub whole: WholePod,
+    /// Whose statements its guest believes beside the policy.
+    #[serde(default)]
+    pub owner_keys: OwnerKeys,
 }
 
 /// `spec.hostAliases[*]`.

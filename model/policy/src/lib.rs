@@ -9,6 +9,7 @@
 mod aks;
 mod disk;
 mod document;
+mod fragment;
 mod gzip;
 mod initdata;
 mod settings;
@@ -16,6 +17,9 @@ mod toml_text;
 
 pub use aks::AksPolicy;
 pub use document::{AKS_ANNOTATION, INITDATA_ANNOTATION, PolicyDocument};
+pub use fragment::{
+    FRAGMENT_ANNOTATION, MAX_FRAGMENTS, fragment_to_annotation, fragments_from_annotation,
+};
 pub use gzip::{MAX_PACKED_BYTES, MAX_UNPACKED_BYTES};
 pub use initdata::{Algorithm, InitData, InitDataDigest, POLICY_KEY, SETTINGS_KEY, VERSION};
 pub use settings::{GuestSettings, KeyService, ServiceAddress, ServicePublicKey};

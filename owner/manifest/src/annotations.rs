@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ah_pod::{Bound, Logs, WholePod, Word};
+use ah_grant::{FragmentSource, OwnerKey, fragment_sources};
+use ah_pod::{Bound, Logs, OwnerKeys, WholePod, Word};
 
 use crate::error::{ManifestError, Place, Problem};
 use crate::options::Platform;
@@ -22,6 +23,14 @@ pub const TERMINATION_LOG_ANNOTATION: &str = "anchorhold.dev/termination-log";
 pub const MUTABLE_ANNOTATION: &str = "anchorhold.dev/mutable";
 /// Whether keys and execs wait until every declared container has been created: `"true"` or `"false"` (the default).
 pub const WHOLE_POD_ANNOTATION: &str = "anchorhold.dev/whole-pod";
+
+/// Whose debug grants let commands run in the pod: standard base64 of an Ed25519 public key.
+pub const DEBUG_KEY_ANNOTATION: &str = "anchorhold.dev/debug-key";
+
+/// Whose fragments may add containers to the pod: lines `issuer=NAME key=BASE64 feed=NAME min-version=NUMBER`.
+pub const FRAGMENTS_ANNOTATION: &str = "anchorhold.dev/fragments";
+/// Fragments that the host hands to the guest: no choice, since the guest verifies them.
+const FRAGMENT_ANNOTATION: &str = "anchorhold.dev/fragment";
 
 /// Objects whose files the host may choose, names and contents: JSON, a list of `configMap/NAME`, `secret/NAME`,
 /// `downwardAPI/metadata.labels`, `downwardAPI/metadata.annotations`.
@@ -46,6 +55,7 @@ pub(crate) struct Choices {
     pub(crate) termination_log: BTreeSet<String>,
     pub(crate) mutable: BTreeMap<String, BTreeMap<String, Bound>>,
     pub(crate) whole: WholePod,
+    pub(crate) owner_keys: OwnerKeys,
     pub(crate) unpinned: BTreeSet<String>,
     pub(crate) services: Vec<String>,
     pub(crate) runs_on: Option<Platform>,
@@ -65,6 +75,7 @@ pub(crate) fn choices(
         termination_log: BTreeSet::new(),
         mutable: BTreeMap::new(),
         whole: WholePod::NotAwaited,
+        owner_keys: OwnerKeys::default(),
         unpinned: BTreeSet::new(),
         services: Vec::new(),
         runs_on: None,
@@ -100,6 +111,13 @@ pub(crate) fn choices(
                     false => WholePod::NotAwaited,
                 };
             }
+            FRAGMENTS_ANNOTATION => {
+                choices.owner_keys.fragments = fragments(value).map_err(fail)?;
+            }
+            FRAGMENT_ANNOTATION => {}
+            DEBUG_KEY_ANNOTATION => {
+                choices.owner_keys.debug = Some(owner_key(value).map_err(fail)?)
+            }
             _ => return Err(fail(Problem::UnknownField)),
         }
     }
@@ -116,6 +134,22 @@ fn switch(value: &str) -> Result<bool, Problem> {
         "false" => Ok(false),
         _ => Err(Problem::Value { found: value.into(), expected: "\"true\" or \"false\"".into() }),
     }
+}
+
+fn fragments(value: &str) -> Result<Vec<FragmentSource>, Problem> {
+    fragment_sources(value).map_err(|_| Problem::Value {
+        found: value.into(),
+        expected: "lines like issuer=NAME key=BASE64 feed=NAME min-version=NUMBER, each feed of an issuer once".into(),
+    })
+}
+
+fn owner_key(value: &str) -> Result<OwnerKey, Problem> {
+    value.parse().map_err(|_| Problem::Value {
+        found: value.into(),
+        expected:
+            "standard base64 of an Ed25519 public key, as `anchorhold debug key-gen` prints it"
+                .into(),
+    })
 }
 
 fn names(value: &str, containers: &[&str]) -> Result<BTreeSet<String>, Problem> {

@@ -303,6 +303,7 @@ fn draft(workload: &Workload, context: &PodContext<'_>, path: &str) -> Result<Po
         termination_grace_seconds: settings::grace(spec, path)?,
         logs: context.choices.logs,
         whole: context.choices.whole,
+        owner_keys: context.choices.owner_keys.clone(),
     };
     token::add(context, &mut pod);
     Ok(pod)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ah_grant::{FragmentSource, OwnerKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,6 +29,15 @@ pub(crate) struct PolicyData {
     pub(crate) places: BTreeMap<String, usize>,
     /// Indices of the containers whose successors wait for more than their creation.
     pub(crate) waits: Vec<usize>,
+    /// Whose debug grants count; the rules for them stand with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) debug_key: Option<OwnerKey>,
+    /// Who may add containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) fragments: Vec<FragmentSource>,
+    /// What those may be: a container without its program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sidecar: Option<Box<ContainerData>>,
     /// Base names of the files that the host copies in.
     pub(crate) files: Vec<String>,
     /// Whether the host may read the containers' output.

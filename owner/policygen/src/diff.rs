@@ -146,7 +146,10 @@ fn other_keys(old: &PolicyDocument, new: &PolicyDocument) -> BTreeSet<String> {
 /// The rules by their digest: what is below them is read as this generator's rules would.
 fn rules_name(policy: &str) -> String {
     let rules = policy.rsplit_once(DATA_MARK).map_or(policy, |(rules, _)| rules);
-    let is_of = |agent| rules.trim_end() == crate::generate::rules(agent).trim_end();
+    let is_of = |agent| {
+        let all = crate::generate::all_rules(agent);
+        all.iter().any(|known| known.trim_end() == rules.trim_end())
+    };
     let own = match (is_of(Agent::Anchorhold), is_of(Agent::Kata)) {
         (true, _) => "of this generator",
         (_, true) => "of this generator, for stock Kata",

@@ -14,21 +14,24 @@ use crate::agent::Agent;
 use crate::bounds::{BoundData, WordData};
 use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData};
 use crate::generate::GenerateError;
-use crate::{kata, template, trees};
+use crate::{kata, sidecar, template, trees};
 
 /// Makes the example of a pod's name.
 const EXAMPLE_DIGITS: &str = "0123456789abcdef";
 
 /// The policy's data for a pod, as its agent's runtime sees it.
 pub(crate) fn policy_data(pod: &Pod, agent: Agent) -> Result<PolicyData, GenerateError> {
-    let host = HostValues::placeholders(pod);
+    let beside = sidecar::beside(pod);
+    let host = HostValues::placeholders(&beside);
     let whole = |request| input(pod, agent, request);
     let mut wholes = vec![whole(requests::create_sandbox_container(pod, &host)?)?];
     let mut containers = vec![container_data(None, pod)?];
     let mut bounds = vec![template::Mutable::new()];
     let mut all_trees = Vec::new();
     let mut names = BTreeSet::new();
-    for (index, container) in in_order(pod) {
+    for (index, container) in in_order(&beside) {
+        // What the pod's own are does not depend on whether somebody adds one.
+        let pod = if container.name == sidecar::NAME { &beside } else { pod };
         if !names.insert(container.name.as_str()) {
             return Err(GenerateError::NameTwice { name: container.name.clone() });
         }
@@ -48,10 +51,15 @@ pub(crate) fn policy_data(pod: &Pod, agent: Agent) -> Result<PolicyData, Generat
             (read.within, read.example) = bounds.remove(placeholder).unzip();
         }
         (container.request, container.fill) = match container.name.as_str() {
-            SANDBOX => (fixed, fill),
+            SANDBOX | sidecar::NAME => (fixed, fill),
             _ => (rest(&fixed, &common), rest(&fill, &common_fill)),
         };
     }
+    // It is one of them for what they have in common, and none that may be created.
+    let sidecar = match pod.owner_keys.fragments.is_empty() {
+        true => None,
+        false => containers.pop().map(sidecar::template).map(Box::new),
+    };
     let named = containers.iter().enumerate();
     let places = named.clone().map(|(index, container)| (container.name.clone(), index)).collect();
     let waits =
@@ -67,6 +75,9 @@ pub(crate) fn policy_data(pod: &Pod, agent: Agent) -> Result<PolicyData, Generat
         containers,
         places,
         waits,
+        debug_key: pod.owner_keys.debug,
+        fragments: pod.owner_keys.fragments.clone(),
+        sidecar,
         files: requests::free_files(pod).into_iter().collect(),
         logs: pod.logs == Logs::Readable,
         name_pattern: pod.name.pattern(),

@@ -24,6 +24,9 @@ const RULES: [&str; 8] = [
 /// The rules that explain denials. Last, and with names of their own, so that the guest compiles them at the first denial only.
 const EXPLANATIONS: &str = include_str!("rules/explain.rego");
 
+/// The rules of debug sessions; only where the owner wants them.
+const DEBUG: &str = include_str!("rules/debug.rego");
+
 /// What stands between the rules and the data.
 pub(crate) const DATA_MARK: &str = "\npolicy_data := ";
 
@@ -138,7 +141,8 @@ pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError
         Agent::Anchorhold => write::json(&data),
         Agent::Kata => write::rego(&data),
     };
-    let policy = format!("{}{DATA_MARK}{data}\n", rules(agent));
+    let rules = rules_with(agent, &optional(pod));
+    let policy = format!("{rules}{DATA_MARK}{data}\n");
     dry_run::run(&policy, agent, pod)?;
     let settings = GuestSettings { key_service: options.key_service.clone() };
     let mut extra = BTreeMap::new();
@@ -149,9 +153,25 @@ pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError
     Ok(Generated { policy, initdata })
 }
 
-/// The rules as they are, without the comments: people read them in the project, the guest does not.
+/// The rules that a pod has beside those of every pod.
+fn optional(pod: &Pod) -> Vec<&'static str> {
+    pod.owner_keys.debug.map(|_| DEBUG).into_iter().collect()
+}
+
+/// The rules of every pod.
 pub(crate) fn rules(agent: Agent) -> String {
-    let lines = RULES.into_iter().chain([agent.rules(), EXPLANATIONS]).flat_map(str::lines);
+    rules_with(agent, &[])
+}
+
+/// Every text of rules that this generator writes for an agent.
+pub(crate) fn all_rules(agent: Agent) -> [String; 2] {
+    [rules(agent), rules_with(agent, &[DEBUG])]
+}
+
+/// The rules as they are, without the comments: people read them in the project, the guest does not.
+fn rules_with(agent: Agent, optional: &[&'static str]) -> String {
+    let texts = RULES.into_iter().chain([agent.rules()]).chain(optional.iter().copied());
+    let lines = texts.chain([EXPLANATIONS]).flat_map(str::lines);
     let lines = lines.filter(|line| !line.starts_with('#') && !line.is_empty());
     lines.map(|line| format!("{line}\n")).collect()
 }

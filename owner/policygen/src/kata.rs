@@ -27,6 +27,18 @@ pub(crate) const CONTENTS: &str =
 /// The pod as a node sees it that does not have the image's files.
 pub(crate) fn pod(pod: &Pod) -> Result<Pod, GenerateError> {
     let mut pod = pod.clone();
+    if !pod.owner_keys.fragments.is_empty() {
+        return Err(GenerateError::NotOnKata {
+            what: "the pod lets fragments add containers".to_owned(),
+            remedy: "only this project's guest knows fragments: --for anchorhold",
+        });
+    }
+    if pod.owner_keys.debug.is_some() {
+        return Err(GenerateError::NotOnKata {
+            what: "the pod has a debug key".to_owned(),
+            remedy: "only this project's guest knows debug grants: --for anchorhold",
+        });
+    }
     for volume in &pod.volumes {
         if let VolumeSource::EmptyDir { medium: Medium::Disk, .. } = volume.source {
             return Err(GenerateError::NotOnKata {

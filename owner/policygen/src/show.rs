@@ -2,6 +2,7 @@
 
 mod text;
 
+use ah_grant::FragmentSource;
 use ah_permit::{Policy, Secrets};
 use ah_pod::placeholder;
 use serde::Serialize;
@@ -49,6 +50,12 @@ pub struct Shown {
     pub logs: bool,
     /// Whether keys and execs wait until every container has been created.
     pub whole: bool,
+    /// The key whose holder may grant debug sessions; `None` when nobody can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debug_key: Option<String>,
+    /// Who may add containers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fragments: Vec<FragmentSource>,
     /// Files that the host fills with what it likes.
     pub host_files: Vec<String>,
     /// What else the host may choose, each with its bound.
@@ -169,6 +176,8 @@ pub fn show(policy: &str) -> Result<Shown, ExplainError> {
         containers: containers.collect(),
         logs: data.logs,
         whole: data.whole,
+        debug_key: data.debug_key.map(|key| key.to_string()),
+        fragments: data.fragments.clone(),
         host_chooses: host_chooses(&data),
         host_files: data.files,
     })

@@ -30,6 +30,23 @@ impl Effects for Arc<Guest> {
         ended.collect()
     }
 
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn draw(&self) -> Result<[u8; 32], Failure> {
+        let mut bytes = [0; 32];
+        ah_guest_sys::random::fill(&mut bytes).map_err(|e| Failure::effect("draw", &e))?;
+        Ok(bytes)
+    }
+
+    async fn end_process(&self, container_id: &str, exec_id: &str) -> Result<(), Failure> {
+        match self.process(container_id, exec_id) {
+            Ok(process) => self.processes.signal(process.pid, SIGKILL),
+            Err(_gone) => Ok(()),
+        }
+    }
+
     async fn create_sandbox(&self, permit: &Permit<CreateSandboxRequest>) -> Result<(), Failure> {
         let (guest, request) = (self.clone(), CreateSandboxRequest::clone(permit));
         super::network::loopback_up().await?;

@@ -16,6 +16,7 @@ mod termination;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use ah_container::{Cgroup, ContainerId, ExecId, Layout, Runtime};
 use ah_rootfs::{LayerStore, VerifiedRoot};
@@ -61,6 +62,7 @@ struct Sandbox {
 
 /// The guest as the agent sees it.
 pub struct Guest {
+    started: Instant,
     layout: Layout,
     runtime: Runtime,
     layers: LayerStore,
@@ -82,6 +84,7 @@ impl Guest {
         processes.reap_forever()?;
         let (oom_sender, oom_events) = mpsc::channel(oom::MAX_UNREAD);
         Ok(Self {
+            started: Instant::now(),
             layout,
             runtime,
             layers: LayerStore::new(),

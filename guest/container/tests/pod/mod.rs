@@ -82,6 +82,7 @@ pub(crate) fn pod() -> Pod {
         termination_grace_seconds: 5,
         logs: Logs::Readable,
         whole: Default::default(),
+        owner_keys: Default::default(),
     }
 }
 

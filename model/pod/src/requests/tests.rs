@@ -26,6 +26,7 @@ pub(crate) fn pod(containers: Vec<Container>) -> Pod {
         termination_grace_seconds: 30,
         logs: Logs::Readable,
         whole: Default::default(),
+        owner_keys: Default::default(),
     }
 }
 

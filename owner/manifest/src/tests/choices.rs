@@ -27,6 +27,16 @@ fn choices_are_read() {
     });
     check("whole-pod: 'true'", &|pod| pod.whole == WholePod::Awaited);
     check("whole-pod: 'false'", &|pod| pod.whole == WholePod::NotAwaited);
+    check("debug-key: 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", &|pod| {
+        pod.owner_keys.debug.is_some_and(|key| key.to_string().starts_with("11qYAYKx"))
+    });
+    assert_eq!(plain.owner_keys, Default::default());
+    let line =
+        "issuer=platform key=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo= feed=mesh min-version=3";
+    check(&format!("fragments: {line}"), &|pod| {
+        pod.owner_keys.fragments.iter().any(|source| source.min_version == 3)
+    });
+    check("fragment: whatever a host carries", &|pod| pod.owner_keys == Default::default());
     check("mutable: '{\"app\":{\"LEVEL\":{\"one-of\":[\"info\",\"debug\"]}}}'", &|pod| {
         let bound = Bound::OneOf(vec!["info".into(), "debug".into()]);
         pod.containers[0].choices.mutable.get("LEVEL") == Some(&bound)
@@ -49,6 +59,9 @@ fn what_is_no_choice_is_an_error_at_its_annotation() {
         ("stdin: other", "a container of the pod: app"),
         ("termination-log: ''", "a container of the pod: app"),
         ("whole-pod: 'yes'", "\"true\" or \"false\""),
+        ("fragments: issuer=platform", "issuer=NAME key=BASE64"),
+        ("debug-key: AAAA", "Ed25519 public key"),
+        ("debug-key: ''", "Ed25519 public key"),
         ("mutable: '{\"other\":{}}'", "a container of the pod: app"),
         ("mutable: '{\"app\":{\"LEVEL\":{\"regex\":\".\"}}}'", "one-of, pattern or prefix"),
         ("mutable: '{\"app\":{\"LEVEL\":\"debug\"}}'", "one-of, pattern or prefix"),

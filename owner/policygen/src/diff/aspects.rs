@@ -1,5 +1,6 @@
 //! The sides of a policy that people have words for.
 
+use ah_grant::FragmentSource;
 use ah_permit::Secrets;
 use serde_json::{Value, json};
 
@@ -56,6 +57,8 @@ pub(crate) fn of_pod(data: &PolicyData) -> Vec<Aspect> {
             !data.whole,
             "keys and execs before every container was created",
         ),
+        aspect("fragments", false, data.fragments.iter().map(source).collect()),
+        aspect("debug key", false, data.debug_key.map(|key| key.to_string()).into_iter().collect()),
         aspect("files with contents from the host", false, data.files.clone()),
         aspect("pod name", false, vec![data.name_pattern.clone()]),
         aspect("host name", false, sandbox("hostname").into_iter().collect()),
@@ -65,6 +68,13 @@ pub(crate) fn of_pod(data: &PolicyData) -> Vec<Aspect> {
     ]
 }
 
+fn source(source: &FragmentSource) -> String {
+    let FragmentSource { issuer, key, feed, min_version } = source;
+    format!(
+        "{issuer} with key {key} may add containers: feed {feed}, version {min_version} and later"
+    )
+}
+
 /// Members of the policy's data that no aspect reads.
 pub(crate) fn others_of_pod(data: &PolicyData) -> Value {
     let read = [
@@ -72,7 +82,9 @@ pub(crate) fn others_of_pod(data: &PolicyData) -> Value {
         "common",
         "common_fill",
         "containers",
+        "debug_key",
         "files",
+        "fragments",
         "logs",
         "name_example",
         "name_pattern",

@@ -86,6 +86,7 @@ ReadStreamRequest if {
 
 is_stdin if {
 	is_process
+	not data.pstate.containers[input.container_id].execs[input.exec_id].debug
 	declared(data.pstate.containers[input.container_id].name).stdin
 }
 

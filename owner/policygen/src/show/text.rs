@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use ah_grant::FragmentSource;
+
 use crate::agent::Agent;
 use crate::show::{
     RELEASE_SOCKET, SHARED_DIR, Shown, ShownContainer, ShownEnv, ShownMount, ShownVolume,
@@ -58,6 +60,18 @@ impl Shown {
             some => {
                 writeln!(f, "  termination  the host MAY READ the termination message of {some}")?
             }
+        }
+        for FragmentSource { issuer, key, feed, min_version } in &self.fragments {
+            writeln!(
+                f,
+                "  fragments    {issuer}, WHO HOLDS THE KEY {key}, MAY ADD CONTAINERS: feed {feed}, version {min_version} and later"
+            )?;
+        }
+        if let Some(key) = &self.debug_key {
+            writeln!(
+                f,
+                "  debug        WHOEVER HOLDS THE KEY {key} MAY RUN ANY COMMAND in this pod, each time for a limited time"
+            )?;
         }
         if self.whole {
             writeln!(

@@ -100,6 +100,7 @@ pub(crate) fn pod() -> Pod {
         termination_grace_seconds: 30,
         logs: Logs::Readable,
         whole: Default::default(),
+        owner_keys: Default::default(),
     }
 }
 
