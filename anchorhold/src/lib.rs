@@ -7,7 +7,9 @@ pub mod dirs;
 mod genpolicy;
 pub mod guest;
 mod inputs;
+mod key_serve;
 pub mod keys;
+pub mod launches;
 mod node;
 mod policy;
 pub mod prepare;
@@ -82,6 +84,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
             ui::print(format_args!("{}", String::from_utf8_lossy(&script)));
         }
         Command::Key(Key::Import(options)) => wait(keys::import(&dirs, options))?,
+        Command::Key(Key::Serve(options)) => wait(key_serve::run(&dirs, options))?,
         Command::Key(Key::List { json }) => wait(keys::list(&dirs, *json))?,
         Command::Verify(options) => return verify::run(&dirs, options),
         Command::Run(options) => return wait(run::run(&dirs, options)),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use ah_testkit_images::{ImageSpec, LayoutBuilder, busybox};
@@ -12,6 +12,8 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_secs(180);
 /// Names the folder with the Kubernetes programs: `cargo xtask test --kubernetes` sets it.
 const PROGRAMS: &str = "ANCHORHOLD_KUBERNETES";
+/// Where the owner's key service listens, in a test's folder.
+const KEY_SOCKET: &str = "keys.sock";
 
 /// A program of this build: tests of other packages do not get its path from cargo.
 fn program(name: &str) -> PathBuf {
@@ -39,9 +41,12 @@ async fn cluster() -> Option<(Cluster, TempDir)> {
     let shim_config = folder.path().join("shim.toml");
     let guest = target().join("guest-image");
     let text = format!(
-        "confidential = true\ntee = \"software\"\nguest = {guest:?}\nsoftware_tee = {:?}\ntools = [{:?}]\n",
-        folder.path().join("software-tee"),
+        "confidential = true\ntee = \"software\"\nguest = {guest:?}\nsoftware_tee = {:?}\ntools = [{:?}]\n\
+         key_service = \"unix:{}\"\n",
+        // where `anchorhold --data` has it
+        folder.path().join("data/software-tee"),
         target().join("tools/bin"),
+        folder.path().join(KEY_SOCKET).display(),
     );
     fs::write(&shim_config, text).unwrap();
     let config = NodeConfig::new(program("anchorhold-snapshotter")).with_handler(
@@ -53,20 +58,59 @@ async fn cluster() -> Option<(Cluster, TempDir)> {
     Some((cluster, folder))
 }
 
-/// The pod's YAML with its policy, as an owner makes it.
+/// The owner's `anchorhold`, with all its files in a folder.
+fn anchorhold(folder: &Path) -> Command {
+    let mut command = Command::new(program("anchorhold"));
+    command.arg("--data").arg(folder.join("data")).arg("--cache").arg(folder.join("cache"));
+    command
+}
+
+fn succeeds(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The pod's YAML with its policy, as an owner makes it, with images of a layout.
+fn with_policy_of(folder: &Path, yaml: &str, layout: &Path) -> PathBuf {
+    let (pod, out) = (folder.join("pod.yaml"), folder.join("out.yaml"));
+    fs::write(&pod, yaml).unwrap();
+    let mut generate = anchorhold(folder);
+    generate.args(["policy", "generate", "-f"]).arg(&pod);
+    succeeds(generate.arg("--images").arg(layout).arg("-o").arg(&out));
+    out
+}
+
 fn with_policy(folder: &Path, yaml: &str, name: &str, image: &ImageSpec) -> String {
     let mut layout = LayoutBuilder::create(folder.join("layout")).unwrap();
     layout.add(name, image).unwrap();
     layout.finish().unwrap();
-    let (pod, out) = (folder.join("pod.yaml"), folder.join("out.yaml"));
-    fs::write(&pod, yaml).unwrap();
-    let mut generate = Command::new(program("anchorhold"));
-    generate.arg("--data").arg(folder.join("data")).arg("--cache").arg(folder.join("cache"));
-    generate.args(["policy", "generate", "-f"]).arg(&pod);
-    generate.arg("--images").arg(folder.join("layout")).arg("-o").arg(&out);
-    let output = generate.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    fs::read_to_string(out).unwrap()
+    fs::read_to_string(with_policy_of(folder, yaml, &folder.join("layout"))).unwrap()
+}
+
+/// The owner's key service while a test lasts.
+struct KeyServe(Child);
+
+impl KeyServe {
+    fn start(folder: &Path) -> Self {
+        let socket = folder.join(KEY_SOCKET);
+        let mut serve = anchorhold(folder);
+        serve.args(["key", "serve", "--danger-accept-software-tee", "--listen"]);
+        serve.arg(format!("unix:{}", socket.display()));
+        let log = fs::File::create(folder.join("key-serve.log")).unwrap();
+        let mut child = serve.stderr(log).spawn().unwrap();
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert_eq!(child.try_wait().unwrap(), None, "the key service has ended");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self(child)
+    }
+}
+
+impl Drop for KeyServe {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 const RUNTIME_CLASS: &str = include_str!("../../../deploy/runtimeclass.yaml");
@@ -137,5 +181,52 @@ async fn attack_a_changed_pod_is_refused_in_words_where_its_original_runs() {
     assert_eq!(cluster.wait_for_end("sealed", LIMIT).unwrap(), "Failed");
     let told = describe();
     assert!(told.contains("CreateContainerRequest denied by the policy"), "{told}");
-    assert!(told.contains("/OCI/Process/Args"), "{told}");
+    // which rule, which container's field, what was there, what the policy wants
+    for part in ["container main", "/OCI/Process/Args/2: found ", "; id", "expected ", "uname -r"] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+}
+
+const MESSAGE: &str = "The key went to one pod.";
+const DEPLOYMENT: &str = include_str!("../../../examples/sealed-message/deployment.yaml");
+
+/// The example from nothing: images, policy, key, `kubectl apply`, `kubectl logs`. Then the cluster's owner makes a Deployment of his own of
+/// the same image, with a policy of his own that the guest is content with: the key service is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_a_key_goes_to_the_deployment_and_not_to_one_with_another_command() {
+    let Some((cluster, folder)) = cluster().await else { return };
+    let (folder, layout) = (folder.path(), folder.path().join("images"));
+    let key = folder.join("key");
+    let mut images = Command::new(program("demo-images"));
+    images.arg("--out").arg(&layout).arg("--key-out").arg(&key);
+    succeeds(images.args(["--message", MESSAGE]));
+    let node = cluster.node();
+    node.import_layout(&layout, &["localhost/anchorhold/sealed-message:demo"]).await.unwrap();
+    cluster.apply(RUNTIME_CLASS).unwrap();
+
+    let yaml = with_policy_of(folder, DEPLOYMENT, &layout);
+    let mut import = anchorhold(folder);
+    import.args(["key", "import", "demo/message", "--tee", "software"]);
+    import.arg("--danger-accept-software-tee").arg("--for").arg(&yaml).arg("--from").arg(&key);
+    succeeds(import.arg("--guest").arg(target().join("guest-image")));
+    let _served = KeyServe::start(folder);
+
+    cluster.apply(&fs::read_to_string(yaml).unwrap()).unwrap();
+    let logs = ["logs", "deployment/sealed-message"];
+    let said = cluster.wait_for(&logs, LIMIT, |said| said.contains("the message is: "));
+    let said = said.unwrap_or_else(|error| panic!("{error}\n{}", node.logs()));
+    assert!(said.contains(MESSAGE), "{said}");
+    let up = ["get", "deployment", "sealed-message", "-o", "jsonpath={.status.readyReplicas}"];
+    cluster.wait_for(&up, LIMIT, |ready| ready == "1").unwrap();
+    cluster.kubectl(&["delete", "deployment", "sealed-message"]).unwrap();
+
+    let changed = DEPLOYMENT.replace("\"demo/message\", ", "\"demo/message\", \"again\", ");
+    let changed = changed.replace("name: sealed-message\nspec", "name: copied\nspec");
+    assert_ne!(changed, DEPLOYMENT);
+    let yaml = with_policy_of(folder, &changed, &layout);
+    cluster.apply(&fs::read_to_string(yaml).unwrap()).unwrap();
+    let logs = ["logs", "deployment/copied"];
+    let said =
+        cluster.wait_for(&logs, LIMIT, |said| said.contains("sealed-message: no key")).unwrap();
+    assert!(said.contains("x-ms-sevsnpvm-hostdata") && !said.contains(MESSAGE), "{said}");
 }
