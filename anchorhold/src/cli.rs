@@ -11,7 +11,7 @@ use ah_registry::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use key_serve::{KeyServe, Listen};
-pub use node::{Node, NodeInstall, NodePlaces};
+pub use node::{Alias, Node, NodeInstall, NodePlaces};
 pub use policy::Policy;
 
 /// Runs containers in virtual machines whose memory the host cannot read.
