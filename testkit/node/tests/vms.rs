@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ah_containerd_api::Code;
-use ah_containerd_api::cri::PodSandboxState;
+use ah_containerd_api::cri::{Mount, PodSandboxState};
 use ah_testkit_images::{Entry, LayerSpec, Packing, busybox};
 use ah_testkit_node::{Node, NodeConfig, Pod, PodConfig, SNAPSHOTTER};
 use tempfile::TempDir;
@@ -118,14 +118,25 @@ async fn is_ready(pod: &Pod) -> bool {
 async fn a_pod_in_a_vm_runs_is_entered_and_leaves_nothing() {
     let Some(machine) = machine().await else { return };
     let pod = machine.pod("life").await;
-    let script = "echo out; echo err >&2; cat /etc/hostname; ip -o addr show eth0; exit 7";
-    let short = pod.create(pod.container("short", IMAGE, &["sh", "-c", script])).await.unwrap();
+    let script = "echo out; echo err >&2; cat /etc/hostname; ip -o addr show eth0; \
+                  echo the reason > /dev/termination-log; exit 7";
+    let message = machine.settings.path().join("pods/1/containers/short/0a1b2c3d");
+    std::fs::create_dir_all(message.parent().unwrap()).unwrap();
+    std::fs::write(&message, "").unwrap();
+    let mut short = pod.container("short", IMAGE, &["sh", "-c", script]);
+    short.mounts.push(Mount {
+        container_path: "/dev/termination-log".into(),
+        host_path: message.display().to_string(),
+        ..Mount::default()
+    });
+    let short = pod.create(short).await.unwrap();
     short.start().await.unwrap();
     assert_eq!(short.wait(LIMIT).await.unwrap(), 7);
     let printed = short.output().unwrap();
     for expect in ["out\n", "err\n", "life\n", "inet 10.88.", "inet6 fd00:88:"] {
         assert!(printed.contains(expect), "{printed}");
     }
+    assert_eq!(std::fs::read_to_string(&message).unwrap(), "the reason\n");
 
     let long = pod.create(pod.container("long", IMAGE, &["sleep", "1000"])).await.unwrap();
     long.start().await.unwrap();
