@@ -133,6 +133,7 @@ spec:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_without_a_vm_runs_and_is_heard() {
     let Some((cluster, _folder)) = cluster().await else { return };
+    the_files_for_a_cluster_are_taken(&cluster);
     cluster.node().import(&[("localhost/busybox:1", &busybox().unwrap())]).await.unwrap();
     let pod = r#"
 apiVersion: v1
@@ -229,4 +230,130 @@ async fn attack_a_key_goes_to_the_deployment_and_not_to_one_with_another_command
     let said =
         cluster.wait_for(&logs, LIMIT, |said| said.contains("sealed-message: no key")).unwrap();
     assert!(said.contains("x-ms-sevsnpvm-hostdata") && !said.contains(MESSAGE), "{said}");
+}
+
+/// Many of Kubernetes' promises in one pod: it fails once, is started again, and goes on until it is told to end.
+const SEMANTICS: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {mode: quiet, other: "1"}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: semantics
+  annotations:
+    anchorhold.dev/termination-log: main
+    anchorhold.dev/exec: '{"main": [["/bin/busybox", "touch", "/data/stop"]]}'
+spec:
+  runtimeClassName: anchorhold-cc
+  restartPolicy: OnFailure
+  enableServiceLinks: false
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 5
+  hostAliases: [{ip: 192.0.2.7, hostnames: [elsewhere.example]}]
+  securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 2000}
+  initContainers:
+  - name: first
+    image: localhost/busybox:1
+    command: [sh, -c, "echo made by init > /data/made"]
+    volumeMounts: [{name: data, mountPath: /data}]
+  containers:
+  - name: main
+    image: localhost/busybox:1
+    command:
+    - sh
+    - -c
+    - |
+      if [ ! -e /data/failed ]; then
+        : > /data/failed
+        echo the first failure > /dev/termination-log
+        exit 3
+      fi
+      echo mode $(cat /etc/mode)
+      echo user $(id -u) groups $(id -G)
+      echo name $POD
+      cat /data/made
+      while read line; do case "$line" in *elsewhere*) echo alias $line;; esac; done < /etc/hosts
+      (: > /file) 2> /dev/null || echo read-only root
+      echo served > /data/index.html
+      /bin/busybox httpd -p 8080 -h /data
+      : > /data/ready
+      until [ -e /data/stop ]; do sleep 1; done
+    env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+    readinessProbe: {exec: {command: [test, -e, /data/ready]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60}
+    livenessProbe: {httpGet: {port: 8080, path: /}, initialDelaySeconds: 5, periodSeconds: 2, timeoutSeconds: 20, failureThreshold: 60}
+    securityContext:
+      readOnlyRootFilesystem: true
+      allowPrivilegeEscalation: false
+      capabilities: {drop: [ALL]}
+    volumeMounts:
+    - {name: data, mountPath: /data}
+    - {name: settings, mountPath: /etc/mode, subPath: mode}
+  volumes:
+  - {name: data, emptyDir: {}}
+  - {name: settings, configMap: {name: settings}}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_a_pod_keeps_kubernetes_promises_and_runs_no_other_command() {
+    let Some((cluster, folder)) = cluster().await else { return };
+    let image = busybox().unwrap();
+    let pod = with_policy(folder.path(), SEMANTICS, "localhost/busybox:1", &image);
+    cluster.node().import(&[("localhost/busybox:1", &image)]).await.unwrap();
+    cluster.node().forget_tag("localhost/busybox:1").await.unwrap();
+    cluster.apply(RUNTIME_CLASS).unwrap();
+    cluster.apply(&pod).unwrap();
+    let get = |path: &str| ["get", "pod", "semantics", "-o", path].map(str::to_owned);
+    let wait = |path: &str, expected: &str| {
+        let args = get(&format!("jsonpath={path}"));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let found = cluster.wait_for(&args, LIMIT, |found| found == expected);
+        found.unwrap_or_else(|error| panic!("{path}: {error}\n{}", cluster.node().logs()));
+    };
+    let main = "{.status.containerStatuses[0]";
+    wait(&format!("{main}.restartCount}} {main}.ready}}"), "1 true");
+    wait(&format!("{main}.lastState.terminated.message}}"), "the first failure\n");
+    wait(&format!("{main}.lastState.terminated.exitCode}}"), "3");
+    let said = cluster.kubectl(&["logs", "semantics"]).unwrap();
+    for expect in [
+        "mode quiet\n",
+        "user 1000 groups 1000 2000\n",
+        "name semantics\n",
+        "made by init\n",
+        "alias 192.0.2.7",
+        "read-only root\n",
+    ] {
+        assert!(said.contains(expect), "{expect}\n{said}");
+    }
+    let address = cluster.kubectl(&["get", "pod", "semantics", "-o", "jsonpath={.status.podIP}"]);
+    let mut fetch = cluster.node().namespaces().command("/bin/busybox");
+    fetch.args(["wget", "-q", "-O", "-", &format!("http://{}:8080/index.html", address.unwrap())]);
+    assert_eq!(String::from_utf8_lossy(&fetch.output().unwrap().stdout), "served\n");
+
+    let exec =
+        |file: &str| cluster.kubectl(&["exec", "semantics", "--", "/bin/busybox", "touch", file]);
+    let refused = exec("/data/stopped").unwrap_err().to_string();
+    assert!(refused.contains("ExecProcessRequest denied by the policy"), "{refused}");
+    exec("/data/stop").unwrap();
+    assert_eq!(cluster.wait_for_end("semantics", LIMIT).unwrap(), "Succeeded");
+}
+
+/// What is in deploy/ is what an API server takes; nothing of it is started here.
+fn the_files_for_a_cluster_are_taken(cluster: &Cluster) {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let deploy = deploy.to_str().unwrap();
+    cluster.kubectl(&["create", "namespace", "anchorhold"]).unwrap();
+    let taken = cluster.kubectl(&["apply", "--dry-run=server", "-k", deploy]).unwrap();
+    for object in [
+        "daemonset.apps/anchorhold-node created (server dry run)",
+        "runtimeclass.node.k8s.io/anchorhold-cc created (server dry run)",
+        "runtimeclass.node.k8s.io/anchorhold created (server dry run)",
+    ] {
+        assert!(taken.contains(object), "{taken}");
+    }
+    let unknown =
+        "apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: x}\nhandlr: y\n";
+    assert!(cluster.apply(unknown).is_err(), "an unknown field is taken");
 }
