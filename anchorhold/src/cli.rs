@@ -2,6 +2,7 @@
 
 mod debug;
 pub mod fragment;
+mod key_serve;
 mod node;
 pub mod policy;
 
@@ -12,7 +13,8 @@ use ah_registry::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use debug::{Debug, Grant as DebugGrantOptions};
-pub use node::{Node, NodeInstall, NodePlaces};
+pub use key_serve::{KeyServe, Listen};
+pub use node::{Alias, Node, NodeInstall, NodePlaces};
 pub use policy::Policy;
 
 /// Runs containers in virtual machines whose memory the host cannot read.
@@ -159,7 +161,9 @@ pub enum Guest {
     Build(GuestBuild),
     /// Print the launch measurement that a report of this guest image carries
     #[command(after_help = "Example:
-  anchorhold guest measure --guest ./guest --tee snp --vcpus 2 --json")]
+  anchorhold guest measure --guest ./guest --tee snp --vcpus 2 --json
+
+One line for each firmware that guests are started with: that of `anchorhold run` first, then that of a Kubernetes node's shim.")]
     Measure {
         /// The guest image [default: DATA/guest]
         #[arg(long, env = "ANCHORHOLD_GUEST", value_name = "DIR")]
@@ -206,6 +210,8 @@ pub struct GuestBuild {
 pub enum Key {
     /// Import a key under a release policy derived from a pod
     Import(KeyImport),
+    /// Answer the guests of a node: their requests for keys come sealed, over a unix socket or TCP
+    Serve(KeyServe),
     /// List the keys: names, kinds, what a release needs; never their bytes
     #[command(after_help = "Example:
   anchorhold key list --json")]
@@ -238,6 +244,9 @@ pub struct KeyImport {
     /// The trusted execution environment that the pod must run in
     #[arg(long, value_enum, default_value_t = Tee::Snp)]
     pub tee: Tee,
+    /// Another number of virtual CPUs that the pod's VM may have, besides 1 and what the pod's CPU limits come to (repeatable)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
+    pub vcpus: Vec<u32>,
     /// Release to the software TEE too: to a VM that the host can read
     #[arg(long)]
     pub danger_accept_software_tee: bool,

@@ -1,21 +1,22 @@
 //! `anchorhold guest build` and `guest measure`.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ah_digest::Sha384;
-use ah_guest_image::{BuildOptions, GuestImage, KernelChoice, Machine};
+use ah_guest_image::{BuildOptions, GuestImage, KernelChoice};
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::cli::{self, Tee};
 use crate::dirs::Dirs;
+use crate::launches::launches;
 use crate::ui::{Stage, failure};
 
 /// The vCPU model whose save area is measured: EPYC, the model that QEMU is asked for on SEV-SNP.
-const VCPU_SIG_EPYC: u32 = 0x0080_0f12;
+pub(crate) const VCPU_SIG_EPYC: u32 = 0x0080_0f12;
 /// SEV_FEATURES of the save area: SEV-SNP active and nothing else.
-const SEV_FEATURES_SNP: u64 = 1;
+pub(crate) const SEV_FEATURES_SNP: u64 = 1;
 
 /// Builds the guest image.
 pub(crate) fn build(dirs: &Dirs, options: &cli::GuestBuild) -> Result<()> {
@@ -38,7 +39,7 @@ pub(crate) fn build(dirs: &Dirs, options: &cli::GuestBuild) -> Result<()> {
     Ok(())
 }
 
-/// Prints the launch measurement.
+/// Prints the launch measurement, a line a firmware.
 pub(crate) fn measure(
     dirs: &Dirs,
     guest: Option<&Path>,
@@ -48,12 +49,18 @@ pub(crate) fn measure(
 ) -> Result<()> {
     let image = load(dirs, guest)?;
     let tee = tee_of(tee)?;
-    let measurement = measurement(&image, vcpus, tee)?;
+    let launches = launches(&image, &BTreeSet::from([vcpus]), tee)?;
     if as_json {
         let tee = serde_json::to_value(tee)?;
-        crate::ui::say!("{}", json!({ "measurement": measurement, "vcpus": vcpus, "tee": tee }));
-    } else {
-        crate::ui::say!("{measurement}");
+        let first = launches.first().map(|launch| launch.measurement);
+        crate::ui::say!(
+            "{}",
+            json!({ "measurement": first, "vcpus": vcpus, "tee": tee, "launches": launches })
+        );
+        return Ok(());
+    }
+    for launch in launches {
+        crate::ui::say!("{}  {}", launch.measurement, launch.firmware.display());
     }
     Ok(())
 }
@@ -70,17 +77,11 @@ pub fn load(dirs: &Dirs, guest: Option<&Path>) -> Result<GuestImage> {
     GuestImage::load(&folder).with_context(|| format!("guest image {}", folder.display()))
 }
 
-/// The launch measurement that a report of this image carries on a machine with the firmware of this one.
+/// The launch measurement that a report of this image carries when `anchorhold run` starts it on a machine as this one.
 pub fn measurement(image: &GuestImage, vcpus: u32, tee: ah_evidence::Tee) -> Result<Sha384> {
-    let firmware = firmware(tee)?;
-    let bytes = fs::read(&firmware).with_context(|| format!("reading {}", firmware.display()))?;
-    let machine = Machine {
-        firmware: &bytes,
-        vcpus,
-        vcpu_sig: VCPU_SIG_EPYC,
-        sev_features: SEV_FEATURES_SNP,
-    };
-    Ok(ah_guest_image::measure(image, &machine, tee)?)
+    let all = launches(image, &BTreeSet::from([vcpus]), tee)?;
+    let first = all.first().context("no way to start a guest is known")?;
+    Ok(first.measurement)
 }
 
 /// What the software TEE measures: the very bytes that QEMU is given.

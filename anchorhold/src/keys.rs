@@ -14,8 +14,8 @@ use serde_json::json;
 
 use crate::cli::{KeyImport, Tee};
 use crate::dirs::Dirs;
-use crate::guest;
 use crate::ui::{self, failure};
+use crate::{guest, launches};
 
 /// Bytes of a key that is made here.
 const GENERATED_BYTES: usize = 32;
@@ -151,13 +151,25 @@ fn release_policy(dirs: &Dirs, options: &KeyImport) -> Result<ReleasePolicy> {
     let image = guest::load(dirs, options.guest.as_deref())?;
     let facts = PodFacts {
         tee: if tee == ah_evidence::Tee::Software { TeeKind::Software } else { TeeKind::SevSnp },
-        launch_measurements: vec![guest::measurement(&image, crate::run::VCPUS, tee)?],
+        launch_measurements: measurements(&image, options, tee)?,
         host_data: document.host_data_snp()?,
     };
     if tee == ah_evidence::Tee::Software {
         eprintln!("{}: this key will be released to a VM that the host can read", ui::SOFTWARE_TEE);
     }
     Ok(ReleasePolicy::for_pod(&facts)?)
+}
+
+/// Of each way in which the pod may be started.
+fn measurements(
+    image: &ah_guest_image::GuestImage,
+    options: &KeyImport,
+    tee: ah_evidence::Tee,
+) -> Result<Vec<ah_digest::Sha384>> {
+    let mut vcpus = launches::vcpus_of(&options.pod)?;
+    vcpus.extend(options.vcpus.iter().copied());
+    let all = launches::launches(image, &vcpus, tee)?;
+    Ok(all.into_iter().map(|launch| launch.measurement).collect())
 }
 
 /// Reads a text file; `-` is standard input.

@@ -8,7 +8,9 @@ pub mod dirs;
 mod genpolicy;
 pub mod guest;
 mod inputs;
+mod key_serve;
 pub mod keys;
+pub mod launches;
 mod node;
 mod owner_key;
 mod policy;
@@ -84,6 +86,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
             ui::print(format_args!("{}", String::from_utf8_lossy(&script)));
         }
         Command::Key(Key::Import(options)) => wait(keys::import(&dirs, options))?,
+        Command::Key(Key::Serve(options)) => wait(key_serve::run(&dirs, options))?,
         Command::Key(Key::List { json }) => wait(keys::list(&dirs, *json))?,
         Command::Debug(command) => debug::run(command)?,
         Command::Verify(options) => return verify::run(&dirs, options),

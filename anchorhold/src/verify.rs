@@ -82,7 +82,9 @@ fn reference(
     reference.measurement = match &options.guest {
         Some(folder) => {
             let image = guest::load(dirs, Some(folder))?;
-            Expect::Is([guest::measurement(&image, crate::run::VCPUS, tee)?].into())
+            let vcpus = [crate::run::VCPUS].into();
+            let all = crate::launches::launches(&image, &vcpus, tee)?;
+            Expect::Is(all.into_iter().map(|launch| launch.measurement).collect())
         }
         None => Expect::any("no --guest was given"),
     };

@@ -1,6 +1,7 @@
 //! `anchorhold node …`
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 
@@ -11,7 +12,7 @@ pub enum Node {
     Install(NodeInstall),
     /// Take them out again
     #[command(
-        after_help = "A configuration that nobody has changed since becomes, byte for byte, what it was."
+        after_help = "A configuration that nobody has changed since becomes, byte for byte, what it was; files of our own that somebody has changed stay."
     )]
     Uninstall {
         /// Where containerd is.
@@ -44,22 +45,64 @@ pub struct NodePlaces {
     /// The snapshotter's socket
     #[arg(long, value_name = "SOCKET", default_value = "/run/anchorhold/snapshotter.sock")]
     pub snapshotter: PathBuf,
+    /// Folder of our own configuration: a file for each kind of pod, and the snapshotter's
+    #[arg(long, value_name = "DIR", default_value = "/etc/anchorhold")]
+    pub config_dir: PathBuf,
+}
+
+/// Another name of a runtime handler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alias {
+    /// The name.
+    pub name: String,
+    /// Whether its pods must bring a policy.
+    pub confidential: bool,
+}
+
+impl FromStr for Alias {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, of) = text.split_once('=').unwrap_or((text, "anchorhold-cc"));
+        let confidential = match of {
+            "anchorhold-cc" => true,
+            "anchorhold" => false,
+            _ => return Err(format!("found {of:?}, expected anchorhold-cc or anchorhold")),
+        };
+        // a RuntimeClass's handler is a DNS label (Kubernetes API, node.k8s.io/v1)
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let fits = !name.is_empty()
+            && name.len() <= 63
+            && name.bytes().all(plain)
+            && !name.starts_with('-')
+            && !name.ends_with('-');
+        match fits {
+            true => Ok(Self { name: name.to_owned(), confidential }),
+            false => Err(format!("found {name:?}, expected lower case letters, digits and dashes")),
+        }
+    }
 }
 
 /// `anchorhold node install`
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:
-  anchorhold node install --alias kata-cc
+  anchorhold node install --alias kata-cc --alias kata-cc-isolation=anchorhold --key-service unix:/run/anchorhold/keys.sock
 
-May be run again; what was there before is kept beside the file, and `node uninstall` gives it back. What cannot be merged is
+Handlers: anchorhold-cc for confidential pods, anchorhold for pods that are in a virtual machine and have no policy. May be run again; what was there before is kept beside the file, and `node uninstall` gives it back. What cannot be merged is
 refused, and nothing is changed. containerd is to be restarted afterwards.")]
 pub struct NodeInstall {
     /// Where containerd is.
     #[command(flatten)]
     pub places: NodePlaces,
-    /// Another name of the runtime handler (repeatable), as kata-cc for manifests written for AKS
-    #[arg(long, value_name = "HANDLER")]
-    pub alias: Vec<String>,
+    /// Another name of anchorhold-cc, or with =anchorhold of that (repeatable): for manifests written for AKS
+    #[arg(long, value_name = "HANDLER[=anchorhold]")]
+    pub alias: Vec<Alias>,
+    /// The guest image
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/anchorhold/guest")]
+    pub guest: PathBuf,
+    /// Where confidential pods' requests for keys go: unix:/PATH or tcp:HOST:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    pub key_service: Option<String>,
     /// The containerd that will read the configuration [default: what `containerd --version` says]
     #[arg(long, value_name = "VERSION")]
     pub containerd_version: Option<String>,

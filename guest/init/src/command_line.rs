@@ -14,6 +14,9 @@ pub struct CommandLine {
     pub tee: Tee,
     /// `anchorhold.log=`: how much goes to the console, which the host reads. Default: errors.
     pub log: LogLevel,
+    /// `anchorhold.confidential=false`: a VM for isolation alone, whose node may ask anything of it. The word changes the measurement
+    /// and nothing else, so that no key which an owner has for a confidential guest is released to such a one. Default: true.
+    pub confidential: bool,
 }
 
 /// How much goes to the console.
@@ -69,7 +72,7 @@ impl FromStr for CommandLine {
     type Err = CommandLineError;
 
     fn from_str(text: &str) -> Result<Self, CommandLineError> {
-        let (mut tee, mut log) = (None, None);
+        let (mut tee, mut log, mut confidential) = (None, None, None);
         for word in text.split_ascii_whitespace().filter(|word| word.starts_with(PREFIX)) {
             match word.split_once('=') {
                 Some(("anchorhold.tee", name)) => {
@@ -78,10 +81,17 @@ impl FromStr for CommandLine {
                 Some(("anchorhold.log", name)) => {
                     once(&mut log, "anchorhold.log", log_level(name)?)?
                 }
+                Some(("anchorhold.confidential", "false")) => {
+                    once(&mut confidential, "anchorhold.confidential", false)?;
+                }
                 _ => return Err(CommandLineError::Unknown(word.chars().take(80).collect())),
             }
         }
-        Ok(Self { tee: tee.ok_or(CommandLineError::NoTee)?, log: log.unwrap_or_default() })
+        Ok(Self {
+            tee: tee.ok_or(CommandLineError::NoTee)?,
+            log: log.unwrap_or_default(),
+            confidential: confidential.unwrap_or(true),
+        })
     }
 }
 
@@ -122,7 +132,16 @@ mod tests {
             Err(CommandLineError::Twice("anchorhold.log")),
         );
         check("anchorhold.tee=snp anchorhold.log=all", Err(CommandLineError::Log("all".into())));
-        for word in ["anchorhold.debug", "anchorhold.policy=off", "anchorhold.tee", "anchorhold."] {
+        let isolation: CommandLine =
+            "anchorhold.tee=snp anchorhold.confidential=false".parse().unwrap();
+        assert!(!isolation.confidential);
+        for word in [
+            "anchorhold.confidential=true",
+            "anchorhold.debug",
+            "anchorhold.policy=off",
+            "anchorhold.tee",
+            "anchorhold.",
+        ] {
             check(
                 &format!("anchorhold.tee=snp {word}"),
                 Err(CommandLineError::Unknown(word.to_owned())),

@@ -84,7 +84,7 @@ fn write_initdata(policy: &Policy<'_>) -> Result<(), InitError> {
 
 /// The agent's command line (`ah_agent::cli`).
 fn arguments(command_line: &CommandLine, policy: &Policy<'_>) -> Vec<String> {
-    let CommandLine { tee, log } = command_line;
+    let CommandLine { tee, log, confidential: _ } = command_line;
     let (option, value) = match policy.form() {
         Form::InitData(_) => ("--initdata", INITDATA.to_owned()),
         Form::Aks(digest) => ("--host-data", digest.to_string()),

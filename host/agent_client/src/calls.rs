@@ -4,13 +4,13 @@ use ah_agent_api::{
     Empty, HEALTH_SERVICE,
     agent::{
         AddARPNeighborsRequest, CloseStdinRequest, CopyFileRequest, CreateContainerRequest,
-        CreateSandboxRequest, DestroySandboxRequest, ExecProcessRequest, GetOOMEventRequest,
-        GuestDetailsRequest, GuestDetailsResponse, OOMEvent, PauseContainerRequest,
-        ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest, ResumeContainerRequest,
-        Routes, SetPolicyRequest, SignalProcessRequest, StartContainerRequest,
-        StatsContainerRequest, StatsContainerResponse, TtyWinResizeRequest, UpdateInterfaceRequest,
-        UpdateRoutesRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest,
-        WriteStreamResponse,
+        CreateSandboxRequest, DestroySandboxRequest, ExecProcessRequest, GetDiagnosticDataRequest,
+        GetDiagnosticDataResponse, GetOOMEventRequest, GuestDetailsRequest, GuestDetailsResponse,
+        OOMEvent, PauseContainerRequest, ReadStreamRequest, ReadStreamResponse,
+        RemoveContainerRequest, ResumeContainerRequest, Routes, SetPolicyRequest,
+        SignalProcessRequest, StartContainerRequest, StatsContainerRequest, StatsContainerResponse,
+        TtyWinResizeRequest, UpdateInterfaceRequest, UpdateRoutesRequest, WaitProcessRequest,
+        WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
     },
     health::{CheckRequest, HealthCheckResponse},
     types::Interface,
@@ -231,6 +231,22 @@ impl AgentClient {
         let request =
             StatsContainerRequest { container_id: container_id.into(), ..Default::default() };
         self.call("StatsContainer", &request, ORDINARY).await
+    }
+
+    /// What a container wrote into its termination message, the file that it sees at `path`: at most its last 4096 bytes.
+    pub async fn termination_message(
+        &self,
+        container_id: &str,
+        path: &str,
+    ) -> Result<String, CallError> {
+        let request = GetDiagnosticDataRequest {
+            container_id: container_id.into(),
+            log_type: path.into(),
+            ..Default::default()
+        };
+        let response: GetDiagnosticDataResponse =
+            self.call("GetDiagnosticData", &request, ORDINARY).await?;
+        Ok(response.data)
     }
 
     /// Waits until a container runs out of memory; returns its id.

@@ -9,13 +9,15 @@ use ah_vmm::{Accelerator, Tools, accelerator, host_tee};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use crate::merge::{RUNTIME_TYPE, Wanted, merge};
+use crate::merge::{RUNTIME_TYPE, Wanted, handlers_of, merge};
 use crate::version::ContainerdVersion;
 
 /// How long a daemon may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// The shim's program, as containerd makes its name from [`RUNTIME_TYPE`].
 const SHIM: &str = "containerd-shim-anchorhold-v2";
+/// What a shim needs of a guest image.
+const GUEST_FILES: [&str; 3] = ["vmlinuz", "initrd", "cmdline.software"];
 
 /// Where a node's parts are.
 #[derive(Debug, Clone)]
@@ -66,6 +68,7 @@ pub async fn doctor(options: &DoctorOptions) -> Vec<Check> {
     checks.push(check);
     checks.push(snapshotter(&options.snapshotter_socket).await);
     checks.push(configuration(options, version));
+    checks.extend(handlers(&options.config));
     checks.push(shim());
     checks
 }
@@ -201,6 +204,37 @@ fn configuration(options: &DoctorOptions, version: Option<ContainerdVersion>) ->
         Err(error) => {
             not_good(NAME, Finding::Missing, format!("{path}: {error}"), "merge it by hand")
         }
+    }
+}
+
+/// Each handler's file, and the guest image that it names.
+fn handlers(config: &Path) -> Vec<Check> {
+    let text = fs::read_to_string(config).unwrap_or_default();
+    let handlers = handlers_of(&text);
+    handlers.iter().map(|handler| handler_check(&handler.name, &handler.config)).collect()
+}
+
+fn handler_check(name: &str, config: &Path) -> Check {
+    const NAME: &str = "handler";
+    const WRITE: &str = "anchorhold node install writes it";
+    let missing = |found, remedy| not_good(NAME, Finding::Missing, found, remedy);
+    let path = config.display();
+    let text = match fs::read_to_string(config) {
+        Ok(text) => text,
+        Err(error) => return missing(format!("{name}: {path}: {error}"), WRITE),
+    };
+    let parsed = text.parse::<toml_edit::DocumentMut>();
+    let guest = parsed.ok().and_then(|file| Some(PathBuf::from(file.get("guest")?.as_str()?)));
+    let Some(guest) = guest else {
+        return missing(format!("{name}: {path} names no guest image"), WRITE);
+    };
+    let absent = GUEST_FILES.iter().map(|file| guest.join(file)).find(|file| !file.is_file());
+    match absent {
+        None => good(NAME, format!("{name}: {path}")),
+        Some(file) => missing(
+            format!("{name}: {} is not there", file.display()),
+            "anchorhold guest build --out makes a guest image",
+        ),
     }
 }
 

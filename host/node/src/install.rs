@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::merge::{MergeError, Wanted, merge, unmerge, wanted_of};
+use crate::merge::{Handler, MergeError, Wanted, handlers_of, merge, unmerge, wanted_of};
 
 /// What stands behind the name of the configuration's copy from before.
 const BACKUP: &str = ".before-anchorhold";
@@ -46,6 +46,34 @@ pub enum InstallError {
 /// # Errors
 /// [`InstallError`]; the file is unchanged then.
 pub fn install(config: &Path, wanted: &Wanted) -> Result<Installed, InstallError> {
+    let Merged { config, current, original, merged } = merged(config, wanted)?;
+    let backup = backup_of(&config);
+    if merged == current {
+        return Ok(Installed { config, changed: false });
+    }
+    if !backup.exists() {
+        replace(&backup, &original, &config)?;
+    }
+    replace(&config, &merged, &config)?;
+    Ok(Installed { config, changed: true })
+}
+
+/// Whether [`install`] would find something that it refuses. Writes nothing.
+///
+/// # Errors
+/// [`InstallError`].
+pub fn check(config: &Path, wanted: &Wanted) -> Result<(), InstallError> {
+    merged(config, wanted).map(drop)
+}
+
+struct Merged {
+    config: PathBuf,
+    current: String,
+    original: String,
+    merged: String,
+}
+
+fn merged(config: &Path, wanted: &Wanted) -> Result<Merged, InstallError> {
     let config = resolved(config);
     let current = read(&config)?;
     let backup = backup_of(&config);
@@ -55,14 +83,15 @@ pub fn install(config: &Path, wanted: &Wanted) -> Result<Installed, InstallError
         merge(&without(&current, &original)?, wanted)
     })();
     let merged = merged.map_err(in_file(&config))?;
-    if merged == current {
-        return Ok(Installed { config, changed: false });
-    }
-    if !backup.exists() {
-        replace(&backup, &original, &config)?;
-    }
-    replace(&config, &merged, &config)?;
-    Ok(Installed { config, changed: true })
+    Ok(Merged { config, current, original, merged })
+}
+
+/// The runtime handlers of ours that a configuration has.
+///
+/// # Errors
+/// [`InstallError::File`] when it is there and cannot be read.
+pub fn installed(config: &Path) -> Result<Vec<Handler>, InstallError> {
+    Ok(handlers_of(&read(&resolved(config))?))
 }
 
 /// Takes out what [`install`] put in. A configuration that nobody has changed since becomes, byte for byte, what it was.
@@ -109,7 +138,7 @@ fn backup_of(config: &Path) -> PathBuf {
 }
 
 /// A file that is not there has nothing in it, as for containerd.
-fn read(path: &Path) -> Result<String, InstallError> {
+pub(crate) fn read(path: &Path) -> Result<String, InstallError> {
     match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         read => read.map_err(at(path)),
@@ -117,7 +146,7 @@ fn read(path: &Path) -> Result<String, InstallError> {
 }
 
 /// Replaces a file whole, with the permissions of `like` where that is there.
-fn replace(path: &Path, text: &str, like: &Path) -> Result<(), InstallError> {
+pub(crate) fn replace(path: &Path, text: &str, like: &Path) -> Result<(), InstallError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let write = || {
         fs::create_dir_all(folder)?;
@@ -133,7 +162,7 @@ fn replace(path: &Path, text: &str, like: &Path) -> Result<(), InstallError> {
     write().map_err(at(path))
 }
 
-fn remove(path: &Path) -> Result<(), InstallError> {
+pub(crate) fn remove(path: &Path) -> Result<(), InstallError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
         _ => Ok(()),

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
 use crate::version::ContainerdVersion;
 
@@ -10,6 +10,8 @@ pub const RUNTIME_TYPE: &str = "io.containerd.anchorhold.v2";
 const SNAPSHOTTER: &str = "anchorhold";
 /// The snapshotter that containerd has when none is named.
 const DEFAULT_SNAPSHOTTER: &str = "overlayfs";
+/// The key under which containerd hands a shim the name of its configuration (`runtimeoptions.v1.Options`).
+const CONFIG_PATH: &str = "ConfigPath";
 /// Annotations of pods that the shim is handed.
 const POD_ANNOTATIONS: [&str; 2] = ["io.katacontainers.*", "anchorhold.dev/*"];
 /// CRI's plugin in configuration versions 1 and 2 (containerd 1.x).
@@ -18,11 +20,20 @@ const CRI: &str = "io.containerd.grpc.v1.cri";
 const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
 const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
 
+/// A runtime handler, as RuntimeClasses name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handler {
+    /// Its name.
+    pub name: String,
+    /// The shim's configuration for it.
+    pub config: PathBuf,
+}
+
 /// What the node's containerd shall have.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// Runtime handlers, as RuntimeClasses name them.
-    pub handlers: Vec<String>,
+    /// Runtime handlers.
+    pub handlers: Vec<Handler>,
     /// The snapshotter's socket.
     pub snapshotter_socket: PathBuf,
     /// The containerd that reads the configuration.
@@ -103,7 +114,7 @@ pub fn merge(text: &str, wanted: &Wanted) -> Result<String, MergeError> {
     for handler in &wanted.handlers {
         let path = runtimes_path(version);
         let runtimes = descend(&mut document, &path)?;
-        put(runtimes, &path.join("."), handler, runtime(wanted.version))?;
+        put(runtimes, &path.join("."), &handler.name, runtime(handler, wanted.version))?;
     }
     Ok(document.to_string())
 }
@@ -152,17 +163,36 @@ pub(crate) fn wanted_of(text: &str) -> Option<Wanted> {
     let proxy = find(document.as_item(), &["proxy_plugins", SNAPSHOTTER])?;
     let socket = proxy.get("address")?.as_str()?;
     let runtimes = [2, 3].iter().find_map(|v| find(document.as_item(), &runtimes_path(*v)))?;
-    let ours: Vec<(&str, &Item)> =
-        runtimes.iter().filter(|(_, runtime)| is_ours(runtime)).collect();
-    let own_snapshotter = ours.iter().any(|(_, runtime)| runtime.get("snapshotter").is_some());
+    let own_snapshotter = runtimes
+        .iter()
+        .any(|(_, runtime)| is_ours(runtime) && runtime.get("snapshotter").is_some());
     Some(Wanted {
-        handlers: ours.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        handlers: handlers_below(runtimes),
         snapshotter_socket: socket.into(),
         version: match own_snapshotter {
             true => ContainerdVersion::RUNTIME_SNAPSHOTTER,
             false => ContainerdVersion::OLDEST,
         },
     })
+}
+
+/// Our runtime handlers in a configuration; none in what is no configuration.
+pub(crate) fn handlers_of(text: &str) -> Vec<Handler> {
+    let Ok(document) = parse(text) else { return Vec::new() };
+    let tables = [2, 3].iter().filter_map(|v| find(document.as_item(), &runtimes_path(*v)));
+    tables.flat_map(handlers_below).collect()
+}
+
+fn handlers_below(runtimes: &dyn TableLike) -> Vec<Handler> {
+    let ours = runtimes.iter().filter(|(_, runtime)| is_ours(runtime));
+    let handler = |(name, runtime): (&str, &Item)| {
+        let path = runtime.get("options").and_then(|options| options.get(CONFIG_PATH));
+        Handler {
+            name: name.to_owned(),
+            config: path.and_then(Item::as_str).unwrap_or_default().into(),
+        }
+    };
+    ours.map(handler).collect()
 }
 
 fn is_ours(runtime: &Item) -> bool {
@@ -235,7 +265,7 @@ fn set_snapshotter(document: &mut DocumentMut, version: i64) -> Result<(), Merge
     }
 }
 
-fn runtime(version: ContainerdVersion) -> Table {
+fn runtime(handler: &Handler, version: ContainerdVersion) -> Table {
     let mut table = Table::new();
     table.insert("runtime_type", value(RUNTIME_TYPE));
     table.insert("pod_annotations", value(POD_ANNOTATIONS.into_iter().collect::<Array>()));
@@ -243,6 +273,9 @@ fn runtime(version: ContainerdVersion) -> Table {
     if version >= ContainerdVersion::RUNTIME_SNAPSHOTTER {
         table.insert("snapshotter", value(SNAPSHOTTER));
     }
+    let path = handler.config.display().to_string();
+    let options: InlineTable = [(CONFIG_PATH, Value::from(path))].into_iter().collect();
+    table.insert("options", value(options));
     table
 }
 

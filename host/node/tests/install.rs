@@ -3,11 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use ah_node::{InstallError, Wanted, install, uninstall};
+use ah_node::{Handler, InstallError, Wanted, install, uninstall};
 
 fn wanted(handlers: &[&str]) -> Wanted {
     Wanted {
-        handlers: handlers.iter().map(|name| (*name).to_owned()).collect(),
+        handlers: handlers
+            .iter()
+            .map(|name| Handler { name: (*name).to_owned(), config: "/etc/x.toml".into() })
+            .collect(),
         snapshotter_socket: "/run/snapshotter.sock".into(),
         version: "1.6.20".parse().unwrap(),
     }

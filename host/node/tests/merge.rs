@@ -1,15 +1,18 @@
 //! containerd's configuration from text to text: what is merged, what stays, what is refused.
 
-use ah_node::{RUNTIME_TYPE, Wanted, merge, unmerge};
+use ah_node::{Handler, RUNTIME_TYPE, Wanted, merge, unmerge};
 use toml_edit::Item;
 
+const CONFIG: &str = "/etc/anchorhold/anchorhold-cc.toml";
 const SNAPSHOTTER: &str = "anchorhold";
 const CRI: &str = "io.containerd.grpc.v1.cri";
 const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
 
 fn wanted(version: &str) -> Wanted {
     Wanted {
-        handlers: vec!["anchorhold-cc".into(), "kata-cc".into()],
+        handlers: ["anchorhold-cc", "kata-cc"]
+            .map(|name| Handler { name: name.into(), config: CONFIG.into() })
+            .into(),
         snapshotter_socket: "/run/anchorhold/snapshotter.sock".into(),
         version: version.parse().unwrap(),
     }
@@ -40,6 +43,7 @@ fn what_is_merged_is_there_and_what_was_there_stays() {
             for handler in ["anchorhold-cc", "kata-cc"] {
                 let runtime = &containerd["runtimes"][handler];
                 assert_eq!(runtime["runtime_type"].as_str(), Some(RUNTIME_TYPE), "{merged}");
+                assert_eq!(runtime["options"]["ConfigPath"].as_str(), Some(CONFIG), "{merged}");
                 let own = runtime.get("snapshotter").and_then(Item::as_str);
                 assert_eq!(own, (version != "1.6.20").then_some(SNAPSHOTTER), "{merged}");
             }

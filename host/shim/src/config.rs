@@ -190,6 +190,10 @@ impl Config {
             config if config.vcpus == 0 || config.vcpus > 255 => {
                 refuse("vcpus", config.vcpus.to_string(), "1 to 255")
             }
+            config if !config.confidential && config.key_service.is_some() => {
+                let expected = "none where confidential is false: no key is released to such a pod";
+                refuse("key_service", "an address".into(), expected)
+            }
             _ => Ok(self),
         }
     }
@@ -240,6 +244,17 @@ mod tests {
         check("vcpus = 0\n", Some("vcpus"));
         check("fallback = true\n", Some("fallback"));
         check("tools = [\"/opt/bin\"]\n", None);
+    }
+
+    #[test]
+    fn a_handler_without_confidentiality_has_no_key_service() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shim.toml");
+        let text = LEAST.replace("true", "false");
+        std::fs::write(&path, &text).unwrap();
+        assert!(!Config::read(&path).unwrap().confidential);
+        std::fs::write(&path, format!("{text}key_service = \"tcp:127.0.0.1:1\"\n")).unwrap();
+        assert!(matches!(Config::read(&path), Err(ConfigError::Value { key: "key_service", .. })));
     }
 
     #[test]

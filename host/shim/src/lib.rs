@@ -29,6 +29,7 @@ mod server;
 mod service;
 mod stats;
 mod stdio;
+mod termination;
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 mod wire {

@@ -22,6 +22,9 @@ use crate::{ShimError, keys};
 const VCPU_SIG_EPYC: u32 = 0x0080_0f12;
 /// SEV_FEATURES of the save area: SEV-SNP active and nothing else.
 const SEV_FEATURES_SNP: u64 = 1;
+/// On the measured command line of a guest without confidentiality (the guest's init knows the word): whatever policy such a pod
+/// brings, its report is not one that an owner's key waits for.
+const ISOLATION_ONLY: &str = " anchorhold.confidential=false";
 /// Sockets of running VMs, and what was found out about the machine.
 const RUN_BASE: &str = "/run/anchorhold";
 /// Least memory for containers, MiB.
@@ -101,11 +104,15 @@ fn allow_all() -> String {
 }
 
 fn files(config: &Config) -> Result<GuestFiles, ShimError> {
-    let cmdline = config.guest.join("cmdline.software");
+    let path = config.guest.join("cmdline.software");
+    let mut cmdline = fs::read_to_string(&path).map_err(ShimError::file("reading", &path))?;
+    if !config.confidential {
+        cmdline.push_str(ISOLATION_ONLY);
+    }
     Ok(GuestFiles {
         kernel: config.guest.join("vmlinuz"),
         initrd: config.guest.join("initrd"),
-        cmdline: fs::read_to_string(&cmdline).map_err(ShimError::file("reading", &cmdline))?,
+        cmdline,
         firmware: match &config.firmware {
             Some(path) => path.clone(),
             None => ah_vmm::firmware::find_for_bridges()?,
@@ -193,6 +200,35 @@ mod tests {
         check(150_000, 100_000, 64 << 20, (2, 164));
         check(50_000, 100_000, (64 << 20) + 1, (1, 165));
         check(1_000, 100_000, 1, (1, 132));
+    }
+
+    #[test]
+    fn attack_a_guest_for_isolation_alone_measures_as_a_confidential_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["vmlinuz", "initrd", "bios"] {
+            fs::write(folder.path().join(name), vec![1; 4096]).unwrap();
+        }
+        fs::write(folder.path().join("cmdline.software"), "quiet anchorhold.tee=software").unwrap();
+        let measurement = |confidential| {
+            let firmware = Some(folder.path().join("bios"));
+            let config = Config { confidential, guest: folder.path().into(), firmware, ..config() };
+            let files = files(&config).unwrap();
+            let read = |path: &Path| fs::read(path).unwrap();
+            let (firmware, kernel, initrd) =
+                (read(&files.firmware), read(&files.kernel), read(&files.initrd));
+            let inputs = LaunchInputs {
+                firmware: &firmware,
+                kernel: &kernel,
+                initrd: &initrd,
+                cmdline: &files.cmdline,
+                vcpus: 1,
+                vcpu_sig: VCPU_SIG_EPYC,
+                sev_features: SEV_FEATURES_SNP,
+            };
+            ah_launch::measure(&inputs).unwrap()
+        };
+        assert_eq!(measurement(true), measurement(true));
+        assert_ne!(measurement(true), measurement(false));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::events::{Publisher, timestamp};
 use crate::pod::Pod;
 use crate::process::{Exit, GONE, Process, State};
 use crate::stdio::{Stdio, Streams, Whose};
+use crate::termination::TerminationLog;
 use crate::wire::{events, task};
 use crate::{ShimError, stats};
 
@@ -27,6 +28,7 @@ struct Task {
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
     /// The request that made it.
     create: CreateContainerRequest,
+    termination: Option<TerminationLog>,
 }
 
 /// The service.
@@ -91,6 +93,7 @@ impl Service {
             first: Arc::new(Process::new(&request.id, "", stdio, None)),
             execs: Mutex::default(),
             create,
+            termination: TerminationLog::of(&spec),
         };
         lock(&self.tasks).insert(request.id.clone(), Arc::new(task));
         self.publisher.send(&events::TaskCreate {
@@ -174,7 +177,7 @@ impl Service {
             }
         };
         self.tell_started(&process);
-        tokio::spawn(follow(pod, process, streams, self.publisher.clone()));
+        tokio::spawn(follow(pod, task, process, streams, self.publisher.clone()));
         Ok(task::StartResponse { pid: pid(), ..Default::default() })
     }
 
@@ -467,6 +470,7 @@ fn streams(pod: &Pod, process: &Process) -> Result<Streams, ShimError> {
 /// Waits for a process's end, and tells it when its output is with containerd.
 async fn follow(
     pod: Arc<Pod>,
+    task: Arc<Task>,
     process: Arc<Process>,
     streams: Option<Streams>,
     publisher: Publisher,
@@ -474,21 +478,26 @@ async fn follow(
     let waited = pod.guest.agent().wait_process(&process.container_id, &process.exec_id);
     let status = tokio::select! {
         status = waited => match status {
-            Ok(status) => u32::try_from(status).unwrap_or(GONE),
+            Ok(status) => Some(u32::try_from(status).unwrap_or(GONE)),
             Err(error) => {
                 tracing::error!(%error, "{}", process.what());
-                GONE
+                None
             }
         },
         error = pod.guest.ended() => {
             tracing::error!(%error, "{}", process.what());
-            GONE
+            None
         }
     };
     if let Some(streams) = streams {
         streams.finish().await;
     }
-    ended(&publisher, &process, status);
+    let is_first = process.exec_id.is_empty();
+    if let Some(log) = task.termination.as_ref().filter(|_| is_first && status.is_some()) {
+        log.fetch(pod.guest.agent(), &process.container_id).await;
+    }
+    // with the VM everything is gone
+    ended(&publisher, &process, status.unwrap_or(GONE));
 }
 
 fn ended(publisher: &Publisher, process: &Process, status: u32) {

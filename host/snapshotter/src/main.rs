@@ -27,26 +27,75 @@ use tracing::level_filters::LevelFilter;
 #[derive(Parser)]
 #[command(name = "anchorhold-snapshotter", version, verbatim_doc_comment)]
 struct Options {
-    /// Folder for snapshots and block images; one process uses it at a time
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/anchorhold/snapshotter")]
-    root: PathBuf,
-    /// Unix socket to listen on
-    #[arg(long, value_name = "SOCKET", default_value = "/run/anchorhold/snapshotter.sock")]
-    socket: PathBuf,
-    /// containerd's unix socket, where layers are read from
-    #[arg(long, value_name = "SOCKET", default_value = "/run/containerd/containerd.sock")]
-    containerd: PathBuf,
-    /// Layers converted at a time
-    #[arg(long, value_name = "NUMBER", default_value_t = 2)]
-    conversions: usize,
-    /// The least that is logged to stderr: error, warn, info, debug or off
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log: LevelFilter,
+    /// Configuration in TOML with the options below as keys, which options of the command line replace
+    /// [default: /etc/anchorhold/snapshotter.toml, where it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What may be said on the command line or in the file.
+#[derive(Debug, Default, Clone, PartialEq, Eq, clap::Args, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// Folder for snapshots and block images; one process uses it at a time [default: /var/lib/anchorhold/snapshotter]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Unix socket to listen on [default: /run/anchorhold/snapshotter.sock]
+    #[arg(long, value_name = "SOCKET")]
+    socket: Option<PathBuf>,
+    /// containerd's unix socket, where layers are read from [default: /run/containerd/containerd.sock]
+    #[arg(long, value_name = "SOCKET")]
+    containerd: Option<PathBuf>,
+    /// Layers converted at a time [default: 2]
+    #[arg(long, value_name = "NUMBER")]
+    conversions: Option<usize>,
+    /// The least that is logged to stderr: error, warn, info, debug or off [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+/// Read where no other file is named.
+const CONFIG: &str = "/etc/anchorhold/snapshotter.toml";
+
+impl Settings {
+    fn of(options: Options) -> Result<Self> {
+        let said = options.settings;
+        let file = match &options.config {
+            Some(path) => Self::read(path)?,
+            None if Path::new(CONFIG).exists() => Self::read(Path::new(CONFIG))?,
+            None => Self::default(),
+        };
+        Ok(Self {
+            root: said.root.or(file.root),
+            socket: said.socket.or(file.socket),
+            containerd: said.containerd.or(file.containerd),
+            conversions: said.conversions.or(file.conversions),
+            log: said.log.or(file.log),
+        })
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{}", path.display()))
+    }
+
+    fn level(&self) -> Result<LevelFilter> {
+        let found = self.log.as_deref().unwrap_or("info");
+        let level = found.parse();
+        level.with_context(|| {
+            format!("log: found {found:?}, expected error, warn, info, debug or off")
+        })
+    }
+
+    fn socket(&self) -> &Path {
+        self.socket.as_deref().unwrap_or(Path::new("/run/anchorhold/snapshotter.sock"))
+    }
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    match run(&options) {
+    match Settings::of(Options::parse()).and_then(|settings| run(&settings)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -55,27 +104,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<()> {
+fn run(settings: &Settings) -> Result<()> {
     let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_max_level(options.log).with_ansi(colours);
+    let log = tracing_subscriber::fmt().with_max_level(settings.level()?).with_ansi(colours);
     log.with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(options))
+    runtime.block_on(serve(settings))
 }
 
-async fn serve(options: &Options) -> Result<()> {
+async fn serve(settings: &Settings) -> Result<()> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let root = std::path::absolute(&options.root)?;
-    let service = ah_snapshotter::open(&root, &options.containerd, options.conversions)?;
-    let listener = listen(&options.socket)?;
-    tracing::info!(socket = %options.socket.display(), root = %root.display(), "listening");
+    let named = |path: &Option<PathBuf>, default: PathBuf| path.clone().unwrap_or(default);
+    let root = named(&settings.root, PathBuf::from("/var/lib/anchorhold/snapshotter"));
+    let root = std::path::absolute(root)?;
+    let containerd = named(&settings.containerd, "/run/containerd/containerd.sock".into());
+    let service = ah_snapshotter::open(&root, &containerd, settings.conversions.unwrap_or(2))?;
+    let listener = listen(settings.socket())?;
+    tracing::info!(socket = %settings.socket().display(), root = %root.display(), "listening");
     tokio::select! {
         () = ah_containerd_api::serve(listener, Arc::new(service)) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    let _ = fs::remove_file(&options.socket);
+    let _ = fs::remove_file(settings.socket());
     tracing::info!("ended");
     // A conversion that runs is not waited for: what it has made does not count until it is whole.
     std::process::exit(0)
@@ -96,4 +148,30 @@ fn listen(path: &Path) -> Result<UnixListener> {
         UnixListener::bind(path).with_context(|| format!("socket {}", path.display()))?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(file: &str, line: &str) -> Result<Settings> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("snapshotter.toml");
+        fs::write(&path, file)?;
+        let words = ["anchorhold-snapshotter", "--config"].into_iter();
+        let path = path.to_str().context("path")?;
+        Settings::of(Options::parse_from(words.chain([path]).chain(line.split_whitespace())))
+    }
+
+    #[test]
+    fn the_command_line_comes_before_the_file() {
+        let file = "root = \"/a\"\nsocket = \"/s\"\nconversions = 3\nlog = \"debug\"\n";
+        let found = settings(file, "--root /b").unwrap();
+        assert_eq!(found.root.as_deref(), Some(Path::new("/b")));
+        assert_eq!((found.socket(), found.conversions), (Path::new("/s"), Some(3)));
+        assert_eq!(found.level().unwrap(), LevelFilter::DEBUG);
+        assert!(settings("rot = \"/a\"\n", "").is_err());
+        let error = settings("log = \"loud\"\n", "").unwrap().level().unwrap_err();
+        assert!(error.to_string().contains("\"loud\", expected error"), "{error}");
+    }
 }

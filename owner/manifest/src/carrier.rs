@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
+use crate::containers::milli;
 use crate::error::ManifestError;
 use crate::kinds::{self, Object};
 use crate::manifest::parse;
@@ -19,6 +22,9 @@ pub struct Carrier {
     pub object_name: String,
     /// The pod's annotations, as written.
     pub annotations: BTreeMap<String, String>,
+    /// The pod's CPU limits as a kubelet adds them up for its runtime, thousandths of a core: those of its containers, or of the init
+    /// container that has more; 0 where nothing is limited.
+    pub cpu_limit_milli: u64,
 }
 
 /// The pods of a text with their annotations. Objects are read strictly, pods are not joined with anything.
@@ -39,11 +45,66 @@ pub fn carriers(text: NamedText, rules: &Rules) -> Result<Vec<Carrier>, Manifest
             .map_err(crate::strict::below(&object.path))
             .map_err(|error| file.located(error, object.document))?;
         let Object::Workloads(workloads) = read else { continue };
-        carriers.extend(workloads.into_iter().map(|workload| Carrier {
-            kind: workload.kind,
-            object_name: workload.object_name,
-            annotations: workload.annotations,
-        }));
+        for workload in workloads {
+            let place = crate::strict::join(&object.path, &workload.spec_path);
+            let cpu_limit_milli = limits(&workload.spec, &place)
+                .map_err(|error| file.located(error, object.document))?;
+            carriers.push(Carrier {
+                kind: workload.kind,
+                object_name: workload.object_name,
+                annotations: workload.annotations,
+                cpu_limit_milli,
+            });
+        }
     }
     Ok(carriers)
+}
+
+/// Of a spec that need not be whole: what is no list of containers limits nothing.
+fn limits(spec: &Value, place: &str) -> Result<u64, ManifestError> {
+    let of = |list: &str| -> Result<Vec<u64>, ManifestError> {
+        let containers = spec.get(list).and_then(Value::as_array).into_iter().flatten();
+        let limit = |(index, container): (usize, &Value)| {
+            let path = format!("{place}.{list}[{index}].resources.limits.cpu");
+            match container.pointer("/resources/limits/cpu") {
+                None | Some(Value::Null) => Ok(0),
+                Some(Value::String(quantity)) => milli(&path, quantity),
+                Some(other) => milli(&path, &other.to_string()),
+            }
+        };
+        containers.enumerate().map(limit).collect()
+    };
+    let own = of("containers")?.into_iter().fold(0, u64::saturating_add);
+    Ok(of("initContainers")?.into_iter().fold(own, u64::max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(containers: &[&str], init_containers: &[&str], expect: u64) {
+        let list = |limits: &[&str]| -> String {
+            let one = |(index, cpu): (usize, &&str)| {
+                format!("{{name: c{index}, image: x, resources: {{limits: {{{cpu}}}}}}}")
+            };
+            limits.iter().enumerate().map(one).collect::<Vec<_>>().join(", ")
+        };
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  containers: [{}]\n  initContainers: [{}]\n",
+            list(containers),
+            list(init_containers),
+        );
+        let text = NamedText { name: "pod.yaml".into(), text };
+        let found = carriers(text, &Rules::shipped()).unwrap();
+        assert_eq!(found[0].cpu_limit_milli, expect);
+    }
+
+    #[test]
+    fn limits_are_added_up_as_a_kubelet_does() {
+        check(&["", "memory: 1Mi"], &[], 0);
+        check(&["cpu: 500m", "cpu: 1", ""], &[], 1_500);
+        check(&["cpu: \"2\""], &[], 2_000);
+        check(&["cpu: 500m", "cpu: 1"], &["cpu: 1200m"], 1_500);
+        check(&["cpu: 500m"], &["cpu: 2", "cpu: 1"], 2_000);
+    }
 }

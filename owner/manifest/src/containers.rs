@@ -125,7 +125,7 @@ fn resources(container: &api::Container, path: &str) -> Result<Resources, Manife
     Ok(Resources { cpu_request_milli, cpu_limit_milli, memory_request_bytes, memory_limit_bytes })
 }
 
-fn milli(path: &str, text: &str) -> Result<u64, ManifestError> {
+pub(crate) fn milli(path: &str, text: &str) -> Result<u64, ManifestError> {
     Quantity::parse(text)
         .and_then(Quantity::milli)
         .ok_or_else(|| value(path, text, "a quantity of CPUs"))

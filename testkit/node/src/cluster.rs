@@ -99,6 +99,30 @@ impl Cluster {
         }
     }
 
+    /// Asks `kubectl` again and again until its answer is as expected, and gives that.
+    ///
+    /// # Errors
+    /// When it is not within the time, with the last answer.
+    pub fn wait_for(
+        &self,
+        args: &[&str],
+        limit: Duration,
+        expected: impl Fn(&str) -> bool,
+    ) -> Result<String> {
+        let begun = Instant::now();
+        loop {
+            let answer = self.kubectl(args);
+            match answer {
+                Ok(text) if expected(&text) => return Ok(text),
+                answer if begun.elapsed() > limit => {
+                    let pods = self.kubectl(&["describe", "pods"])?;
+                    bail!("kubectl {args:?} in {} s: {answer:?}\n{pods}", limit.as_secs());
+                }
+                _ => std::thread::sleep(Duration::from_millis(300)),
+            }
+        }
+    }
+
     /// What everything has logged.
     pub fn logs(&self) -> String {
         let logs: String = self.daemons.iter().map(|d| format!("== {d:?}\n{}", d.log())).collect();

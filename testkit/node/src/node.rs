@@ -154,10 +154,15 @@ impl Node {
     /// # Errors
     /// When it fails, with what it wrote.
     pub fn ctr(&self, args: &[&str]) -> Result<String> {
+        output(&mut self.ctr_command(args))
+    }
+
+    /// The command of [`Node::ctr`], with nothing on its input.
+    pub fn ctr_command(&self, args: &[&str]) -> Command {
         let mut command = self.namespaces.command(self.config.containerd.join("ctr"));
         command.arg("--address").arg(self.folder().join("containerd.sock"));
         command.args(["--namespace", "k8s.io"]).args(args);
-        output(&mut command)
+        command
     }
 
     /// Imports images, unpacked with our snapshotter, and waits until CRI knows them.
@@ -182,6 +187,35 @@ impl Node {
             self.ctr(&["images", "tag", "--force", name, &pinned])?;
             self.until_known(name).await?;
             self.until_known(&pinned).await?;
+        }
+        Ok(())
+    }
+
+    /// Imports images of an OCI layout on this machine, by their names, so that only their digests name them: as where they were
+    /// pulled by digest.
+    ///
+    /// # Errors
+    /// When containerd refuses them.
+    pub async fn import_layout(&self, layout: &Path, names: &[&str]) -> Result<()> {
+        let archive = self.folder().join("layout.tar");
+        output(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(layout).arg("."))?;
+        self.ctr(&[
+            "images",
+            "import",
+            "--snapshotter",
+            SNAPSHOTTER,
+            &archive.display().to_string(),
+        ])?;
+        std::fs::remove_file(&archive)?;
+        for name in names {
+            let listed = self.ctr(&["images", "ls", &format!("name=={name}")])?;
+            let digest = listed.split_whitespace().find(|word| word.starts_with("sha256:"));
+            let digest = digest.with_context(|| format!("no image {name}: {listed}"))?;
+            let repository = name.rsplit_once(':').map_or(*name, |(repository, _)| repository);
+            let pinned = format!("{repository}@{digest}");
+            self.ctr(&["images", "tag", "--force", name, &pinned])?;
+            self.until_known(&pinned).await?;
+            self.forget_tag(name).await?;
         }
         Ok(())
     }

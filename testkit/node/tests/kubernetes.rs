@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use ah_testkit_images::{ImageSpec, LayoutBuilder, busybox};
@@ -12,6 +12,8 @@ use tempfile::TempDir;
 const LIMIT: Duration = Duration::from_secs(180);
 /// Names the folder with the Kubernetes programs: `cargo xtask test --kubernetes` sets it.
 const PROGRAMS: &str = "ANCHORHOLD_KUBERNETES";
+/// Where the owner's key service listens, in a test's folder.
+const KEY_SOCKET: &str = "keys.sock";
 
 /// A program of this build: tests of other packages do not get its path from cargo.
 fn program(name: &str) -> PathBuf {
@@ -39,9 +41,12 @@ async fn cluster() -> Option<(Cluster, TempDir)> {
     let shim_config = folder.path().join("shim.toml");
     let guest = target().join("guest-image");
     let text = format!(
-        "confidential = true\ntee = \"software\"\nguest = {guest:?}\nsoftware_tee = {:?}\ntools = [{:?}]\n",
-        folder.path().join("software-tee"),
+        "confidential = true\ntee = \"software\"\nguest = {guest:?}\nsoftware_tee = {:?}\ntools = [{:?}]\n\
+         key_service = \"unix:{}\"\n",
+        // where `anchorhold --data` has it
+        folder.path().join("data/software-tee"),
         target().join("tools/bin"),
+        folder.path().join(KEY_SOCKET).display(),
     );
     fs::write(&shim_config, text).unwrap();
     let config = NodeConfig::new(program("anchorhold-snapshotter")).with_handler(
@@ -53,20 +58,59 @@ async fn cluster() -> Option<(Cluster, TempDir)> {
     Some((cluster, folder))
 }
 
-/// The pod's YAML with its policy, as an owner makes it.
+/// The owner's `anchorhold`, with all its files in a folder.
+fn anchorhold(folder: &Path) -> Command {
+    let mut command = Command::new(program("anchorhold"));
+    command.arg("--data").arg(folder.join("data")).arg("--cache").arg(folder.join("cache"));
+    command
+}
+
+fn succeeds(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The pod's YAML with its policy, as an owner makes it, with images of a layout.
+fn with_policy_of(folder: &Path, yaml: &str, layout: &Path) -> PathBuf {
+    let (pod, out) = (folder.join("pod.yaml"), folder.join("out.yaml"));
+    fs::write(&pod, yaml).unwrap();
+    let mut generate = anchorhold(folder);
+    generate.args(["policy", "generate", "-f"]).arg(&pod);
+    succeeds(generate.arg("--images").arg(layout).arg("-o").arg(&out));
+    out
+}
+
 fn with_policy(folder: &Path, yaml: &str, name: &str, image: &ImageSpec) -> String {
     let mut layout = LayoutBuilder::create(folder.join("layout")).unwrap();
     layout.add(name, image).unwrap();
     layout.finish().unwrap();
-    let (pod, out) = (folder.join("pod.yaml"), folder.join("out.yaml"));
-    fs::write(&pod, yaml).unwrap();
-    let mut generate = Command::new(program("anchorhold"));
-    generate.arg("--data").arg(folder.join("data")).arg("--cache").arg(folder.join("cache"));
-    generate.args(["policy", "generate", "-f"]).arg(&pod);
-    generate.arg("--images").arg(folder.join("layout")).arg("-o").arg(&out);
-    let output = generate.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    fs::read_to_string(out).unwrap()
+    fs::read_to_string(with_policy_of(folder, yaml, &folder.join("layout"))).unwrap()
+}
+
+/// The owner's key service while a test lasts.
+struct KeyServe(Child);
+
+impl KeyServe {
+    fn start(folder: &Path) -> Self {
+        let socket = folder.join(KEY_SOCKET);
+        let mut serve = anchorhold(folder);
+        serve.args(["key", "serve", "--danger-accept-software-tee", "--listen"]);
+        serve.arg(format!("unix:{}", socket.display()));
+        let log = fs::File::create(folder.join("key-serve.log")).unwrap();
+        let mut child = serve.stderr(log).spawn().unwrap();
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert_eq!(child.try_wait().unwrap(), None, "the key service has ended");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self(child)
+    }
+}
+
+impl Drop for KeyServe {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 const RUNTIME_CLASS: &str = include_str!("../../../deploy/runtimeclass.yaml");
@@ -89,6 +133,7 @@ spec:
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_without_a_vm_runs_and_is_heard() {
     let Some((cluster, _folder)) = cluster().await else { return };
+    the_files_for_a_cluster_are_taken(&cluster);
     cluster.node().import(&[("localhost/busybox:1", &busybox().unwrap())]).await.unwrap();
     let pod = r#"
 apiVersion: v1
@@ -137,5 +182,178 @@ async fn attack_a_changed_pod_is_refused_in_words_where_its_original_runs() {
     assert_eq!(cluster.wait_for_end("sealed", LIMIT).unwrap(), "Failed");
     let told = describe();
     assert!(told.contains("CreateContainerRequest denied by the policy"), "{told}");
-    assert!(told.contains("/OCI/Process/Args"), "{told}");
+    // which rule, which container's field, what was there, what the policy wants
+    for part in ["container main", "/OCI/Process/Args/2: found ", "; id", "expected ", "uname -r"] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+}
+
+const MESSAGE: &str = "The key went to one pod.";
+const DEPLOYMENT: &str = include_str!("../../../examples/sealed-message/deployment.yaml");
+
+/// The example from nothing: images, policy, key, `kubectl apply`, `kubectl logs`. Then the cluster's owner makes a Deployment of his own of
+/// the same image, with a policy of his own that the guest is content with: the key service is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_a_key_goes_to_the_deployment_and_not_to_one_with_another_command() {
+    let Some((cluster, folder)) = cluster().await else { return };
+    let (folder, layout) = (folder.path(), folder.path().join("images"));
+    let key = folder.join("key");
+    let mut images = Command::new(program("demo-images"));
+    images.arg("--out").arg(&layout).arg("--key-out").arg(&key);
+    succeeds(images.args(["--message", MESSAGE]));
+    let node = cluster.node();
+    node.import_layout(&layout, &["localhost/anchorhold/sealed-message:demo"]).await.unwrap();
+    cluster.apply(RUNTIME_CLASS).unwrap();
+
+    let yaml = with_policy_of(folder, DEPLOYMENT, &layout);
+    let mut import = anchorhold(folder);
+    import.args(["key", "import", "demo/message", "--tee", "software"]);
+    import.arg("--danger-accept-software-tee").arg("--for").arg(&yaml).arg("--from").arg(&key);
+    succeeds(import.arg("--guest").arg(target().join("guest-image")));
+    let _served = KeyServe::start(folder);
+
+    cluster.apply(&fs::read_to_string(yaml).unwrap()).unwrap();
+    let logs = ["logs", "deployment/sealed-message"];
+    let said = cluster.wait_for(&logs, LIMIT, |said| said.contains("the message is: "));
+    let said = said.unwrap_or_else(|error| panic!("{error}\n{}", node.logs()));
+    assert!(said.contains(MESSAGE), "{said}");
+    let up = ["get", "deployment", "sealed-message", "-o", "jsonpath={.status.readyReplicas}"];
+    cluster.wait_for(&up, LIMIT, |ready| ready == "1").unwrap();
+    cluster.kubectl(&["delete", "deployment", "sealed-message"]).unwrap();
+
+    let changed = DEPLOYMENT.replace("\"demo/message\", ", "\"demo/message\", \"again\", ");
+    let changed = changed.replace("name: sealed-message\nspec", "name: copied\nspec");
+    assert_ne!(changed, DEPLOYMENT);
+    let yaml = with_policy_of(folder, &changed, &layout);
+    cluster.apply(&fs::read_to_string(yaml).unwrap()).unwrap();
+    let logs = ["logs", "deployment/copied"];
+    let said =
+        cluster.wait_for(&logs, LIMIT, |said| said.contains("sealed-message: no key")).unwrap();
+    assert!(said.contains("x-ms-sevsnpvm-hostdata") && !said.contains(MESSAGE), "{said}");
+}
+
+/// Many of Kubernetes' promises in one pod: it fails once, is started again, and goes on until it is told to end.
+const SEMANTICS: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {mode: quiet, other: "1"}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: semantics
+  annotations:
+    anchorhold.dev/termination-log: main
+    anchorhold.dev/exec: '{"main": [["/bin/busybox", "touch", "/data/stop"]]}'
+spec:
+  runtimeClassName: anchorhold-cc
+  restartPolicy: OnFailure
+  enableServiceLinks: false
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 5
+  hostAliases: [{ip: 192.0.2.7, hostnames: [elsewhere.example]}]
+  securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 2000}
+  initContainers:
+  - name: first
+    image: localhost/busybox:1
+    command: [sh, -c, "echo made by init > /data/made"]
+    volumeMounts: [{name: data, mountPath: /data}]
+  containers:
+  - name: main
+    image: localhost/busybox:1
+    command:
+    - sh
+    - -c
+    - |
+      if [ ! -e /data/failed ]; then
+        : > /data/failed
+        echo the first failure > /dev/termination-log
+        exit 3
+      fi
+      echo mode $(cat /etc/mode)
+      echo user $(id -u) groups $(id -G)
+      echo name $POD
+      cat /data/made
+      while read line; do case "$line" in *elsewhere*) echo alias $line;; esac; done < /etc/hosts
+      (: > /file) 2> /dev/null || echo read-only root
+      echo served > /data/index.html
+      /bin/busybox httpd -p 8080 -h /data
+      : > /data/ready
+      until [ -e /data/stop ]; do sleep 1; done
+    env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+    readinessProbe: {exec: {command: [test, -e, /data/ready]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60}
+    livenessProbe: {httpGet: {port: 8080, path: /}, initialDelaySeconds: 5, periodSeconds: 2, timeoutSeconds: 20, failureThreshold: 60}
+    securityContext:
+      readOnlyRootFilesystem: true
+      allowPrivilegeEscalation: false
+      capabilities: {drop: [ALL]}
+    volumeMounts:
+    - {name: data, mountPath: /data}
+    - {name: settings, mountPath: /etc/mode, subPath: mode}
+  volumes:
+  - {name: data, emptyDir: {}}
+  - {name: settings, configMap: {name: settings}}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_a_pod_keeps_kubernetes_promises_and_runs_no_other_command() {
+    let Some((cluster, folder)) = cluster().await else { return };
+    let image = busybox().unwrap();
+    let pod = with_policy(folder.path(), SEMANTICS, "localhost/busybox:1", &image);
+    cluster.node().import(&[("localhost/busybox:1", &image)]).await.unwrap();
+    cluster.node().forget_tag("localhost/busybox:1").await.unwrap();
+    cluster.apply(RUNTIME_CLASS).unwrap();
+    cluster.apply(&pod).unwrap();
+    let get = |path: &str| ["get", "pod", "semantics", "-o", path].map(str::to_owned);
+    let wait = |path: &str, expected: &str| {
+        let args = get(&format!("jsonpath={path}"));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let found = cluster.wait_for(&args, LIMIT, |found| found == expected);
+        found.unwrap_or_else(|error| panic!("{path}: {error}\n{}", cluster.node().logs()));
+    };
+    let main = "{.status.containerStatuses[0]";
+    wait(&format!("{main}.restartCount}} {main}.ready}}"), "1 true");
+    wait(&format!("{main}.lastState.terminated.message}}"), "the first failure\n");
+    wait(&format!("{main}.lastState.terminated.exitCode}}"), "3");
+    let said = cluster.kubectl(&["logs", "semantics"]).unwrap();
+    for expect in [
+        "mode quiet\n",
+        "user 1000 groups 1000 2000\n",
+        "name semantics\n",
+        "made by init\n",
+        "alias 192.0.2.7",
+        "read-only root\n",
+    ] {
+        assert!(said.contains(expect), "{expect}\n{said}");
+    }
+    let address = cluster.kubectl(&["get", "pod", "semantics", "-o", "jsonpath={.status.podIP}"]);
+    let mut fetch = cluster.node().namespaces().command("/bin/busybox");
+    fetch.args(["wget", "-q", "-O", "-", &format!("http://{}:8080/index.html", address.unwrap())]);
+    assert_eq!(String::from_utf8_lossy(&fetch.output().unwrap().stdout), "served\n");
+
+    let exec =
+        |file: &str| cluster.kubectl(&["exec", "semantics", "--", "/bin/busybox", "touch", file]);
+    let refused = exec("/data/stopped").unwrap_err().to_string();
+    assert!(refused.contains("ExecProcessRequest denied by the policy"), "{refused}");
+    exec("/data/stop").unwrap();
+    assert_eq!(cluster.wait_for_end("semantics", LIMIT).unwrap(), "Succeeded");
+}
+
+/// What is in deploy/ is what an API server takes; nothing of it is started here.
+fn the_files_for_a_cluster_are_taken(cluster: &Cluster) {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let deploy = deploy.to_str().unwrap();
+    cluster.kubectl(&["create", "namespace", "anchorhold"]).unwrap();
+    let taken = cluster.kubectl(&["apply", "--dry-run=server", "-k", deploy]).unwrap();
+    for object in [
+        "daemonset.apps/anchorhold-node created (server dry run)",
+        "runtimeclass.node.k8s.io/anchorhold-cc created (server dry run)",
+        "runtimeclass.node.k8s.io/anchorhold created (server dry run)",
+    ] {
+        assert!(taken.contains(object), "{taken}");
+    }
+    let unknown =
+        "apiVersion: node.k8s.io/v1\nkind: RuntimeClass\nmetadata: {name: x}\nhandlr: y\n";
+    assert!(cluster.apply(unknown).is_err(), "an unknown field is taken");
 }

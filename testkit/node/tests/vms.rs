@@ -1,12 +1,14 @@
 //! Pods in VMs: the shim below a real containerd's CRI, its whole life and its faults.
 
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ah_containerd_api::Code;
-use ah_containerd_api::cri::PodSandboxState;
+use ah_containerd_api::cri::{Mount, PodSandboxState};
 use ah_testkit_images::{Entry, LayerSpec, Packing, busybox};
-use ah_testkit_node::{Node, NodeConfig, Pod, PodConfig};
+use ah_testkit_node::{Node, NodeConfig, Pod, PodConfig, SNAPSHOTTER};
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -21,7 +23,7 @@ fn build() -> PathBuf {
 /// A node whose handlers are `vm` (no policy needed) and `vm-cc` (confidential).
 struct Machine {
     node: Node,
-    _settings: TempDir,
+    settings: TempDir,
 }
 
 async fn machine() -> Option<Machine> {
@@ -59,7 +61,7 @@ async fn machine() -> Option<Machine> {
     };
     let node = Node::start(config).await.unwrap();
     node.import(&[(IMAGE, &busybox().unwrap())]).await.unwrap();
-    Some(Machine { node, _settings: settings })
+    Some(Machine { node, settings })
 }
 
 impl Machine {
@@ -116,14 +118,25 @@ async fn is_ready(pod: &Pod) -> bool {
 async fn a_pod_in_a_vm_runs_is_entered_and_leaves_nothing() {
     let Some(machine) = machine().await else { return };
     let pod = machine.pod("life").await;
-    let script = "echo out; echo err >&2; cat /etc/hostname; ip -o addr show eth0; exit 7";
-    let short = pod.create(pod.container("short", IMAGE, &["sh", "-c", script])).await.unwrap();
+    let script = "echo out; echo err >&2; cat /etc/hostname; ip -o addr show eth0; \
+                  echo the reason > /dev/termination-log; exit 7";
+    let message = machine.settings.path().join("pods/1/containers/short/0a1b2c3d");
+    std::fs::create_dir_all(message.parent().unwrap()).unwrap();
+    std::fs::write(&message, "").unwrap();
+    let mut short = pod.container("short", IMAGE, &["sh", "-c", script]);
+    short.mounts.push(Mount {
+        container_path: "/dev/termination-log".into(),
+        host_path: message.display().to_string(),
+        ..Mount::default()
+    });
+    let short = pod.create(short).await.unwrap();
     short.start().await.unwrap();
     assert_eq!(short.wait(LIMIT).await.unwrap(), 7);
     let printed = short.output().unwrap();
     for expect in ["out\n", "err\n", "life\n", "inet 10.88.", "inet6 fd00:88:"] {
         assert!(printed.contains(expect), "{printed}");
     }
+    assert_eq!(std::fs::read_to_string(&message).unwrap(), "the reason\n");
 
     let long = pod.create(pod.container("long", IMAGE, &["sleep", "1000"])).await.unwrap();
     long.start().await.unwrap();
@@ -136,6 +149,27 @@ async fn a_pod_in_a_vm_runs_is_entered_and_leaves_nothing() {
 
     assert_eq!(machine.processes(&["containerd-shim-anchorhold-v2", "-id"]).len(), 1);
     pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
+
+/// `ctr` has read an empty input before there is a task to close the input of; with one that has something it has not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_containers_input_ends_whether_or_not_there_was_something_in_it() {
+    let Some(machine) = machine().await else { return };
+    let config = machine.settings.path().join("vm.toml").display().to_string();
+    let run = |name| {
+        let mut args = vec!["run", "--rm", "--snapshotter", SNAPSHOTTER];
+        args.extend(["--runtime", "io.containerd.anchorhold.v2"]);
+        args.extend(["--runtime-config-path", &config, IMAGE, name]);
+        args.extend(["sh", "-c", "cat; echo end"]);
+        machine.node.ctr_command(&args)
+    };
+    let empty = run("empty").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&empty.stdout), "end\n", "{empty:?}");
+    let mut fed = run("fed").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    fed.stdin.take().unwrap().write_all(b"given\n").unwrap();
+    let fed = fed.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&fed.stdout), "given\nend\n", "{fed:?}");
     machine.until_nothing_is_left().await;
 }
 

@@ -1,6 +1,7 @@
 //! The demo's workload: asks for its key, opens a sealed message, prints it.
 //!
-//! Arguments: the key id (else environment `KEY_ID`, else `demo/message`). The sealed message: environment `SEALED_MESSAGE`,
+//! Arguments: the key id (else environment `KEY_ID`, else `demo/message`), then `--stay` for a program that goes on until SIGTERM,
+//! as a Deployment wants it. The sealed message: environment `SEALED_MESSAGE`,
 //! else the file named by `SEALED_MESSAGE_FILE`, else `/sealed-message`. The socket: `RELEASE_SOCKET`, else
 //! `/run/anchorhold/release.sock`.
 #![forbid(unsafe_code)]
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ah_example_sealed_message::{fetch_key, open};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 fn main() -> ExitCode {
     match run() {
@@ -23,8 +26,18 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let key_id = env::args()
-        .nth(1)
+    let (options, words): (Vec<String>, Vec<String>) =
+        env::args().skip(1).partition(|word| word.starts_with("--"));
+    let stay = match options.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => false,
+        ["--stay"] => true,
+        found => return Err(format!("found {found:?}, expected --stay or no option").into()),
+    };
+    // before the message, so that whoever has seen it can end the program
+    let mut signals = if stay { Some(Signals::new([SIGINT, SIGTERM])?) } else { None };
+    let key_id = words
+        .into_iter()
+        .next()
         .or_else(|| env::var("KEY_ID").ok())
         .unwrap_or_else(|| "demo/message".into());
     let socket =
@@ -37,6 +50,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     out.write_all(b"sealed-message: the message is: ")?;
     out.write_all(&message)?;
     out.write_all(b"\n")?;
+    out.flush()?;
+    // a first process has no default for signals: without this SIGTERM would do nothing
+    signals.as_mut().map(|signals| signals.forever().next());
     Ok(())
 }
 

@@ -151,6 +151,13 @@ impl Spec {
         self.mounts.iter().filter_map(|mount| super::mounts::volume_folder(&mount.source)).collect()
     }
 
+    /// The kubelet's file for the container's termination message, and where the container sees it.
+    pub fn termination_log(&self) -> Option<(PathBuf, String)> {
+        let is_it = |mount: &&Mount| super::mounts::is_termination_log(&mount.source);
+        let mount = self.mounts.iter().find(is_it)?;
+        Some((PathBuf::from(&mount.source), mount.destination.clone()))
+    }
+
     /// The pod's annotations that containerd passes on, and its own.
     pub fn annotations(&self) -> &BTreeMap<String, String> {
         &self.annotations

@@ -193,6 +193,15 @@ pub(super) fn volume_folder(source: &str) -> Option<PathBuf> {
     Some(PathBuf::from(format!("{pod}/volumes/{EMPTY_DIR}/{name}")))
 }
 
+/// `pods/<uid>/containers/<name>/<number>` (kubelet, `makeMounts` in `pkg/kubelet/kuberuntime`).
+pub(super) fn is_termination_log(source: &str) -> bool {
+    let mut parts = source.rsplit('/');
+    let number = parts.next().unwrap_or_default();
+    let (_name, containers, _uid, pods) = (parts.next(), parts.next(), parts.next(), parts.next());
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (pods, containers) == (Some("pods"), Some("containers")) && is_number
+}
+
 fn copied(id: &str, mount: &Mount, source: Source) -> Copied {
     let kind = match source {
         Source::NodeFile => CopyKind::NodeFile,
@@ -211,4 +220,22 @@ fn bind(mount: &Mount, source: &str) -> oci::Mount {
     let read_only = mount.options.iter().any(|option| option == "ro");
     let options = ["rbind", "rprivate", if read_only { "ro" } else { "rw" }];
     shape::bind(&mount.destination, source, &options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kubelets_file_for_the_termination_message_is_known_by_its_place() {
+        assert!(is_termination_log("/var/lib/kubelet/pods/1-2/containers/main/0a1b2c3d"));
+        for other in [
+            "/var/lib/kubelet/pods/1-2/etc-hosts",
+            "/var/lib/kubelet/pods/1-2/volumes/kubernetes.io~configmap/0a1b",
+            "/run/containerd/containers/main/0a1b",
+            "/var/lib/kubelet/pods/1-2/containers/main/..",
+        ] {
+            assert!(!is_termination_log(other), "{other}");
+        }
+    }
 }
