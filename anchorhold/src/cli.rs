@@ -3,8 +3,10 @@
 mod debug;
 pub mod fragment;
 mod key_serve;
+mod collateral;
 mod node;
 pub mod policy;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,7 +17,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use debug::{Debug, Grant as DebugGrantOptions};
 pub use key_serve::{KeyServe, Listen};
 pub use node::{Alias, Node, NodeInstall, NodePlaces};
+pub use collateral::CollateralCommand;
 pub use policy::Policy;
+pub use verify::{
+    Chain, Expected, Verify, VerifyEvidence, VerifyQuote, VerifyReport, VerifyToken, VerifyWhat,
+};
 
 /// Runs containers in virtual machines whose memory the host cannot read.
 #[derive(Debug, Parser)]
@@ -40,7 +46,7 @@ const EXAMPLES: &str = "Examples:
   anchorhold policy generate -f pod.yaml --images ./images -o out.yaml
   anchorhold policy show out.yaml
   anchorhold key import demo/message --for out.yaml --generate
-  anchorhold verify evidence.json --policy out.yaml";
+  anchorhold verify evidence evidence.json --policy out.yaml";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -66,8 +72,11 @@ pub enum Command {
     /// Debug sessions in running pods, granted by their owner's key
     #[command(subcommand)]
     Debug(Debug),
-    /// Say what a report proves, claim by claim
-    Verify(Verify),
+    /// Say what a report, quote or token proves, claim by claim
+    Verify(Box<Verify>),
+    /// Certificates and revocation lists for `verify`, kept in a folder
+    #[command(subcommand)]
+    Collateral(CollateralCommand),
     /// Make this machine a Kubernetes node for confidential pods
     #[command(subcommand)]
     Node(Node),
@@ -162,6 +171,8 @@ pub enum Guest {
     /// Print the launch measurement that a report of this guest image carries
     #[command(after_help = "Example:
   anchorhold guest measure --guest ./guest --tee snp --vcpus 2 --json
+  openssl genpkey -algorithm ed25519 -out key.pem
+  anchorhold guest measure --guest ./guest --tee snp --sign key.pem > reference.json
 
 One line for each firmware that guests are started with: that of `anchorhold run` first, then that of a Kubernetes node's shim.")]
     Measure {
@@ -177,6 +188,12 @@ One line for each firmware that guests are started with: that of `anchorhold run
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Print signed reference values instead, for `verify --reference`, by this Ed25519 key (PKCS#8, PEM)
+        #[arg(long, value_name = "KEY")]
+        sign: Option<PathBuf>,
+        /// How long the signed values hold [default: for ever]
+        #[arg(long, value_name = "DAYS", requires = "sign")]
+        valid_days: Option<u32>,
     },
 }
 
@@ -253,30 +270,6 @@ pub struct KeyImport {
     /// Replace a key of the same name
     #[arg(long)]
     pub replace: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `anchorhold verify`
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  anchorhold verify evidence.json --policy out.yaml --guest ./guest")]
-pub struct Verify {
-    /// Evidence document (JSON); `-` reads standard input
-    pub evidence: PathBuf,
-    /// The YAML whose policy the report must carry in HOST_DATA
-    #[arg(long, value_name = "FILE")]
-    pub policy: Option<PathBuf>,
-    /// The guest image whose launch measurement the report must carry
-    #[arg(long, env = "ANCHORHOLD_GUEST", value_name = "DIR")]
-    pub guest: Option<PathBuf>,
-    /// Certificates (PEM or DER) if the evidence has none: VCEK or VLEK, ASK, ARK (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub certificate: Vec<PathBuf>,
-    /// Accept this root of a software TEE (DER): its reports prove nothing about hardware
-    #[arg(long, value_name = "FILE")]
-    pub danger_software_root: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

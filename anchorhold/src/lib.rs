@@ -3,6 +3,7 @@
 #![warn(clippy::print_stdout)]
 
 pub mod cli;
+mod collateral;
 mod debug;
 pub mod dirs;
 mod genpolicy;
@@ -15,6 +16,7 @@ mod node;
 mod owner_key;
 mod policy;
 pub mod prepare;
+mod reference;
 mod resolve;
 pub mod run;
 mod tee;
@@ -77,7 +79,13 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
     let dirs = Dirs::new(cli.data.as_deref(), cli.cache.as_deref())?;
     match &cli.command {
         Command::Guest(Guest::Build(options)) => guest::build(&dirs, options)?,
-        Command::Guest(Guest::Measure { guest, vcpus, tee, json }) => {
+        Command::Guest(Guest::Measure {
+            guest, vcpus, tee, sign: Some(key), valid_days, ..
+        }) => {
+            let image = guest::load(&dirs, guest.as_deref())?;
+            reference::sign(&image, *vcpus, *tee, key, *valid_days)?;
+        }
+        Command::Guest(Guest::Measure { guest, vcpus, tee, json, .. }) => {
             guest::measure(&dirs, guest.as_deref(), *vcpus, *tee, *json)?;
         }
         Command::Completions { shell } => {
@@ -89,7 +97,8 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Key(Key::Serve(options)) => wait(key_serve::run(&dirs, options))?,
         Command::Key(Key::List { json }) => wait(keys::list(&dirs, *json))?,
         Command::Debug(command) => debug::run(command)?,
-        Command::Verify(options) => return verify::run(&dirs, options),
+        Command::Verify(options) => return Ok(verify::run(&dirs, options)),
+        Command::Collateral(command) => wait(collateral::run(command))?,
         Command::Run(options) => return wait(run::run(&dirs, options)),
         Command::Node(command) => return wait(node::run(&dirs, command)),
         Command::Policy(command) => return policy::run(&dirs, command, cli.verbose),

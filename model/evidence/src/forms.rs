@@ -199,7 +199,7 @@ fn read_extended(bytes: &[u8]) -> Option<Presented> {
 }
 
 /// Bytes of hex or base64 text; white space does not count.
-fn text(bytes: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn text(bytes: &[u8]) -> Option<Vec<u8>> {
     let text: Vec<u8> = bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let text = text.strip_prefix(b"0x").unwrap_or(&text);
     if text.is_empty() {

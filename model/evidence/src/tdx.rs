@@ -6,6 +6,7 @@
 use ah_digest::Sha384;
 
 use crate::bytes::{Reader, Short};
+use crate::forms::text;
 use crate::report_data::ReportData;
 
 /// Largest quote, bytes.
@@ -168,6 +169,19 @@ impl RawQuote {
         Ok(Self { view: TdxQuoteView::parse(bytes)?, bytes: bytes.to_vec() })
     }
 
+    /// The same from the quote's bytes, or from hex or base64 of them.
+    ///
+    /// # Errors
+    /// [`TdxError`], of the bytes themselves where they are no text of a quote.
+    pub fn read(bytes: &[u8]) -> Result<Self, TdxError> {
+        let plain = Self::parse(bytes);
+        let is_text = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+        match (&plain, bytes.iter().all(is_text)) {
+            (Err(_), true) => text(bytes).map_or(plain, |decoded| Self::parse(&decoded)),
+            _ => plain,
+        }
+    }
+
     /// All bytes as received.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -290,6 +304,9 @@ mod tests {
         assert_eq!(report_5.extension.as_ref().unwrap().mr_service_td.as_bytes(), &[0xDD; 48]);
         assert_eq!(TdxReportView { extension: None, ..report_5.clone() }, *report);
         assert_eq!(RawQuote::parse(&quote_5()[..701]), Err(TdxError::Truncated));
+        let hex: String = quote_5().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(RawQuote::read(hex.as_bytes()), RawQuote::read(&quote_5()));
+        assert_eq!(RawQuote::read(b"hello"), Err(TdxError::Truncated));
     }
 
     #[test]

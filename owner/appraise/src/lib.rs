@@ -7,11 +7,13 @@
 mod appraisal;
 mod claims;
 mod meaning;
+mod policy;
 mod reference;
 mod rules;
 mod tdx;
 
 pub use appraisal::{Accepted, Appraisal, Claim, Verdict};
+pub use policy::{AppraisalPolicy, PolicyError, SnpPolicy, TdxPolicy};
 pub use reference::{
     Allowance, ChipRule, Expect, FirmwareRule, Guest, PlatformRule, PolicyRule, ReferenceValues,
     Requirement, RevocationRule, TcbFloor,

@@ -125,7 +125,7 @@ pub enum RevocationRule {
 
 /// The most that a guest policy may allow, and what it has to ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct PolicyRule {
     /// The host reads and writes guest memory.
     pub debug: Allowance,
@@ -165,6 +165,37 @@ impl PolicyRule {
     };
 }
 
+/// [`PolicyRule::STRICT`].
+impl Default for PolicyRule {
+    fn default() -> Self {
+        Self::STRICT
+    }
+}
+
+/// Any version, but committed.
+impl Default for FirmwareRule {
+    fn default() -> Self {
+        let minimum = FirmwareVersion { major: 0, minor: 0, build: 0 };
+        Self { minimum, provisional: Allowance::Refused }
+    }
+}
+
+/// Nothing is required, devices and unknown bits are refused.
+impl Default for PlatformRule {
+    fn default() -> Self {
+        Self {
+            smt: Allowance::Allowed,
+            alias_check: Requirement::Optional,
+            ecc: Requirement::Optional,
+            rapl_disabled: Requirement::Optional,
+            ciphertext_hiding: Requirement::Optional,
+            tsme: Requirement::Optional,
+            tio: Allowance::Refused,
+            unknown: Allowance::Refused,
+        }
+    }
+}
+
 /// Least TCB of a product line. All floors that apply have to be met, and one has to apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -188,7 +219,7 @@ impl TcbFloor {
 
 /// What is asked of the firmware.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct FirmwareRule {
     /// Least version that runs.
     pub minimum: FirmwareVersion,
@@ -198,7 +229,7 @@ pub struct FirmwareRule {
 
 /// What is asked of the platform's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct PlatformRule {
     /// SMT is on.
     pub smt: Allowance,

@@ -49,7 +49,7 @@ pub struct TdxReferenceValues {
 
 /// What TDATTRIBUTES may say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct TdAttributesRule {
     /// The host reads and writes guest memory.
     pub debug: Allowance,
@@ -78,6 +78,13 @@ impl TdAttributesRule {
         protection_keys: Allowance::Allowed,
         other: Allowance::Refused,
     };
+}
+
+/// [`TdAttributesRule::STRICT`].
+impl Default for TdAttributesRule {
+    fn default() -> Self {
+        Self::STRICT
+    }
 }
 
 impl TdxReferenceValues {

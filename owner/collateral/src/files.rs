@@ -39,6 +39,19 @@ pub fn read_revocation_list(path: &Path) -> Result<Revocation, CollateralError> 
     }
 }
 
+/// The first block of a PEM text, DER.
+///
+/// # Errors
+/// [`CollateralError::Encoding`].
+pub fn der_of_pem(pem: &[u8]) -> Result<Vec<u8>, CollateralError> {
+    let text = String::from_utf8_lossy(pem);
+    let what = "pem text".to_owned();
+    let document = der::Document::from_pem(text.trim());
+    document
+        .map(|(_, document)| document.as_bytes().to_vec())
+        .map_err(|source| CollateralError::Encoding { what, source })
+}
+
 pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, CollateralError> {
     let io = |source| CollateralError::Io { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(io)?;

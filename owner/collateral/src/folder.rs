@@ -17,8 +17,8 @@ use std::time::{Duration, SystemTime};
 
 use ah_evidence::{SigningKey, SnpReport};
 use ah_verifier::{
-    Collateral, EndorsementFacts, MAX_CRL_BYTES, MAX_QUOTE_COLLATERAL_BYTES, Revocation,
-    endorsement_facts,
+    Collateral, EndorsementFacts, MAX_CRL_BYTES, MAX_QUOTE_COLLATERAL_BYTES, QuoteCollateral,
+    Revocation, endorsement_facts,
 };
 use der::Decode as _;
 use x509_cert::crl::CertificateList;
@@ -125,7 +125,7 @@ impl Folder {
         paths.into_iter().map(read).collect()
     }
 
-    /// Files the certificates (PEM, DER, or the JSON of THIM) or the revocation list in `bytes`, by what they say of themselves.
+    /// Files the certificates (PEM, DER, or the JSON of THIM), the revocation list or the quote collateral in `bytes`, by what they say of themselves.
     ///
     /// # Errors
     /// [`CollateralError`] where they say nothing that is understood, or nothing can be written.
@@ -135,6 +135,10 @@ impl Folder {
             return self
                 .put(&format!("amd/{line}/{}.crl", kind.name()), &der)
                 .map(|name| vec![name]);
+        }
+        if let Some(fmspc) = QuoteCollateral::from_json(bytes).ok().and_then(|found| found.fmspc())
+        {
+            return self.put(&format!("intel/{fmspc}.json"), bytes).map(|name| vec![name]);
         }
         let mut certificates = Certificates::default();
         certificates.add_form(bytes, what)?;

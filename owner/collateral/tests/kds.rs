@@ -250,5 +250,8 @@ fn files_are_imported_by_what_they_say() {
     folder.import(&file("snp/roots/milan-asvk.der"), "asvk.der").unwrap();
     let (_, leased) = report(&file("snp/trustee-milan-vlek/report.bin"));
     assert!(folder.collateral(&leased).is_ok());
+    let intel = folder.import(&file("tdx/dcapqvl-tdx-collateral.json"), "tdx.json").unwrap();
+    assert!(intel[0].starts_with("intel/"), "{intel:?}");
+    assert_eq!(folder.quote_collateral().unwrap().len(), 1);
     assert!(folder.import(b"hello", "x").is_err());
 }

@@ -26,6 +26,7 @@ mod error;
 mod quote;
 mod report;
 mod roots;
+mod token;
 mod verified;
 
 pub use collateral::{Collateral, MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES, Revocation};
@@ -35,6 +36,9 @@ pub use quote::{
     MAX_QUOTE_COLLATERAL_BYTES, QuoteCollateral, QuoteError, TcbStatus, VerifiedQuote, verify_quote,
 };
 pub use roots::{Root, TrustedRoots};
+pub use token::{
+    MAX_JWKS_BYTES, MAX_TOKEN_BYTES, TokenError, TokenKeys, VerifiedToken, verify_token,
+};
 pub use verified::{Chip, RevocationStatus, Verified};
 
 use std::time::SystemTime;

@@ -185,6 +185,18 @@ impl QuoteCollateral {
         }
         serde_json::from_slice(json).map(Self).map_err(QuoteError::Collateral)
     }
+
+    /// FMSPC of the platforms that the TCB info in it says it is for, 12 hex digits in lower case; None if it says none.
+    pub fn fmspc(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct TcbInfo {
+            fmspc: String,
+        }
+        let info: TcbInfo = serde_json::from_str(&self.0.tcb_info).ok()?;
+        let fits =
+            info.fmspc.len() == 12 && info.fmspc.bytes().all(|byte| byte.is_ascii_hexdigit());
+        fits.then(|| info.fmspc.to_lowercase())
+    }
 }
 
 /// The library's own appraisal is not used: `ah_appraise` names each claim.

@@ -60,6 +60,7 @@ pub struct TcbVersion(pub u64);
 #[serde(deny_unknown_fields)]
 pub struct TcbParts {
     /// Firmware of the microcontroller; zero on lines without one.
+    #[serde(default)]
     pub fmc: u8,
     /// Boot loader of the security processor.
     pub boot_loader: u8,
