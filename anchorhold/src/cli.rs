@@ -2,6 +2,7 @@
 
 mod node;
 pub mod policy;
+pub mod service;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use node::{Node, NodeInstall, NodePlaces};
 pub use policy::Policy;
+use service::{BackupFile, KeyServiceCommand, LogCommand, OneKey, Target};
 
 /// Runs containers in virtual machines whose memory the host cannot read.
 #[derive(Debug, Parser)]
@@ -55,9 +57,15 @@ pub enum Command {
     /// Build and measure the guest image
     #[command(subcommand)]
     Guest(Guest),
-    /// Keys in the local key service
+    /// Keys in the local key service, or in one elsewhere
     #[command(subcommand)]
     Key(Key),
+    /// Run the key service
+    #[command(subcommand, name = "keyservice")]
+    KeyService(KeyServiceCommand),
+    /// The key service's decision log: every release, refusal and change
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Say what a report proves, claim by claim
     Verify(Verify),
     /// Make this machine a Kubernetes node for confidential pods
@@ -202,12 +210,47 @@ pub enum Key {
     Import(KeyImport),
     /// List the keys: names, kinds, what a release needs; never their bytes
     #[command(after_help = "Example:
-  anchorhold key list --json")]
+  anchorhold key list --json
+  anchorhold key list --service https://keys.example --token-file token")]
     List {
+        /// Which service.
+        #[command(flatten)]
+        target: Target,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+    /// Describe a key: kind, version, state, policy; never its bytes
+    #[command(after_help = "Example:
+  anchorhold key show demo/message --json")]
+    Show(OneKey),
+    /// Release a key to nobody until it is enabled again
+    #[command(after_help = "Example:
+  anchorhold key disable demo/message")]
+    Disable(OneKey),
+    /// Release a disabled key again
+    #[command(after_help = "Example:
+  anchorhold key enable demo/message")]
+    Enable(OneKey),
+    /// Give a key a further version of fresh bytes, under the same policy
+    #[command(after_help = "Example:
+  anchorhold key rotate demo/message")]
+    Rotate(OneKey),
+    /// Delete a key with all its versions
+    #[command(after_help = "Example:
+  anchorhold key delete demo/message")]
+    Delete(OneKey),
+    /// Write all keys, sealed as they are, and the log into a file; the service may run meanwhile
+    #[command(after_help = "Example:
+  anchorhold key backup keys.backup
+
+The key-encryption key is not in it: keep that elsewhere.")]
+    Backup(BackupFile),
+    /// Fill an empty local store from a backup, and check every key and the log
+    #[command(after_help = "Example:
+  install -m 600 -D kept/key-encryption-key DATA/keys/key-encryption-key
+  anchorhold key restore keys.backup")]
+    Restore(BackupFile),
 }
 
 /// `anchorhold key import`
@@ -235,9 +278,12 @@ pub struct KeyImport {
     /// Release to the software TEE too: to a VM that the host can read
     #[arg(long)]
     pub danger_accept_software_tee: bool,
-    /// Replace a key of the same name
+    /// Replace a key of the same name; in a service elsewhere, become its latest version
     #[arg(long)]
     pub replace: bool,
+    /// Which service.
+    #[command(flatten)]
+    pub target: Target,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -3,16 +3,21 @@
 #![warn(clippy::print_stdout)]
 
 pub mod cli;
+mod declog;
 pub mod dirs;
 mod genpolicy;
 pub mod guest;
 mod inputs;
 pub mod keys;
+mod keyservice;
+mod keystore;
 mod node;
 mod policy;
 pub mod prepare;
+mod remote;
 mod resolve;
 pub mod run;
+mod store;
 mod tee;
 pub mod ui;
 mod verify;
@@ -81,8 +86,9 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
             clap_complete::generate(*shell, &mut Cli::command(), "anchorhold", &mut script);
             ui::print(format_args!("{}", String::from_utf8_lossy(&script)));
         }
-        Command::Key(Key::Import(options)) => wait(keys::import(&dirs, options))?,
-        Command::Key(Key::List { json }) => wait(keys::list(&dirs, *json))?,
+        Command::Key(command) => wait(key(&dirs, command))?,
+        Command::KeyService(command) => wait(keyservice::run(&dirs, command))?,
+        Command::Log(command) => return wait(declog::run(&dirs, command)),
         Command::Verify(options) => return verify::run(&dirs, options),
         Command::Run(options) => return wait(run::run(&dirs, options)),
         Command::Node(command) => return wait(node::run(&dirs, command)),
@@ -91,6 +97,24 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Genpolicy { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn key(dirs: &Dirs, command: &Key) -> Result<()> {
+    use keystore::Action;
+    match command {
+        Key::Import(options) => keys::import(dirs, options).await,
+        Key::List { target, json } if target.service.is_some() => {
+            keystore::list(dirs, target, *json).await
+        }
+        Key::List { json, .. } => keys::list(dirs, *json).await,
+        Key::Show(options) => keystore::one(dirs, options, Action::Show).await,
+        Key::Disable(options) => keystore::one(dirs, options, Action::Disable).await,
+        Key::Enable(options) => keystore::one(dirs, options, Action::Enable).await,
+        Key::Rotate(options) => keystore::one(dirs, options, Action::Rotate).await,
+        Key::Delete(options) => keystore::one(dirs, options, Action::Delete).await,
+        Key::Backup(options) => keystore::backup(dirs, options).await,
+        Key::Restore(options) => keystore::restore(dirs, options).await,
+    }
 }
 
 /// Runs one asynchronous command to its end.

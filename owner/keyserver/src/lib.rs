@@ -25,7 +25,7 @@ pub use authority::{Authority, AuthorityError, Identity};
 pub use callers::{Caller, Callers, Credential, Provider, SubjectRule};
 pub use config::{Config, ConfigError};
 pub use error::ApiError;
+pub use providers::ProviderError;
 pub use roles::Role;
 pub use server::Server;
-pub use providers::ProviderError;
 pub use start::{More, StartError, Started, start};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ah_keyservice::{
-    Event, Family, KeyChange, KeyInfo, KeyType, Material, NewKey, OnExisting, Rule, Shape, SystemEnvironment, TokenRequest,
-    VaultError, WrapAlgorithm, attributes, bundle, decode_base64,
+    Event, Family, KeyChange, KeyInfo, KeyType, Material, NewKey, OnExisting, Rule, Shape,
+    SystemEnvironment, TokenRequest, VaultError, WrapAlgorithm, attributes, bundle, decode_base64,
 };
 use ah_release_api::KeyId;
 use axum::body::Bytes;
@@ -57,7 +57,9 @@ fn asked(query: AskedQuery) -> Result<Asked, ApiError> {
         && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
     match known {
         true => Ok(asked),
-        false => Err(ApiError::bad("api-version is missing or malformed: expected for example api-version=7.4")),
+        false => Err(ApiError::bad(
+            "api-version is missing or malformed: expected for example api-version=7.4",
+        )),
     }
 }
 
@@ -121,13 +123,18 @@ struct PolicyBody {
 
 impl PolicyBody {
     fn rule(&self) -> Result<Rule, ApiError> {
-        let json = self.content_type.as_deref().is_none_or(|kind| kind.starts_with("application/json"));
+        let json =
+            self.content_type.as_deref().is_none_or(|kind| kind.starts_with("application/json"));
         if !json {
-            return Err(ApiError::bad("release policy has another content type than application/json"));
+            return Err(ApiError::bad(
+                "release policy has another content type than application/json",
+            ));
         }
         let text = decode_base64(&self.data).and_then(|bytes| String::from_utf8(bytes).ok());
-        let text = text.ok_or_else(|| ApiError::bad("release policy's data is not base64url of a text"))?;
-        Ok(Rule::parse(&text, self.immutable.unwrap_or(false)).map_err(ah_keyservice::ServiceError::from)?)
+        let text =
+            text.ok_or_else(|| ApiError::bad("release policy's data is not base64url of a text"))?;
+        Ok(Rule::parse(&text, self.immutable.unwrap_or(false))
+            .map_err(ah_keyservice::ServiceError::from)?)
     }
 }
 
@@ -139,13 +146,17 @@ async fn import(
     body: Body,
 ) -> Answer {
     asked(query)?;
-    let body: ImportBody = serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
+    let body: ImportBody =
+        serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
     let text = |name: &str| body.key.get(name).and_then(Value::as_str);
     let mut kty: KeyType = text("kty").unwrap_or_default().parse().map_err(material)?;
     kty.hsm |= body.hsm.unwrap_or(false);
     let ops: Option<Vec<String>> = match body.key.get("key_ops") {
         None | Some(Value::Null) => None,
-        Some(ops) => Some(serde_json::from_value(ops.clone()).map_err(|_| ApiError::bad("key_ops is no list of texts"))?),
+        Some(ops) => Some(
+            serde_json::from_value(ops.clone())
+                .map_err(|_| ApiError::bad("key_ops is no list of texts"))?,
+        ),
     };
     let key = new_key(
         &name,
@@ -155,7 +166,8 @@ async fn import(
         body.attributes.unwrap_or_default(),
         body.release_policy,
     )?;
-    let info = app.service.put(key, Event::Import, OnExisting::AddVersion, caller.as_deref()).await?;
+    let info =
+        app.service.put(key, Event::Import, OnExisting::AddVersion, caller.as_deref()).await?;
     Ok(Json(bundle(&info, &app.url)))
 }
 
@@ -167,17 +179,29 @@ async fn create(
     body: Body,
 ) -> Answer {
     asked(query)?;
-    let body: CreateBody = serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
+    let body: CreateBody =
+        serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
     let kty: KeyType = body.kty.parse().map_err(material)?;
     if kty.family == Family::Opaque {
         return Err(material(ah_keyservice::MaterialError::Type { found: body.kty }));
     }
     let shape = Shape { size: body.key_size, curve: body.crv };
     // An RSA key takes a second at times: other requests do not wait for it.
-    let made = tokio::task::spawn_blocking(move || Material::generate(kty.family, &shape, &SystemEnvironment)).await;
+    let made = tokio::task::spawn_blocking(move || {
+        Material::generate(kty.family, &shape, &SystemEnvironment)
+    })
+    .await;
     let made = made.map_err(|error| ApiError::internal(&error))?.map_err(material)?;
-    let key = new_key(&name, kty, made, body.key_ops, body.attributes.unwrap_or_default(), body.release_policy)?;
-    let info = app.service.put(key, Event::Create, OnExisting::AddVersion, caller.as_deref()).await?;
+    let key = new_key(
+        &name,
+        kty,
+        made,
+        body.key_ops,
+        body.attributes.unwrap_or_default(),
+        body.release_policy,
+    )?;
+    let info =
+        app.service.put(key, Event::Create, OnExisting::AddVersion, caller.as_deref()).await?;
     Ok(Json(bundle(&info, &app.url)))
 }
 
@@ -317,10 +341,13 @@ async fn change(
     body: Body,
 ) -> Answer {
     asked(query)?;
-    let body: UpdateBody = serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
+    let body: UpdateBody =
+        serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
     let attributes = body.attributes.unwrap_or_default();
     if attributes.exportable.is_some() {
-        return Err(ApiError::bad("exportable is decided when a key is made, and cannot be changed"));
+        return Err(ApiError::bad(
+            "exportable is decided when a key is made, and cannot be changed",
+        ));
     }
     let change = KeyChange {
         enabled: attributes.enabled,
@@ -384,7 +411,8 @@ async fn give(
     body: Body,
 ) -> Answer {
     let asked = asked(query)?;
-    let body: ReleaseBody = serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
+    let body: ReleaseBody =
+        serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
     let algorithm = match body.enc.as_deref() {
         None => WrapAlgorithm::default(),
         Some(name) => WrapAlgorithm::named(name).ok_or_else(|| {
@@ -401,6 +429,7 @@ async fn give(
         base_url: &app.url,
         caller,
     };
-    let value = app.service.release_by_token(&request, app.attestation.as_ref(), &app.signer).await?;
+    let value =
+        app.service.release_by_token(&request, app.attestation.as_ref(), &app.signer).await?;
     Ok(Json(json!({ "value": value })))
 }

@@ -62,7 +62,7 @@ pub use nonces::NonceError;
 pub use service::{KeyService, Observer, Options, ServiceError};
 pub use token_release::{TokenRefusal, TokenRequest, attributes, bundle};
 pub use tokens::{
-    AnyOf, KeySet, KeySetError, MAX_TOKEN_BYTES, SharedKeys, TokenError, TokenVerifier, TrustedIssuer, TrustedIssuers,
-    VerifiedToken,
+    AnyOf, KeySet, KeySetError, MAX_TOKEN_BYTES, SharedKeys, TokenError, TokenVerifier,
+    TrustedIssuer, TrustedIssuers, VerifiedToken,
 };
 pub use vault::{Attributes, KekSource, KeyInfo, Rule, VaultError};
