@@ -64,8 +64,7 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError`].
     pub async fn open(service: &KeyService) -> Result<Self, AuthorityError> {
-        let made = make()?;
-        let stored = service.shared_secret("authority", || made).await?;
+        let stored = service.shared_secret("authority", || Ok(make()?)).await?;
         let stored: Stored = serde_json::from_slice(&stored).map_err(|_| AuthorityError::Stored)?;
         let bytes = |text: &str| decode_base64(text).ok_or(AuthorityError::Stored);
         let certificate = bytes(&stored.authority_certificate)?;
@@ -111,7 +110,7 @@ impl Authority {
     }
 }
 
-/// A new authority. Making one when there is one costs a tenth of a second at most, once for each start of a service.
+/// A new authority.
 fn make() -> Result<Vec<u8>, AuthorityError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let certificate = authority_params()?.self_signed(&key)?;

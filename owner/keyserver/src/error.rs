@@ -90,9 +90,7 @@ impl From<TokenRefusal> for ApiError {
     fn from(refusal: TokenRefusal) -> Self {
         match refusal.by {
             RefusedBy::Request => Self::bad(refusal.reason),
-            RefusedBy::KeyStore if refusal.reason.contains("there is no key") => {
-                Self::new(StatusCode::NOT_FOUND, "KeyNotFound", refusal.reason)
-            }
+            _ if refusal.missing => Self::new(StatusCode::NOT_FOUND, "KeyNotFound", refusal.reason),
             RefusedBy::Service => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", refusal.reason)
             }

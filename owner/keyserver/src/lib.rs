@@ -18,6 +18,7 @@ mod providers;
 mod roles;
 mod server;
 mod start;
+mod vault_bodies;
 mod vault_routes;
 
 pub use app::{Limits, Parts};

@@ -42,6 +42,7 @@ mod serve;
 mod service;
 mod token_release;
 mod tokens;
+mod upgrade;
 mod vault;
 
 pub use answer::{AnswerSigner, SignerError};
