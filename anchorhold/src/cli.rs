@@ -1,11 +1,12 @@
 //! The words people type.
 
+mod collateral;
 mod debug;
 pub mod fragment;
 mod key_serve;
-mod collateral;
 mod node;
 pub mod policy;
+pub mod service;
 mod verify;
 
 use std::ffi::OsString;
@@ -14,11 +15,12 @@ use std::path::PathBuf;
 use ah_registry::Platform;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use collateral::CollateralCommand;
 pub use debug::{Debug, Grant as DebugGrantOptions};
 pub use key_serve::{KeyServe, Listen};
 pub use node::{Alias, Node, NodeInstall, NodePlaces};
-pub use collateral::CollateralCommand;
 pub use policy::Policy;
+use service::{BackupFile, KeyServiceCommand, LogCommand, OneKey, Target};
 pub use verify::{
     Chain, Expected, Verify, VerifyEvidence, VerifyQuote, VerifyReport, VerifyToken, VerifyWhat,
 };
@@ -66,7 +68,7 @@ pub enum Command {
     /// Build and measure the guest image
     #[command(subcommand)]
     Guest(Guest),
-    /// Keys in the local key service
+    /// Keys in the local key service, or in one elsewhere
     #[command(subcommand)]
     Key(Key),
     /// Debug sessions in running pods, granted by their owner's key
@@ -77,6 +79,12 @@ pub enum Command {
     /// Certificates and revocation lists for `verify`, kept in a folder
     #[command(subcommand)]
     Collateral(CollateralCommand),
+    /// Run the key service
+    #[command(subcommand, name = "keyservice")]
+    KeyService(KeyServiceCommand),
+    /// The key service's decision log: every release, refusal and change
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Make this machine a Kubernetes node for confidential pods
     #[command(subcommand)]
     Node(Node),
@@ -231,12 +239,47 @@ pub enum Key {
     Serve(KeyServe),
     /// List the keys: names, kinds, what a release needs; never their bytes
     #[command(after_help = "Example:
-  anchorhold key list --json")]
+  anchorhold key list --json
+  anchorhold key list --service https://keys.example --token-file token")]
     List {
+        /// Which service.
+        #[command(flatten)]
+        target: Target,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+    /// Describe a key: kind, version, state, policy; never its bytes
+    #[command(after_help = "Example:
+  anchorhold key show demo/message --json")]
+    Show(OneKey),
+    /// Release a key to nobody until it is enabled again
+    #[command(after_help = "Example:
+  anchorhold key disable demo/message")]
+    Disable(OneKey),
+    /// Release a disabled key again
+    #[command(after_help = "Example:
+  anchorhold key enable demo/message")]
+    Enable(OneKey),
+    /// Give a key a further version of fresh bytes, under the same policy
+    #[command(after_help = "Example:
+  anchorhold key rotate demo/message")]
+    Rotate(OneKey),
+    /// Delete a key with all its versions
+    #[command(after_help = "Example:
+  anchorhold key delete demo/message")]
+    Delete(OneKey),
+    /// Write all keys, sealed as they are, and the log into a file; the service may run meanwhile
+    #[command(after_help = "Example:
+  anchorhold key backup keys.backup
+
+The key-encryption key is not in it: keep that elsewhere.")]
+    Backup(BackupFile),
+    /// Fill an empty local store from a backup, and check every key and the log
+    #[command(after_help = "Example:
+  install -m 600 -D kept/key-encryption-key DATA/keys/key-encryption-key
+  anchorhold key restore keys.backup")]
+    Restore(BackupFile),
 }
 
 /// `anchorhold key import`
@@ -267,9 +310,12 @@ pub struct KeyImport {
     /// Release to the software TEE too: to a VM that the host can read
     #[arg(long)]
     pub danger_accept_software_tee: bool,
-    /// Replace a key of the same name
+    /// Replace a key of the same name; in a service elsewhere, become its latest version
     #[arg(long)]
     pub replace: bool,
+    /// Which service.
+    #[command(flatten)]
+    pub target: Target,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -14,6 +14,8 @@ use serde_json::json;
 
 use crate::cli::{KeyImport, Tee};
 use crate::dirs::Dirs;
+use crate::remote::Remote;
+use crate::store::Store;
 use crate::ui::{self, failure};
 use crate::{guest, launches};
 
@@ -65,6 +67,20 @@ pub(crate) async fn import(dirs: &Dirs, options: &KeyImport) -> Result<()> {
     let id: KeyId = options.name.parse()?;
     let policy = release_policy(dirs, options)?;
     let secret = secret(options)?;
+    if let Some(url) = &options.target.service {
+        let remote = Remote::new(url, &options.target)?;
+        let key =
+            Store::import_remote(&remote, &options.name, &secret, &policy, options.replace).await?;
+        match options.json {
+            true => crate::ui::say!("{key}"),
+            false => crate::ui::say!(
+                "imported {} ({} bytes) at {url}",
+                options.name,
+                secret.as_bytes().len()
+            ),
+        }
+        return Ok(());
+    }
     let on_existing = if options.replace { OnExisting::Replace } else { OnExisting::Refuse };
     let service = open(dirs, Accept::Hardware, None).await?;
     let info = service.import(&id, KeyKind::Oct, &secret, policy, on_existing).await?;

@@ -5,20 +5,25 @@
 pub mod cli;
 mod collateral;
 mod debug;
+mod declog;
 pub mod dirs;
 mod genpolicy;
 pub mod guest;
 mod inputs;
 mod key_serve;
 pub mod keys;
+mod keyservice;
+mod keystore;
 pub mod launches;
 mod node;
 mod owner_key;
 mod policy;
 pub mod prepare;
 mod reference;
+mod remote;
 mod resolve;
 pub mod run;
+mod store;
 mod tee;
 pub mod ui;
 mod verify;
@@ -93,12 +98,12 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
             clap_complete::generate(*shell, &mut Cli::command(), "anchorhold", &mut script);
             ui::print(format_args!("{}", String::from_utf8_lossy(&script)));
         }
-        Command::Key(Key::Import(options)) => wait(keys::import(&dirs, options))?,
-        Command::Key(Key::Serve(options)) => wait(key_serve::run(&dirs, options))?,
-        Command::Key(Key::List { json }) => wait(keys::list(&dirs, *json))?,
         Command::Debug(command) => debug::run(command)?,
         Command::Verify(options) => return Ok(verify::run(&dirs, options)),
         Command::Collateral(command) => wait(collateral::run(command))?,
+        Command::Key(command) => wait(key(&dirs, command))?,
+        Command::KeyService(command) => wait(keyservice::run(&dirs, command))?,
+        Command::Log(command) => return wait(declog::run(&dirs, command)),
         Command::Run(options) => return wait(run::run(&dirs, options)),
         Command::Node(command) => return wait(node::run(&dirs, command)),
         Command::Policy(command) => return policy::run(&dirs, command, cli.verbose),
@@ -106,6 +111,25 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Genpolicy { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn key(dirs: &Dirs, command: &Key) -> Result<()> {
+    use keystore::Action;
+    match command {
+        Key::Import(options) => keys::import(dirs, options).await,
+        Key::Serve(options) => key_serve::run(dirs, options).await,
+        Key::List { target, json } if target.service.is_some() => {
+            keystore::list(dirs, target, *json).await
+        }
+        Key::List { json, .. } => keys::list(dirs, *json).await,
+        Key::Show(options) => keystore::one(dirs, options, Action::Show).await,
+        Key::Disable(options) => keystore::one(dirs, options, Action::Disable).await,
+        Key::Enable(options) => keystore::one(dirs, options, Action::Enable).await,
+        Key::Rotate(options) => keystore::one(dirs, options, Action::Rotate).await,
+        Key::Delete(options) => keystore::one(dirs, options, Action::Delete).await,
+        Key::Backup(options) => keystore::backup(dirs, options).await,
+        Key::Restore(options) => keystore::restore(dirs, options).await,
+    }
 }
 
 /// Runs one asynchronous command to its end.

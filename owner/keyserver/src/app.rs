@@ -132,16 +132,27 @@ pub(crate) fn router(app: &Arc<App>, more: Router) -> Router {
         .route_layer(from_fn_with_state(app.clone(), guard))
         .with_state(app.clone());
     own.merge(more)
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "NotFound", "there is no such route") })
+        .fallback(|| async {
+            ApiError::new(StatusCode::NOT_FOUND, "NotFound", "there is no such route")
+        })
         .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", "this route has no such method")
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "MethodNotAllowed",
+                "this route has no such method",
+            )
         })
         .layer(DefaultBodyLimit::max(app.limits.body_bytes))
         .layer(from_fn_with_state(app.clone(), bound))
 }
 
 /// Rate, time, counts: for every request, whoever answers it.
-async fn bound(State(app): Shared, Extension(peer): Extension<Peer>, request: Request, next: Next) -> Response {
+async fn bound(
+    State(app): Shared,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
     let start = Instant::now();
     if !app.rate.admits(peer.address, start) {
         return ApiError::busy().into_response();
@@ -153,8 +164,11 @@ async fn bound(State(app): Shared, Extension(peer): Extension<Peer>, request: Re
         let message = "the request took too long";
         ApiError::new(StatusCode::REQUEST_TIMEOUT, "Timeout", message).into_response()
     });
-    let of = |route: &&crate::roles::Route| Some(route.path) == path.as_deref() && route.method == method.as_str();
-    let (method, path) = ROUTES.iter().find(of).map_or(("other", "other"), |route| (route.method, route.path));
+    let of = |route: &&crate::roles::Route| {
+        Some(route.path) == path.as_deref() && route.method == method.as_str()
+    };
+    let (method, path) =
+        ROUTES.iter().find(of).map_or(("other", "other"), |route| (route.method, route.path));
     app.metrics.request(method, path, answer.status().as_u16(), start.elapsed());
     answer
 }
@@ -177,13 +191,20 @@ async fn guard(
             Ok(next.run(request).await)
         }
         Err(Refusal::Unknown(reason)) => {
-            app.service.note_refused_access(None, &format!("{method} {}: {reason}", path.as_str())).await;
+            app.service
+                .note_refused_access(None, &format!("{method} {}: {reason}", path.as_str()))
+                .await;
             Err(ApiError::unauthorized(reason, &app.url))
         }
         Err(Refusal::Role { caller, needed }) => {
             let names: Vec<_> = needed.iter().map(|role: &Role| role.name()).collect();
             let reason = format!("{caller} may not do this: expected role {}", names.join(" or "));
-            app.service.note_refused_access(Some(&caller), &format!("{method} {}: {reason}", path.as_str())).await;
+            app.service
+                .note_refused_access(
+                    Some(&caller),
+                    &format!("{method} {}: {reason}", path.as_str()),
+                )
+                .await;
             Err(ApiError::forbidden(reason))
         }
     }
@@ -195,7 +216,8 @@ async fn ready(State(app): Shared) -> Response {
         Err(error) => {
             tracing::error!(%error, "not ready");
             let message = "the database does not answer";
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message).into_response()
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+                .into_response()
         }
     }
 }
@@ -214,9 +236,15 @@ async fn metrics(State(app): Shared) -> Result<Response, ApiError> {
 pub(crate) fn json_error(error: &serde_json::Error) -> ApiError {
     // The text of a data error may quote a value, and a value may be a key.
     let words = match error.classify() {
-        serde_json::error::Category::Data if error.to_string().starts_with("unknown field") => error.to_string(),
-        serde_json::error::Category::Data if error.to_string().starts_with("missing field") => error.to_string(),
-        serde_json::error::Category::Data => format!("a member has a wrong type at line {} column {}", error.line(), error.column()),
+        serde_json::error::Category::Data if error.to_string().starts_with("unknown field") => {
+            error.to_string()
+        }
+        serde_json::error::Category::Data if error.to_string().starts_with("missing field") => {
+            error.to_string()
+        }
+        serde_json::error::Category::Data => {
+            format!("a member has a wrong type at line {} column {}", error.line(), error.column())
+        }
         _ => format!("not JSON at line {} column {}", error.line(), error.column()),
     };
     ApiError::bad(format!("request body: {words}"))

@@ -1,11 +1,13 @@
 //! Certificates that the service makes for itself: an authority of its own, a TLS certificate, and one that signs answers.
 
 use ah_digest::Sha256;
-use ah_keyservice::{Family, KeyService, Material, Shape, SystemEnvironment, decode_base64, encode_base64url};
+use ah_keyservice::{
+    Family, KeyService, Material, Shape, SystemEnvironment, decode_base64, encode_base64url,
+};
 use jiff::Span;
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SanType,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SanType,
 };
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use serde::{Deserialize, Serialize};
@@ -62,8 +64,7 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError`].
     pub async fn open(service: &KeyService) -> Result<Self, AuthorityError> {
-        let made = make()?;
-        let stored = service.shared_secret("authority", || made).await?;
+        let stored = service.shared_secret("authority", || Ok(make()?)).await?;
         let stored: Stored = serde_json::from_slice(&stored).map_err(|_| AuthorityError::Stored)?;
         let bytes = |text: &str| decode_base64(text).ok_or(AuthorityError::Stored);
         let certificate = bytes(&stored.authority_certificate)?;
@@ -76,7 +77,11 @@ impl Authority {
     pub fn pem(&self) -> String {
         use base64::Engine as _;
         let text = base64::engine::general_purpose::STANDARD.encode(&self.certificate);
-        let lines: Vec<String> = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        let lines: Vec<String> = text
+            .as_bytes()
+            .chunks(64)
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect();
         format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     }
 
@@ -105,7 +110,7 @@ impl Authority {
     }
 }
 
-/// A new authority. Making one when there is one costs a tenth of a second at most, once for each start of a service.
+/// A new authority.
 fn make() -> Result<Vec<u8>, AuthorityError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let certificate = authority_params()?.self_signed(&key)?;
@@ -120,7 +125,10 @@ fn make() -> Result<Vec<u8>, AuthorityError> {
     serde_json::to_vec(&stored).map_err(|error| AuthorityError::Key(Box::new(error)))
 }
 
-fn key_pair(der: &[u8], algorithm: &'static rcgen::SignatureAlgorithm) -> Result<KeyPair, AuthorityError> {
+fn key_pair(
+    der: &[u8],
+    algorithm: &'static rcgen::SignatureAlgorithm,
+) -> Result<KeyPair, AuthorityError> {
     Ok(KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), algorithm)?)
 }
 
@@ -142,7 +150,11 @@ fn leaf(names: &[String]) -> Result<CertificateParams, AuthorityError> {
         });
     }
     let digest = Sha256::of(names.join(",")).to_string();
-    let name = names.first().filter(|name| name.len() <= 64).cloned().unwrap_or_else(|| digest.chars().take(16).collect());
+    let name = names
+        .first()
+        .filter(|name| name.len() <= 64)
+        .cloned()
+        .unwrap_or_else(|| digest.chars().take(16).collect());
     params.distinguished_name.push(DnType::CommonName, name);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -90,11 +90,20 @@ impl Callers {
     }
 
     /// A token that does not hold is an error even where a certificate would do: nobody gets other roles than it asked with.
-    fn identify(&self, headers: &HeaderMap, certificate: Option<&[u8]>, now: SystemTime) -> Result<Caller, Refusal> {
+    fn identify(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&[u8]>,
+        now: SystemTime,
+    ) -> Result<Caller, Refusal> {
         if headers.contains_key(header::AUTHORIZATION) {
             return self.by_token(headers, now);
         }
-        let unknown = || Refusal::Unknown("no caller: expected a bearer token or a client certificate".to_owned());
+        let unknown = || {
+            Refusal::Unknown(
+                "no caller: expected a bearer token or a client certificate".to_owned(),
+            )
+        };
         let certificate = certificate.ok_or_else(unknown)?;
         let (digest, names) = (Sha256::of(certificate), names(certificate));
         let is = |credential: &Credential| match credential {
@@ -108,10 +117,13 @@ impl Callers {
     }
 
     fn by_token(&self, headers: &HeaderMap, now: SystemTime) -> Result<Caller, Refusal> {
-        let malformed = || Refusal::Unknown("authorization header is not \"Bearer\" and a token".to_owned());
+        let malformed =
+            || Refusal::Unknown("authorization header is not \"Bearer\" and a token".to_owned());
         let mut values = headers.get_all(header::AUTHORIZATION).iter();
-        let value = values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
-        let (scheme, token) = value.and_then(|value| value.split_once(' ')).ok_or_else(malformed)?;
+        let value =
+            values.next().filter(|_| values.next().is_none()).and_then(|value| value.to_str().ok());
+        let (scheme, token) =
+            value.and_then(|value| value.split_once(' ')).ok_or_else(malformed)?;
         if !scheme.eq_ignore_ascii_case("bearer") || token.len() > MAX_BEARER_BYTES {
             return Err(malformed());
         }
@@ -150,7 +162,9 @@ impl SubjectRule {
         match self.subject.split_once('*') {
             None => self.subject == subject,
             Some((front, back)) => {
-                subject.len() >= front.len() + back.len() && subject.starts_with(front) && subject.ends_with(back)
+                subject.len() >= front.len() + back.len()
+                    && subject.starts_with(front)
+                    && subject.ends_with(back)
             }
         }
     }
@@ -159,7 +173,9 @@ impl SubjectRule {
 /// DNS names and URIs of a certificate.
 fn names(der: &[u8]) -> Vec<String> {
     let Ok(certificate) = Certificate::from_der(der) else { return Vec::new() };
-    let Ok(Some((_, names))) = certificate.tbs_certificate.get::<SubjectAltName>() else { return Vec::new() };
+    let Ok(Some((_, names))) = certificate.tbs_certificate.get::<SubjectAltName>() else {
+        return Vec::new();
+    };
     let text = |name: &GeneralName| match name {
         GeneralName::DnsName(name) => Some(name.to_string()),
         GeneralName::UniformResourceIdentifier(uri) => Some(uri.to_string()),

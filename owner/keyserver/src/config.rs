@@ -193,7 +193,10 @@ impl ProviderConfig {
     }
 
     pub(crate) fn rules(&self) -> Vec<SubjectRule> {
-        let rule = |rule: &RuleConfig| SubjectRule { subject: rule.subject.clone(), roles: rule.roles.clone() };
+        let rule = |rule: &RuleConfig| SubjectRule {
+            subject: rule.subject.clone(),
+            roles: rule.roles.clone(),
+        };
         self.rule.iter().map(rule).collect()
     }
 }
@@ -242,7 +245,12 @@ impl Config {
         if let Some(url) = &self.url {
             let host = url.strip_prefix("https://").unwrap_or_default();
             if host.is_empty() || host.contains(['/', '?', '#', '@']) {
-                return wrong("url", url, "https://host or https://host:port", "leave out paths and the slash at the end");
+                return wrong(
+                    "url",
+                    url,
+                    "https://host or https://host:port",
+                    "leave out paths and the slash at the end",
+                );
             }
         }
         if let Some(url) = self.database.as_deref()
@@ -250,31 +258,62 @@ impl Config {
             && !url.starts_with("postgresql://")
         {
             let scheme = url.split(':').next().unwrap_or_default();
-            return wrong("database", scheme, "a URL with postgres://", "leave it out for SQLite in the state folder");
+            return wrong(
+                "database",
+                scheme,
+                "a URL with postgres://",
+                "leave it out for SQLite in the state folder",
+            );
         }
         let KekConfig { file, environment } = &self.key_encryption_key;
         if file.is_some() && environment.is_some() {
-            return wrong("key_encryption_key", "file and environment", "one of the two", "remove one of them");
+            return wrong(
+                "key_encryption_key",
+                "file and environment",
+                "one of the two",
+                "remove one of them",
+            );
         }
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
-            return wrong("tls", "one of certificate and key", "both or none", "without both, a certificate is made");
+            return wrong(
+                "tls",
+                "one of certificate and key",
+                "both or none",
+                "without both, a certificate is made",
+            );
         }
         for (file, url) in self.sources() {
             match (file, url) {
                 (true, None) => {}
                 (false, Some(url)) if url.starts_with("https://") => {}
                 (false, Some(url)) => {
-                    return wrong("jwks_url", url, "an https address", "a key set that came in the clear proves nothing");
+                    return wrong(
+                        "jwks_url",
+                        url,
+                        "an https address",
+                        "a key set that came in the clear proves nothing",
+                    );
                 }
-                _ => return wrong("issuer", "none or both", "one of jwks_file and jwks_url", "say where its keys come from"),
+                _ => {
+                    return wrong(
+                        "issuer",
+                        "none or both",
+                        "one of jwks_file and jwks_url",
+                        "say where its keys come from",
+                    );
+                }
             }
         }
         Ok(())
     }
 
     fn sources(&self) -> impl Iterator<Item = (bool, Option<&str>)> {
-        let issuers = self.attestation.iter().map(|issuer| (issuer.jwks_file.is_some(), issuer.jwks_url.as_deref()));
-        let providers = self.provider.iter().map(|one| (one.jwks_file.is_some(), one.jwks_url.as_deref()));
+        let issuers = self
+            .attestation
+            .iter()
+            .map(|issuer| (issuer.jwks_file.is_some(), issuer.jwks_url.as_deref()));
+        let providers =
+            self.provider.iter().map(|one| (one.jwks_file.is_some(), one.jwks_url.as_deref()));
         issuers.chain(providers)
     }
 
@@ -291,7 +330,9 @@ impl Config {
         let KekConfig { file, environment } = &self.key_encryption_key;
         match environment {
             Some(name) => KekSource::Variable(name.clone()),
-            None => KekSource::File(file.clone().unwrap_or_else(|| self.state.join("key-encryption-key"))),
+            None => KekSource::File(
+                file.clone().unwrap_or_else(|| self.state.join("key-encryption-key")),
+            ),
         }
     }
 
@@ -301,7 +342,9 @@ impl Config {
         Limits {
             body_bytes: of.body_bytes.unwrap_or(usual.body_bytes),
             connections: of.connections.unwrap_or(usual.connections),
-            connections_per_client: of.connections_per_client.unwrap_or(usual.connections_per_client),
+            connections_per_client: of
+                .connections_per_client
+                .unwrap_or(usual.connections_per_client),
             requests_per_second: of.requests_per_second.unwrap_or(usual.requests_per_second),
             header_timeout: seconds(of.header_timeout_s, usual.header_timeout),
             request_timeout: seconds(of.request_timeout_s, usual.request_timeout),
@@ -334,55 +377,20 @@ pub(crate) fn read_callers(path: &Path) -> Result<Vec<(Credential, Caller)>, Con
 }
 
 pub(crate) fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+    std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
     toml::from_str(text).map_err(|error| {
-        let line = error.span().map(|span| text.get(..span.start).unwrap_or_default().lines().count().max(1));
+        let line = error
+            .span()
+            .map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
         let at = line.map(|line| format!("line {line}: ")).unwrap_or_default();
         ConfigError::Toml { path: path.to_owned(), message: format!("{at}{}", error.message()) }
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str) -> Result<Config, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        std::fs::write(&path, text).unwrap();
-        Config::read(&path).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn nothing_written_is_the_usual_service_on_loopback() {
-        assert_eq!(check(""), Ok(Config::default()));
-        assert!(Config::default().listen.ip().is_loopback());
-    }
-
-    #[test]
-    fn every_error_says_what_to_do() {
-        let cases = [
-            ("listn = 1", "unknown field `listn`"),
-            ("listen = \"localhost\"", "line 1"),
-            ("[tls]\ncert = \"x\"", "unknown field `cert`"),
-            ("url = \"http://x\"", "expected https://host"),
-            ("url = \"https://x/\"", "expected https://host"),
-            ("database = \"mysql://u:secret@h\"", "found \"mysql\""),
-            ("[key_encryption_key]\nfile = \"a\"\nenvironment = \"B\"", "one of the two"),
-            ("[tls]\nkey = \"x\"", "both or none"),
-            ("[[attestation]]\nissuer = \"https://x\"", "one of jwks_file and jwks_url"),
-            ("[[attestation]]\nissuer = \"https://x\"\njwks_url = \"http://x\"", "an https address"),
-            ("[[provider]]\nissuer = \"https://x\"\naudience = \"y\"\njwks_file = \"z\"\n[[provider.rule]]\nsubject = \"s\"\nroles = [\"owner\"]", "unknown variant `owner`"),
-        ];
-        for (text, expect) in cases {
-            let error = check(text).unwrap_err();
-            assert!(error.contains(expect) && error.contains("\nhint: "), "{text}: {error}");
-            assert!(!error.contains("secret"));
-        }
-        let missing = Config::read(Path::new("/nonexistent/x.toml")).unwrap_err().to_string();
-        assert!(missing.contains("hint: "), "{missing}");
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

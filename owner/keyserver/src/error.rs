@@ -48,7 +48,9 @@ impl ApiError {
 
     /// What went wrong is the operator's business.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
-        let causes: Vec<_> = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+        let causes: Vec<_> = std::iter::successors(Some(error), |error| error.source())
+            .map(ToString::to_string)
+            .collect();
         tracing::error!(causes = causes.join(": "), "request failed");
         let message = "the key service failed: its operator finds the cause in its output";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
@@ -58,10 +60,16 @@ impl ApiError {
 impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
         match &error {
-            ServiceError::NoEntry { .. } => Self::new(StatusCode::NOT_FOUND, "NotFound", error.to_string()),
+            ServiceError::NoEntry { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "NotFound", error.to_string())
+            }
             ServiceError::Vault(vault) => match vault {
-                VaultError::NotFound(_) => Self::new(StatusCode::NOT_FOUND, "KeyNotFound", error.to_string()),
-                VaultError::Exists(_) => Self::new(StatusCode::CONFLICT, "Conflict", error.to_string()),
+                VaultError::NotFound(_) => {
+                    Self::new(StatusCode::NOT_FOUND, "KeyNotFound", error.to_string())
+                }
+                VaultError::Exists(_) => {
+                    Self::new(StatusCode::CONFLICT, "Conflict", error.to_string())
+                }
                 // Word for word what clients of vaults know.
                 VaultError::NoPolicy => Self::bad("Exportable keys must have release policy"),
                 VaultError::Immutable(_) => Self::forbidden(error.to_string()),
@@ -82,10 +90,10 @@ impl From<TokenRefusal> for ApiError {
     fn from(refusal: TokenRefusal) -> Self {
         match refusal.by {
             RefusedBy::Request => Self::bad(refusal.reason),
-            RefusedBy::KeyStore if refusal.reason.contains("there is no key") => {
-                Self::new(StatusCode::NOT_FOUND, "KeyNotFound", refusal.reason)
+            _ if refusal.missing => Self::new(StatusCode::NOT_FOUND, "KeyNotFound", refusal.reason),
+            RefusedBy::Service => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", refusal.reason)
             }
-            RefusedBy::Service => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", refusal.reason),
             _ => Self::forbidden(refusal.reason),
         }
     }

@@ -18,6 +18,7 @@ mod providers;
 mod roles;
 mod server;
 mod start;
+mod vault_bodies;
 mod vault_routes;
 
 pub use app::{Limits, Parts};
@@ -25,7 +26,7 @@ pub use authority::{Authority, AuthorityError, Identity};
 pub use callers::{Caller, Callers, Credential, Provider, SubjectRule};
 pub use config::{Config, ConfigError};
 pub use error::ApiError;
+pub use providers::ProviderError;
 pub use roles::Role;
 pub use server::Server;
-pub use providers::ProviderError;
 pub use start::{More, StartError, Started, start};

@@ -129,7 +129,8 @@ mod tests {
         let admitted = (0..1000).filter(|_| rate.admits(address("192.0.2.1"), later)).count();
         assert_eq!(admitted, 5);
         // One machine with many IPv6 addresses is one client.
-        let admitted = (0..1000).filter(|n| rate.admits(address(&format!("2001:db8::{n:x}")), start)).count();
+        let admitted =
+            (0..1000).filter(|n| rate.admits(address(&format!("2001:db8::{n:x}")), start)).count();
         assert_eq!(admitted, 20);
     }
 
@@ -137,7 +138,10 @@ mod tests {
     fn attack_many_addresses_make_memory_grow() {
         let (rate, start) = (Rate::new(10), Instant::now());
         for number in 0..(MAX_ADDRESSES as u32 + 10) {
-            rate.admits(IpAddr::V4(number.into()), start + Duration::from_millis(u64::from(number)));
+            rate.admits(
+                IpAddr::V4(number.into()),
+                start + Duration::from_millis(u64::from(number)),
+            );
         }
         assert!(rate.buckets.lock().unwrap().len() <= MAX_ADDRESSES);
     }
@@ -149,7 +153,10 @@ mod tests {
         let (first, _second) = (connections.open(one), connections.open(one));
         assert!(first.is_some() && connections.open(one).is_none());
         let other = connections.open(address("192.0.2.2"));
-        assert!(other.is_some() && connections.open(address("192.0.2.3")).is_none(), "all together");
+        assert!(
+            other.is_some() && connections.open(address("192.0.2.3")).is_none(),
+            "all together"
+        );
         drop(first);
         assert_eq!(connections.count(), 2);
         assert!(connections.open(one).is_some());

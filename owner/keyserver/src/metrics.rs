@@ -21,7 +21,13 @@ struct Series {
 }
 
 impl Metrics {
-    pub(crate) fn request(&self, method: &'static str, route: &'static str, status: u16, took: Duration) {
+    pub(crate) fn request(
+        &self,
+        method: &'static str,
+        route: &'static str,
+        status: u16,
+        took: Duration,
+    ) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let series = all.entry((method, route)).or_default();
         *series.by_status.entry(status).or_default() += 1;
@@ -55,7 +61,8 @@ impl Metrics {
             }
             let (count, sum) = (series.count, series.total.as_secs_f64());
             let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
-            let _ = writeln!(text, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
+            let _ =
+                writeln!(text, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}");
         }
         text
     }

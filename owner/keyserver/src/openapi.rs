@@ -46,7 +46,8 @@ fn operation(route: &Route) -> Value {
         },
     });
     if let Some(body) = body(route) {
-        operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": body } } });
+        operation["requestBody"] =
+            json!({ "required": true, "content": { "application/json": { "schema": body } } });
     }
     if let Access::Roles(roles) = route.access {
         let names: Vec<_> = roles.iter().map(|role| role.name()).collect();
@@ -91,11 +92,15 @@ fn object(required: &[&str], properties: Value) -> Value {
 }
 
 fn schemas() -> Value {
-    let (text, whole, truth) = (json!({ "type": "string" }), json!({ "type": "integer" }), json!({ "type": "boolean" }));
+    let (text, whole, truth) =
+        (json!({ "type": "string" }), json!({ "type": "integer" }), json!({ "type": "boolean" }));
     let (texts, any) = (json!({ "type": "array", "items": text }), json!({ "type": "object" }));
-    let attributes = object(&[], json!({ "enabled": truth, "exportable": truth, "nbf": whole, "exp": whole }));
-    let policy = object(&["data"], json!({ "contentType": text, "data": text, "immutable": truth }));
-    let head = json!({ "public_key": text, "size": whole, "root": text, "time": text, "signature": text });
+    let attributes =
+        object(&[], json!({ "enabled": truth, "exportable": truth, "nbf": whole, "exp": whole }));
+    let policy =
+        object(&["data"], json!({ "contentType": text, "data": text, "immutable": truth }));
+    let head =
+        json!({ "public_key": text, "size": whole, "root": text, "time": text, "signature": text });
     let entry = object(&["seq", "body"], json!({ "seq": whole, "body": text }));
     let page = json!({ "type": "array", "items": object(&["kid"], json!({ "kid": text, "attributes": attributes })) });
     json!({
@@ -135,6 +140,9 @@ mod tests {
             std::fs::write(path, &made).unwrap();
         }
         let kept = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(made == kept, "openapi.json is not what the routes give; UPDATE_GOLDEN=1 writes it");
+        assert!(
+            made == kept,
+            "openapi.json is not what the routes give; UPDATE_GOLDEN=1 writes it"
+        );
     }
 }

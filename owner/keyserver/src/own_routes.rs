@@ -19,12 +19,17 @@ pub(crate) async fn identity(State(app): Shared) -> Json<Value> {
 }
 
 /// The body of [`release`] holds its nonce.
-pub(crate) async fn challenge(State(app): Shared) -> Result<Json<ah_release_api::Challenge>, ApiError> {
+pub(crate) async fn challenge(
+    State(app): Shared,
+) -> Result<Json<ah_release_api::Challenge>, ApiError> {
     Ok(Json(app.service.challenge()?))
 }
 
 /// A message of `ah_release_api`, as it would go over a socket; the answer is one, too. The status is 403 for a refusal.
-pub(crate) async fn release(State(app): Shared, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
+pub(crate) async fn release(
+    State(app): Shared,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
     let answer = app.service.handle(&bytes(body)?).await;
     let status = match Message::from_json(&answer) {
         Ok(Message::Refused(refusal)) => match refusal.by {
@@ -55,15 +60,24 @@ fn all() -> u64 {
     MAX_ENTRIES
 }
 
-pub(crate) async fn entries(State(app): Shared, Query(range): Query<Range>) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn entries(
+    State(app): Shared,
+    Query(range): Query<Range>,
+) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({ "entries": app.service.entries(range.start, range.limit).await? })))
 }
 
-pub(crate) async fn inclusion(State(app): Shared, Path(seq): Path<u64>) -> Result<Response, ApiError> {
+pub(crate) async fn inclusion(
+    State(app): Shared,
+    Path(seq): Path<u64>,
+) -> Result<Response, ApiError> {
     Ok(Json(app.service.prove_inclusion(seq).await?).into_response())
 }
 
-pub(crate) async fn consistency(State(app): Shared, Path(size): Path<u64>) -> Result<Response, ApiError> {
+pub(crate) async fn consistency(
+    State(app): Shared,
+    Path(size): Path<u64>,
+) -> Result<Response, ApiError> {
     Ok(Json(app.service.prove_consistency(size).await?).into_response())
 }
 
@@ -76,7 +90,15 @@ pub(crate) async fn backup(State(app): Shared) -> Result<Response, ApiError> {
 /// The body, or why there is none.
 pub(crate) fn bytes(body: Result<Bytes, BytesRejection>) -> Result<Bytes, ApiError> {
     body.map_err(|rejection| {
-        let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { "PayloadTooLarge" } else { "BadParameter" };
-        ApiError::new(rejection.status(), code, format!("request body: {}", rejection.body_text().to_lowercase()))
+        let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            "PayloadTooLarge"
+        } else {
+            "BadParameter"
+        };
+        ApiError::new(
+            rejection.status(),
+            code,
+            format!("request body: {}", rejection.body_text().to_lowercase()),
+        )
     })
 }

@@ -21,7 +21,9 @@ pub enum ProviderError {
     #[error(transparent)]
     File(#[from] ConfigError),
     /// Not a key set.
-    #[error("key set of {issuer} cannot be used\nhint: it has to have RSA or P-256 keys, each with a kid")]
+    #[error(
+        "key set of {issuer} cannot be used\nhint: it has to have RSA or P-256 keys, each with a kid"
+    )]
     Keys {
         /// Whose.
         issuer: String,
@@ -29,7 +31,9 @@ pub enum ProviderError {
         source: KeySetError,
     },
     /// The address.
-    #[error("key set of {issuer} cannot be fetched from {url}\nhint: keep it in a file and name that by jwks_file")]
+    #[error(
+        "key set of {issuer} cannot be fetched from {url}\nhint: keep it in a file and name that by jwks_file"
+    )]
     Fetch {
         /// Whose.
         issuer: String,
@@ -47,7 +51,10 @@ pub enum ProviderError {
 }
 
 /// The issuer with its keys; those from an address are kept fresh as long as this runtime lives.
-pub(crate) async fn trusted(config: &IssuerConfig, audience: Option<String>) -> Result<TrustedIssuer, ProviderError> {
+pub(crate) async fn trusted(
+    config: &IssuerConfig,
+    audience: Option<String>,
+) -> Result<TrustedIssuer, ProviderError> {
     let keys = match (&config.jwks_file, &config.jwks_url) {
         (Some(path), _) => SharedKeys::new(parse(config, read(path)?.as_bytes())?),
         (None, url) => {
@@ -73,7 +80,11 @@ async fn refresh(client: reqwest::Client, config: IssuerConfig, url: String, key
 }
 
 fn client(config: &IssuerConfig, url: &str) -> Result<reqwest::Client, ProviderError> {
-    let failed = |source| ProviderError::Fetch { issuer: config.issuer.clone(), url: url.to_owned(), source };
+    let failed = |source| ProviderError::Fetch {
+        issuer: config.issuer.clone(),
+        url: url.to_owned(),
+        source,
+    };
     let mut builder = reqwest::Client::builder().timeout(FETCH).https_only(true);
     if let Some(path) = &config.jwks_ca {
         builder = builder.tls_certs_merge(certificates(path).map_err(|error| match error {
@@ -94,8 +105,16 @@ fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, CertificatesEr
     reqwest::Certificate::from_pem_bundle(text.as_bytes()).map_err(CertificatesError::Pem)
 }
 
-async fn fetch(client: &reqwest::Client, config: &IssuerConfig, url: &str) -> Result<KeySet, ProviderError> {
-    let failed = |source| ProviderError::Fetch { issuer: config.issuer.clone(), url: url.to_owned(), source };
+async fn fetch(
+    client: &reqwest::Client,
+    config: &IssuerConfig,
+    url: &str,
+) -> Result<KeySet, ProviderError> {
+    let failed = |source| ProviderError::Fetch {
+        issuer: config.issuer.clone(),
+        url: url.to_owned(),
+        source,
+    };
     let answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status);
     let mut answer = answer.map_err(failed)?;
     let mut bytes = Vec::new();
@@ -109,5 +128,6 @@ async fn fetch(client: &reqwest::Client, config: &IssuerConfig, url: &str) -> Re
 }
 
 fn parse(config: &IssuerConfig, bytes: &[u8]) -> Result<KeySet, ProviderError> {
-    KeySet::parse(bytes).map_err(|source| ProviderError::Keys { issuer: config.issuer.clone(), source })
+    KeySet::parse(bytes)
+        .map_err(|source| ProviderError::Keys { issuer: config.issuer.clone(), source })
 }

@@ -40,7 +40,12 @@ impl Server {
     ///
     /// # Errors
     /// When the address is taken.
-    pub async fn bind(address: SocketAddr, tls: ServerConfig, parts: Parts, more: Router) -> io::Result<Self> {
+    pub async fn bind(
+        address: SocketAddr,
+        tls: ServerConfig,
+        parts: Parts,
+        more: Router,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         Ok(Self::on(listener, tls, parts, more))
     }
@@ -76,16 +81,22 @@ impl Server {
                 Ok((stream, address)) => {
                     // Who has too many connections is hung up on, which costs nothing.
                     let Some(counted) = self.app.connections.open(address.ip()) else { continue };
-                    let (app, tls, routes) = (self.app.clone(), self.tls.clone(), self.routes.clone());
+                    let (app, tls, routes) =
+                        (self.app.clone(), self.tls.clone(), self.routes.clone());
                     let told = told.clone();
-                    tasks.spawn(async move { connection(stream, address, &app, tls, routes, told, counted).await });
+                    tasks.spawn(async move {
+                        connection(stream, address, &app, tls, routes, told, counted).await
+                    });
                 }
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             }
         }
         drop(self.listener);
         let _ = tell.send(true);
-        let _ = timeout(self.app.limits.shutdown_timeout, async { while tasks.join_next().await.is_some() {} }).await;
+        let _ = timeout(self.app.limits.shutdown_timeout, async {
+            while tasks.join_next().await.is_some() {}
+        })
+        .await;
         tasks.shutdown().await;
         self.app.service.close().await;
     }
@@ -102,7 +113,9 @@ async fn connection(
     counted: Counted,
 ) {
     let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = timeout(app.limits.header_timeout, tls.accept(stream)).await else { return };
+    let Ok(Ok(stream)) = timeout(app.limits.header_timeout, tls.accept(stream)).await else {
+        return;
+    };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let certificate = certificate.map(|certificate| Arc::new(certificate.to_vec()));
     let peer = Peer { address: address.ip(), certificate };
@@ -111,7 +124,10 @@ async fn connection(
         routes.clone().oneshot(request)
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(app.limits.header_timeout).max_buf_size(HEAD_BYTES);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(app.limits.header_timeout)
+        .max_buf_size(HEAD_BYTES);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let life = tokio::time::sleep(CONNECTION_LIFE);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ah_digest::Sha256;
 use ah_keyservice::files::{FileError, Open, private_dir, private_file};
 use ah_keyservice::{
-    AnswerSigner, AnyOf, Environment as _, KeyService, Options, ServiceError, SignerError, SystemEnvironment, TokenVerifier,
-    TrustedIssuers,
+    AnswerSigner, AnyOf, Environment as _, KeyService, Options, ServiceError, SignerError,
+    SystemEnvironment, TokenVerifier, TrustedIssuers,
 };
 use ah_verifier::TrustedRoots;
 use axum::Router;
@@ -57,13 +57,17 @@ pub enum StartError {
         what: &'static str,
     },
     /// Certificate and key do not fit, or the client authority is none.
-    #[error("tls: certificate, key or client_ca cannot be used\nhint: check that the key is that of the first certificate")]
+    #[error(
+        "tls: certificate, key or client_ca cannot be used\nhint: check that the key is that of the first certificate"
+    )]
     Tls(#[source] rustls::Error),
     /// Signing of answers.
     #[error("answer_signing: {0}\nhint: give an RSA key, or leave answer_signing out")]
     Signer(#[from] SignerError),
     /// A root that cannot be one.
-    #[error("danger_software_root: {0}\nhint: it is the DER file root.der of the software TEE's folder")]
+    #[error(
+        "danger_software_root: {0}\nhint: it is the DER file root.der of the software TEE's folder"
+    )]
     Root(String),
     /// The address.
     #[error("cannot listen on {address}\nhint: choose another with listen")]
@@ -106,7 +110,8 @@ pub async fn start(
 ) -> Result<Started, StartError> {
     private_dir(&config.state)?;
     let roots = roots(config.danger_software_root.as_deref())?;
-    let service = KeyService::connect(&config.location(), &config.kek(), Options::new(roots)).await?;
+    let service =
+        KeyService::connect(&config.location(), &config.kek(), Options::new(roots)).await?;
     let listen = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
@@ -136,14 +141,22 @@ pub async fn start(
         limits: config.limits(),
     };
     let own = config.tls.certificate.is_none();
-    let server = Server::on(listener, tls_config(&tls, config.tls.client_ca.as_deref())?, parts, more.routes);
+    let server = Server::on(
+        listener,
+        tls_config(&tls, config.tls.client_ca.as_deref())?,
+        parts,
+        more.routes,
+    );
     Ok(Started { server, url, authority: own.then_some(authority_file), first_token })
 }
 
 fn roots(software: Option<&Path>) -> Result<TrustedRoots, StartError> {
     let Some(path) = software else { return Ok(TrustedRoots::amd()) };
-    let der = std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    TrustedRoots::amd().danger_with_software_root(&der).map_err(|error| StartError::Root(error.to_string()))
+    let der = std::fs::read(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    TrustedRoots::amd()
+        .danger_with_software_root(&der)
+        .map_err(|error| StartError::Root(error.to_string()))
 }
 
 /// Names of the certificates: the host, and host and port as one name, which clients of vaults compare with the address as they were
@@ -164,8 +177,12 @@ fn read_identity(files: &KeyFiles) -> Result<Identity, StartError> {
     let wrong = |path: &Path, what| StartError::Pem { path: path.to_owned(), what };
     let certificate = |_| wrong(&files.certificate, "certificate chain");
     let chain = CertificateDer::pem_file_iter(&files.certificate).map_err(certificate)?;
-    let chain = chain.map(|one| one.map(|der| der.to_vec())).collect::<Result<Vec<_>, _>>().map_err(certificate)?;
-    let key = PrivatePkcs8KeyDer::from_pem_file(&files.key).map_err(|_| wrong(&files.key, "private key"))?;
+    let chain = chain
+        .map(|one| one.map(|der| der.to_vec()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(certificate)?;
+    let key = PrivatePkcs8KeyDer::from_pem_file(&files.key)
+        .map_err(|_| wrong(&files.key, "private key"))?;
     Ok(Identity { key: key.secret_pkcs8_der().to_vec(), chain })
 }
 
@@ -177,7 +194,10 @@ fn tls_config(identity: &Identity, client_ca: Option<&Path>) -> Result<ServerCon
     let builder = match client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let wrong = || StartError::Pem { path: path.to_owned(), what: "authority of callers' certificates" };
+            let wrong = || StartError::Pem {
+                path: path.to_owned(),
+                what: "authority of callers' certificates",
+            };
             let mut roots = RootCertStore::empty();
             for root in CertificateDer::pem_file_iter(path).map_err(|_| wrong())? {
                 roots.add(root.map_err(|_| wrong())?).map_err(StartError::Tls)?;
@@ -229,7 +249,9 @@ fn make_first_caller(state: &Path, callers: &Path) -> Result<PathBuf, StartError
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), StartError> {
     let failed = |source| FileError::Io { action: "written", path: path.to_owned(), source };
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error).into()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(failed(error).into());
+        }
         _ => {}
     }
     let mut file = private_file(path, Open::New)?;

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use ah_keyservice::{
-    Event, Family, KeyChange, KeyInfo, KeyType, Material, NewKey, OnExisting, Rule, Shape, SystemEnvironment, TokenRequest,
-    VaultError, WrapAlgorithm, attributes, bundle, decode_base64,
+    Event, Family, KeyChange, KeyInfo, KeyType, Material, NewKey, OnExisting, Shape,
+    SystemEnvironment, TokenRequest, VaultError, WrapAlgorithm, attributes, bundle,
 };
-use ah_release_api::KeyId;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::routing::{get, patch, post, put};
 use axum::{Extension, Json, Router};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::app::{App, CallerName, Shared, json_error, page};
 use crate::error::ApiError;
 use crate::own_routes::bytes;
+use crate::vault_bodies::{
+    Asked, AskedQuery, AttributesBody, Body, CreateBody, ImportBody, PolicyBody, ReleaseBody,
+    UpdateBody, asked, key_id,
+};
 
 /// Most keys of one page, and as many as come when nobody says.
 const PAGE: u32 = 25;
@@ -36,100 +36,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/keys/{name}/{version}/release", post(release_version))
 }
 
-/// Members of the query string that we know; clients of other services may send more.
-#[derive(Deserialize)]
-pub(crate) struct Asked {
-    #[serde(rename = "api-version")]
-    api_version: Option<String>,
-    maxresults: Option<u32>,
-    #[serde(rename = "$skiptoken")]
-    skip: Option<String>,
-}
-
-type AskedQuery = Result<Query<Asked>, QueryRejection>;
-type Body = Result<Bytes, BytesRejection>;
 type Answer = Result<Json<Value>, ApiError>;
-
-fn asked(query: AskedQuery) -> Result<Asked, ApiError> {
-    let Query(asked) = query.map_err(|_| ApiError::bad("query string cannot be read"))?;
-    let version = asked.api_version.as_deref().unwrap_or_default();
-    let known = (1..=32).contains(&version.len())
-        && version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
-    match known {
-        true => Ok(asked),
-        false => Err(ApiError::bad("api-version is missing or malformed: expected for example api-version=7.4")),
-    }
-}
-
-/// Vaults' names: letters, digits and dashes; a name of ours without a slash is read as well, for keys of our own tools.
-fn key_id(name: &str) -> Result<KeyId, ApiError> {
-    name.parse().map_err(|error: ah_release_api::IdError| ApiError::bad(error.to_string()))
-}
-
-#[derive(Deserialize)]
-struct ImportBody {
-    key: Map<String, Value>,
-    #[serde(default)]
-    hsm: Option<bool>,
-    #[serde(default)]
-    attributes: Option<AttributesBody>,
-    #[serde(default)]
-    release_policy: Option<PolicyBody>,
-}
-
-#[derive(Deserialize)]
-struct CreateBody {
-    kty: String,
-    #[serde(default)]
-    key_size: Option<u32>,
-    #[serde(default)]
-    crv: Option<String>,
-    #[serde(default)]
-    key_ops: Option<Vec<String>>,
-    #[serde(default)]
-    attributes: Option<AttributesBody>,
-    #[serde(default)]
-    release_policy: Option<PolicyBody>,
-}
-
-#[derive(Deserialize, Default)]
-struct UpdateBody {
-    #[serde(default)]
-    key_ops: Option<Vec<String>>,
-    #[serde(default)]
-    attributes: Option<AttributesBody>,
-    #[serde(default)]
-    release_policy: Option<PolicyBody>,
-}
-
-#[derive(Deserialize, Default)]
-struct AttributesBody {
-    enabled: Option<bool>,
-    exportable: Option<bool>,
-    nbf: Option<u64>,
-    exp: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct PolicyBody {
-    #[serde(rename = "contentType")]
-    content_type: Option<String>,
-    data: String,
-    #[serde(default)]
-    immutable: Option<bool>,
-}
-
-impl PolicyBody {
-    fn rule(&self) -> Result<Rule, ApiError> {
-        let json = self.content_type.as_deref().is_none_or(|kind| kind.starts_with("application/json"));
-        if !json {
-            return Err(ApiError::bad("release policy has another content type than application/json"));
-        }
-        let text = decode_base64(&self.data).and_then(|bytes| String::from_utf8(bytes).ok());
-        let text = text.ok_or_else(|| ApiError::bad("release policy's data is not base64url of a text"))?;
-        Ok(Rule::parse(&text, self.immutable.unwrap_or(false)).map_err(ah_keyservice::ServiceError::from)?)
-    }
-}
 
 async fn import(
     State(app): Shared,
@@ -139,13 +46,17 @@ async fn import(
     body: Body,
 ) -> Answer {
     asked(query)?;
-    let body: ImportBody = serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
+    let body: ImportBody =
+        serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
     let text = |name: &str| body.key.get(name).and_then(Value::as_str);
     let mut kty: KeyType = text("kty").unwrap_or_default().parse().map_err(material)?;
     kty.hsm |= body.hsm.unwrap_or(false);
     let ops: Option<Vec<String>> = match body.key.get("key_ops") {
         None | Some(Value::Null) => None,
-        Some(ops) => Some(serde_json::from_value(ops.clone()).map_err(|_| ApiError::bad("key_ops is no list of texts"))?),
+        Some(ops) => Some(
+            serde_json::from_value(ops.clone())
+                .map_err(|_| ApiError::bad("key_ops is no list of texts"))?,
+        ),
     };
     let key = new_key(
         &name,
@@ -155,7 +66,8 @@ async fn import(
         body.attributes.unwrap_or_default(),
         body.release_policy,
     )?;
-    let info = app.service.put(key, Event::Import, OnExisting::AddVersion, caller.as_deref()).await?;
+    let info =
+        app.service.put(key, Event::Import, OnExisting::AddVersion, caller.as_deref()).await?;
     Ok(Json(bundle(&info, &app.url)))
 }
 
@@ -167,17 +79,29 @@ async fn create(
     body: Body,
 ) -> Answer {
     asked(query)?;
-    let body: CreateBody = serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
+    let body: CreateBody =
+        serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
     let kty: KeyType = body.kty.parse().map_err(material)?;
     if kty.family == Family::Opaque {
         return Err(material(ah_keyservice::MaterialError::Type { found: body.kty }));
     }
     let shape = Shape { size: body.key_size, curve: body.crv };
     // An RSA key takes a second at times: other requests do not wait for it.
-    let made = tokio::task::spawn_blocking(move || Material::generate(kty.family, &shape, &SystemEnvironment)).await;
+    let made = tokio::task::spawn_blocking(move || {
+        Material::generate(kty.family, &shape, &SystemEnvironment)
+    })
+    .await;
     let made = made.map_err(|error| ApiError::internal(&error))?.map_err(material)?;
-    let key = new_key(&name, kty, made, body.key_ops, body.attributes.unwrap_or_default(), body.release_policy)?;
-    let info = app.service.put(key, Event::Create, OnExisting::AddVersion, caller.as_deref()).await?;
+    let key = new_key(
+        &name,
+        kty,
+        made,
+        body.key_ops,
+        body.attributes.unwrap_or_default(),
+        body.release_policy,
+    )?;
+    let info =
+        app.service.put(key, Event::Create, OnExisting::AddVersion, caller.as_deref()).await?;
     Ok(Json(bundle(&info, &app.url)))
 }
 
@@ -317,10 +241,13 @@ async fn change(
     body: Body,
 ) -> Answer {
     asked(query)?;
-    let body: UpdateBody = serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
+    let body: UpdateBody =
+        serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
     let attributes = body.attributes.unwrap_or_default();
     if attributes.exportable.is_some() {
-        return Err(ApiError::bad("exportable is decided when a key is made, and cannot be changed"));
+        return Err(ApiError::bad(
+            "exportable is decided when a key is made, and cannot be changed",
+        ));
     }
     let change = KeyChange {
         enabled: attributes.enabled,
@@ -344,15 +271,6 @@ async fn delete(
     let info = app.service.info(&id, None).await?;
     app.service.delete_by(&id, caller.as_deref()).await?;
     Ok(Json(bundle(&info, &app.url)))
-}
-
-#[derive(Deserialize)]
-struct ReleaseBody {
-    target: String,
-    #[serde(default)]
-    nonce: Option<String>,
-    #[serde(default)]
-    enc: Option<String>,
 }
 
 async fn release(
@@ -384,7 +302,8 @@ async fn give(
     body: Body,
 ) -> Answer {
     let asked = asked(query)?;
-    let body: ReleaseBody = serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
+    let body: ReleaseBody =
+        serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
     let algorithm = match body.enc.as_deref() {
         None => WrapAlgorithm::default(),
         Some(name) => WrapAlgorithm::named(name).ok_or_else(|| {
@@ -401,6 +320,7 @@ async fn give(
         base_url: &app.url,
         caller,
     };
-    let value = app.service.release_by_token(&request, app.attestation.as_ref(), &app.signer).await?;
+    let value =
+        app.service.release_by_token(&request, app.attestation.as_ref(), &app.signer).await?;
     Ok(Json(json!({ "value": value })))
 }

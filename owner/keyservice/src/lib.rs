@@ -42,6 +42,7 @@ mod serve;
 mod service;
 mod token_release;
 mod tokens;
+mod upgrade;
 mod vault;
 
 pub use answer::{AnswerSigner, SignerError};
@@ -62,7 +63,7 @@ pub use nonces::NonceError;
 pub use service::{KeyService, Observer, Options, ServiceError};
 pub use token_release::{TokenRefusal, TokenRequest, attributes, bundle};
 pub use tokens::{
-    AnyOf, KeySet, KeySetError, MAX_TOKEN_BYTES, SharedKeys, TokenError, TokenVerifier, TrustedIssuer, TrustedIssuers,
-    VerifiedToken,
+    AnyOf, KeySet, KeySetError, MAX_TOKEN_BYTES, SharedKeys, TokenError, TokenVerifier,
+    TrustedIssuer, TrustedIssuers, VerifiedToken,
 };
 pub use vault::{Attributes, KekSource, KeyInfo, Rule, VaultError};

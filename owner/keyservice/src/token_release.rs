@@ -49,6 +49,8 @@ pub struct TokenRefusal {
     pub by: RefusedBy,
     /// In words.
     pub reason: String,
+    /// There is no such key or version.
+    pub missing: bool,
 }
 
 impl KeyService {
@@ -82,7 +84,8 @@ impl KeyService {
         if !entry.claims.is_empty() || self.admits().await {
             let _ = self.write(Change::None, &entry).await;
         }
-        Err(TokenRefusal { by: refused.told.by, reason: refused.told.to_string() })
+        let missing = refused.told.by == RefusedBy::KeyStore && entry.key_version.is_none();
+        Err(TokenRefusal { by: refused.told.by, reason: refused.told.to_string(), missing })
     }
 
     async fn decide_by_token(

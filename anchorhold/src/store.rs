@@ -1,0 +1,176 @@
+//! A key store, here or elsewhere: the same questions, the same answers, in the form that vaults describe keys.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use ah_keyservice::{KeyChange, KeyService, SignedHead, StoredEntry, bundle, encode_base64url};
+use ah_release_api::{KeyId, ReleasePolicy, Secret};
+use anyhow::{Context as _, Result};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cli::service::Target;
+use crate::dirs::Dirs;
+use crate::keys::{self, Accept};
+use crate::remote::{Remote, segment};
+use crate::ui::failure;
+
+pub(crate) enum Store {
+    Local(Box<KeyService>),
+    Remote(Remote),
+}
+
+impl Store {
+    pub(crate) async fn open(dirs: &Dirs, target: &Target) -> Result<Self> {
+        match &target.service {
+            Some(url) => Ok(Self::Remote(Remote::new(url, target)?)),
+            None => Ok(Self::Local(Box::new(keys::open(dirs, Accept::Hardware, None).await?))),
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        if let Self::Local(service) = self {
+            service.close().await;
+        }
+    }
+
+    /// Imports a symmetric key at a service elsewhere.
+    pub(crate) async fn import_remote(
+        remote: &Remote,
+        name: &str,
+        secret: &Secret,
+        policy: &ReleasePolicy,
+        replace: bool,
+    ) -> Result<Value> {
+        let path = format!("/{}", segment(name)?);
+        if !replace && remote.keys(Method::GET, &path, None).await.is_ok() {
+            return Err(failure(
+                format!("key {name} exists already"),
+                "--replace makes it the key's latest version",
+            ));
+        }
+        let body = json!({
+            "key": { "kty": "oct", "k": encode_base64url(secret.as_bytes()) },
+            "attributes": { "exportable": true },
+            "release_policy": {
+                "contentType": "application/json; charset=utf-8",
+                "data": encode_base64url(policy.to_json()),
+            },
+        });
+        remote.keys(Method::PUT, &path, Some(&body)).await
+    }
+
+    /// All keys; an error where one of them is not what was stored.
+    pub(crate) async fn list(&self) -> Result<Vec<Value>> {
+        match self {
+            Self::Local(service) => {
+                let keys = service.list().await?.into_iter().map(|key| Ok(bundle(&key?, "")));
+                keys.collect()
+            }
+            Self::Remote(remote) => {
+                let (mut keys, mut path) = (Vec::new(), String::new());
+                loop {
+                    let page = remote.keys(Method::GET, &path, None).await?;
+                    for item in page["value"].as_array().into_iter().flatten() {
+                        let name = item["kid"]
+                            .as_str()
+                            .and_then(|kid| kid.split_once("/keys/"))
+                            .map(|(_, name)| name);
+                        let name = segment(name.unwrap_or_default())?;
+                        keys.push(remote.keys(Method::GET, &format!("/{name}"), None).await?);
+                    }
+                    // Of the next page's address only where to go on is taken: a service does not send its clients elsewhere.
+                    let next =
+                        page["nextLink"].as_str().and_then(|next| next.split_once("$skiptoken="));
+                    match next {
+                        Some((_, skip)) => path = format!("?$skiptoken={skip}"),
+                        None => return Ok(keys),
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn show(&self, name: &str) -> Result<Value> {
+        match self {
+            Self::Local(service) => Ok(bundle(&service.info(&id(name)?, None).await?, "")),
+            Self::Remote(remote) => {
+                remote.keys(Method::GET, &format!("/{}", segment(name)?), None).await
+            }
+        }
+    }
+
+    pub(crate) async fn set_enabled(&self, name: &str, enabled: bool) -> Result<Value> {
+        match self {
+            Self::Local(service) => {
+                let change = KeyChange { enabled: Some(enabled), ..KeyChange::default() };
+                Ok(bundle(&service.update(&id(name)?, None, &change, None).await?, ""))
+            }
+            Self::Remote(remote) => {
+                let body = json!({ "attributes": { "enabled": enabled } });
+                remote.keys(Method::PATCH, &format!("/{}", segment(name)?), Some(&body)).await
+            }
+        }
+    }
+
+    pub(crate) async fn rotate(&self, name: &str) -> Result<Value> {
+        match self {
+            Self::Local(service) => Ok(bundle(&service.rotate(&id(name)?, None).await?, "")),
+            Self::Remote(remote) => {
+                remote.keys(Method::POST, &format!("/{}/rotate", segment(name)?), None).await
+            }
+        }
+    }
+
+    pub(crate) async fn delete(&self, name: &str) -> Result<Value> {
+        let shown = self.show(name).await?;
+        match self {
+            Self::Local(service) => {
+                service.delete(&id(name)?).await.map(|_| shown).map_err(Into::into)
+            }
+            Self::Remote(remote) => {
+                remote.keys(Method::DELETE, &format!("/{}", segment(name)?), None).await
+            }
+        }
+    }
+
+    /// Writes a backup into a new file of mode 0600.
+    pub(crate) async fn backup(&self, path: &Path) -> Result<()> {
+        use ah_keyservice::files::{Open, private_file};
+        let mut file: File = private_file(path, Open::New)?;
+        match self {
+            Self::Local(service) => drop(service.backup(&mut file).await?),
+            Self::Remote(remote) => {
+                file.write_all(&remote.send(Method::GET, "/v1/backup", None).await?)?
+            }
+        }
+        file.sync_all().with_context(|| format!("writing {}", path.display()))
+    }
+
+    pub(crate) async fn head(&self) -> Result<SignedHead> {
+        match self {
+            Self::Local(service) => Ok(service.head().await?),
+            Self::Remote(remote) => {
+                Ok(serde_json::from_value(remote.json(Method::GET, "/v1/log/head", None).await?)?)
+            }
+        }
+    }
+
+    /// Some entries from number `start` on; none at the end.
+    pub(crate) async fn entries(&self, start: u64) -> Result<Vec<StoredEntry>> {
+        match self {
+            Self::Local(service) => Ok(service.entries(start, u64::MAX).await?),
+            Self::Remote(remote) => {
+                let mut page = remote
+                    .json(Method::GET, &format!("/v1/log/entries?start={start}"), None)
+                    .await?;
+                Ok(serde_json::from_value(page["entries"].take())?)
+            }
+        }
+    }
+}
+
+fn id(name: &str) -> Result<KeyId> {
+    Ok(name.parse()?)
+}

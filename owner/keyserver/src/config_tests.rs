@@ -1,0 +1,41 @@
+use super::*;
+
+fn check(text: &str) -> Result<Config, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, text).unwrap();
+    Config::read(&path).map_err(|error| error.to_string())
+}
+
+#[test]
+fn nothing_written_is_the_usual_service_on_loopback() {
+    assert_eq!(check(""), Ok(Config::default()));
+    assert!(Config::default().listen.ip().is_loopback());
+}
+
+#[test]
+fn every_error_says_what_to_do() {
+    let cases = [
+        ("listn = 1", "unknown field `listn`"),
+        ("listen = \"localhost\"", "line 1"),
+        ("[tls]\ncert = \"x\"", "unknown field `cert`"),
+        ("url = \"http://x\"", "expected https://host"),
+        ("url = \"https://x/\"", "expected https://host"),
+        ("database = \"mysql://u:secret@h\"", "found \"mysql\""),
+        ("[key_encryption_key]\nfile = \"a\"\nenvironment = \"B\"", "one of the two"),
+        ("[tls]\nkey = \"x\"", "both or none"),
+        ("[[attestation]]\nissuer = \"https://x\"", "one of jwks_file and jwks_url"),
+        ("[[attestation]]\nissuer = \"https://x\"\njwks_url = \"http://x\"", "an https address"),
+        (
+            "[[provider]]\nissuer = \"https://x\"\naudience = \"y\"\njwks_file = \"z\"\n[[provider.rule]]\nsubject = \"s\"\nroles = [\"owner\"]",
+            "unknown variant `owner`",
+        ),
+    ];
+    for (text, expect) in cases {
+        let error = check(text).unwrap_err();
+        assert!(error.contains(expect) && error.contains("\nhint: "), "{text}: {error}");
+        assert!(!error.contains("secret"));
+    }
+    let missing = Config::read(Path::new("/nonexistent/x.toml")).unwrap_err().to_string();
+    assert!(missing.contains("hint: "), "{missing}");
+}

@@ -1,0 +1,8 @@
+//! The service over HTTPS, as its clients and its attackers meet it. One program, since it takes long to link.
+
+mod hostile;
+mod own;
+mod roles;
+mod support;
+mod vault;
+mod wire;
