@@ -101,6 +101,33 @@ impl Machine {
         self.until("nothing left", async || self.parts().is_empty()).await;
     }
 
+    /// What a script prints in the node's namespaces.
+    fn shell(&self, script: &str) -> String {
+        let output = self.node.namespaces().command("sh").args(["-c", script]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Counts of all that pods could leave behind: mounts, network namespaces, shims' sockets, interfaces, snapshots, and the
+    /// snapshotter's open files.
+    fn held(&self) -> String {
+        let snapshots = self.node.snapshotter_root().join("snapshots");
+        let snapshotter = self.processes(&["anchorhold-snapshotter", "--root"]);
+        self.shell(&format!(
+            "wc -l < /proc/self/mountinfo; ls /run/netns | wc -l; ls /run/containerd/s | wc -l; \
+             /bin/busybox ip -o link | wc -l; ls {} | wc -l; ls /proc/{}/fd | wc -l",
+            snapshots.display(),
+            snapshotter[0],
+        ))
+    }
+
+    /// The folder of the one VM that runs: its sockets are named on QEMU's command line.
+    fn run_dir(&self) -> PathBuf {
+        let machines = self.processes(&["qemu-system", "-sandbox"]);
+        let line = self.shell(&format!("tr '\\0' '\\n' < /proc/{}/cmdline", machines[0]));
+        let socket = line.split(['=', ',', '\n']).find(|part| part.starts_with("/run/anchorhold/"));
+        PathBuf::from(socket.unwrap()).parent().unwrap().to_owned()
+    }
+
     async fn pod(&self, name: &str) -> Pod {
         match self.node.run_pod(&PodConfig::new(name, "vm")).await {
             Ok(pod) => pod,
@@ -268,4 +295,70 @@ async fn an_agent_that_does_not_answer_holds_nothing_up() {
     machine.signal("STOP", &machines[0]);
     pod.remove().await.unwrap();
     machine.until_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_vsock_device_ends_its_containers() {
+    let Some(machine) = machine().await else { return };
+    let pod = machine.pod("deaf").await;
+    let container = pod.create(pod.container("main", IMAGE, &["sleep", "1000"])).await.unwrap();
+    container.start().await.unwrap();
+    // a kernel with vhost-vsock needs no such process
+    if let Some(device) = machine.processes(&["vhost-device-vsock", "--uds-path="]).first() {
+        machine.signal("KILL", device);
+        assert_eq!(container.wait(LIMIT).await.unwrap(), 137);
+        machine.until("a sandbox that is not ready", async || !is_ready(&pod).await).await;
+    }
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_outlives_the_snapshotter_and_gets_more_containers_from_the_next() {
+    let Some(mut machine) = machine().await else { return };
+    let pod = machine.pod("outlives").await;
+    let first = pod.create(pod.container("first", IMAGE, &["sleep", "1000"])).await.unwrap();
+    first.start().await.unwrap();
+    machine.node.end_snapshotter("KILL").unwrap();
+    let entered = first.exec(&["echo", "here"]).await.unwrap();
+    assert_eq!(entered.stdout, b"here\n");
+    let refused = pod.create(pod.container("second", IMAGE, &["echo", "late"])).await;
+    assert!(refused.is_err(), "a container without a root");
+    machine.node.start_snapshotter().await.unwrap();
+    // containerd takes its time to connect again, and the kubelet asks again
+    let begun = Instant::now();
+    let second = loop {
+        match pod.create(pod.container("second", IMAGE, &["echo", "late"])).await {
+            Ok(second) => break second,
+            Err(error) => assert!(begun.elapsed() < LIMIT, "{error}\n{}", machine.node.logs()),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    second.start().await.unwrap();
+    assert_eq!(second.wait(LIMIT).await.unwrap(), 0);
+    assert_eq!(second.output().unwrap(), "late\n");
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
+
+/// The first pod makes what the node keeps, as its bridge.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_pods_leave_nothing_behind() {
+    let Some(machine) = machine().await else { return };
+    let mut before = None;
+    for number in 0..11 {
+        let pod = machine.pod(&format!("cycle{number}")).await;
+        let container = pod.create(pod.container("main", IMAGE, &["echo", "ran"])).await.unwrap();
+        container.start().await.unwrap();
+        assert_eq!(container.wait(LIMIT).await.unwrap(), 0);
+        let run_dir = machine.run_dir();
+        assert!(run_dir.is_dir());
+        pod.remove().await.unwrap();
+        machine.until_nothing_is_left().await;
+        assert!(!run_dir.exists(), "{}", run_dir.display());
+        before.get_or_insert_with(|| machine.held());
+    }
+    let before = before.unwrap();
+    // containerd collects what is no longer used on its own time
+    machine.until(&format!("again\n{before}"), async || machine.held() == before).await;
 }
