@@ -4,6 +4,7 @@
 mod bench;
 mod cmd;
 mod demo;
+mod image;
 mod kubernetes;
 mod layers;
 mod lint;
@@ -39,6 +40,8 @@ enum Command {
     Layers,
     /// Size of what the guest must trust: packages, lines, unsafe blocks, bytes (tcb.json)
     Tcb(tcb::Options),
+    /// Builds a container image of one of the project's programs, as an OCI layout
+    Image(image::Options),
     /// Prints measured figures beside their goals
     Bench(bench::Options),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Lint => lint::run(),
         Command::Layers => layers::run(),
         Command::Tcb(options) => tcb::run(&options),
+        Command::Image(options) => image::run(&options),
         Command::Bench(options) => bench::run(&options),
     };
     match result {
