@@ -93,7 +93,7 @@ pub enum EvidenceError {
     #[error("evidence holds no tdx quote")]
     Quote(#[source] TdxError),
     /// The evidence is of TDX, and an SNP report was asked for.
-    #[error("evidence holds a tdx quote: tdx quotes cannot be verified yet")]
+    #[error("evidence holds a tdx quote, expected an snp report")]
     TdxNotSupported,
 }
 

@@ -7,6 +7,8 @@
 mod bytes;
 mod cert_table;
 mod document;
+mod forms;
+mod hcl;
 mod report_data;
 mod service;
 mod snp;
@@ -14,6 +16,8 @@ mod tdx;
 
 pub use cert_table::{CertKind, CertTable, CertTableError};
 pub use document::{Evidence, EvidenceError, MAX_DOCUMENT_BYTES, MAX_INITDATA_BYTES, Tee};
+pub use forms::{Form, FormError, Presented};
+pub use hcl::HclError;
 pub use report_data::{HostData, ReportData};
 pub use service::{
     MAX_AUXBLOB_BYTES, MAX_RESPONSE_BYTES, ReportWithCerts, SOFTWARE_REPORT_PORT, ServiceError,
@@ -23,4 +27,4 @@ pub use snp::{
     RawReport, ReportError, ReportSignature, SIGNED_BYTES, SNP_REPORT_BYTES, SigningKey, SnpReport,
     TcbParts, TcbVersion, Version,
 };
-pub use tdx::{RawQuote, TdxError, TdxQuoteView, TdxReportView};
+pub use tdx::{RawQuote, TdAttributes, TdxError, TdxExtension, TdxQuoteView, TdxReportView};

@@ -1,6 +1,6 @@
 //! TDX quotes, as far as naming them needs: Intel TDX DCAP Quoting Library API, appendix "Quote Format".
 //!
-//! Verification of quotes is not here yet. Quotes from the field carry padding behind their end, so unlike for SNP reports
+//! Nothing here says that a quote is genuine: `ah_verifier` does. Quotes from the field carry padding behind their end, so unlike for SNP reports
 //! trailing bytes are not an error of the outer form.
 
 use ah_digest::Sha384;
@@ -32,19 +32,88 @@ pub struct TdxQuoteView {
     pub report: TdxReportView,
 }
 
-/// Fields of the TD report that name a guest.
+/// Fields of the TD report (Intel TDX Module Base Architecture Specification, TDINFO and TEE_TCB_INFO). What somebody claims,
+/// until `ah_verifier` says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TdxReportView {
+    /// TEE_TCB_SVN: byte 0 is the minor version of the TDX module, byte 1 the major, byte 2 the loader's.
+    pub tee_tcb_svn: [u8; 16],
+    /// MRSEAM: measurement of the TDX module.
+    pub mr_seam: Sha384,
+    /// MRSIGNERSEAM: zero for a module of Intel's.
+    pub mr_signer_seam: Sha384,
+    /// SEAMATTRIBUTES.
+    pub seam_attributes: u64,
     /// TDATTRIBUTES; bit 0 is DEBUG.
-    pub td_attributes: u64,
+    pub td_attributes: TdAttributes,
+    /// XFAM: extended features that the guest may use.
+    pub xfam: u64,
     /// MRTD: measurement of the initial contents.
     pub mr_td: Sha384,
     /// MRCONFIGID: what the host fixed at launch.
     pub mr_config_id: Sha384,
+    /// MROWNER: set by the host at launch.
+    pub mr_owner: Sha384,
+    /// MROWNERCONFIG: set by the host at launch.
+    pub mr_owner_config: Sha384,
     /// RTMR0 to RTMR3.
     pub rtmr: [Sha384; 4],
     /// REPORTDATA.
     pub report_data: ReportData,
+    /// What TDX 1.5 adds.
+    pub extension: Option<TdxExtension>,
+}
+
+/// What a TD report of TDX 1.5 says beside that of TDX 1.0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TdxExtension {
+    /// TEE_TCB_SVN_2: what runs now, after updates of the module under the running guest.
+    pub tee_tcb_svn2: [u8; 16],
+    /// MRSERVICETD: hash of the service guests that are bound to this one; zero without any.
+    pub mr_service_td: Sha384,
+}
+
+/// TDATTRIBUTES (Intel TDX Module Base Architecture Specification, table "TD attributes").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TdAttributes(pub u64);
+
+impl TdAttributes {
+    const NAMED: u64 = 1 | 1 << 28 | 1 << 29 | 1 << 30 | 1 << 31 | 1 << 63;
+
+    /// Bit 0: the host may read and write the guest.
+    pub const fn debug(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Bit 28: no exceptions in the guest for pages that the host took away.
+    pub const fn septve_disabled(self) -> bool {
+        self.0 & 1 << 28 != 0
+    }
+
+    /// Bit 29: a migration service may move the guest.
+    pub const fn migratable(self) -> bool {
+        self.0 & 1 << 29 != 0
+    }
+
+    /// Bit 30: supervisor protection keys.
+    pub const fn protection_keys(self) -> bool {
+        self.0 & 1 << 30 != 0
+    }
+
+    /// Bit 31: Key Locker.
+    pub const fn key_locker(self) -> bool {
+        self.0 & 1 << 31 != 0
+    }
+
+    /// Bit 63: performance counters.
+    pub const fn perfmon(self) -> bool {
+        self.0 & 1 << 63 != 0
+    }
+
+    /// Bits without a name here.
+    pub const fn other(self) -> u64 {
+        self.0 & !Self::NAMED
+    }
 }
 
 /// Why bytes are not a TDX quote.
@@ -123,36 +192,59 @@ impl TdxQuoteView {
             return Err(TdxError::TeeType { found: tee_type });
         }
         reader.slice(40)?;
-        if version == 5 {
-            check_body(reader.u16()?, reader.u32()?)?;
-        }
-        Ok(Self { version, attestation_key_type, report: TdxReportView::parse(reader)? })
+        let extended = version == 5 && is_extended(reader.u16()?, reader.u32()?)?;
+        Ok(Self { version, attestation_key_type, report: TdxReportView::parse(reader, extended)? })
     }
 }
 
-fn check_body(kind: u16, found: u32) -> Result<(), TdxError> {
+/// Body type 2 is the report of TDX 1.0, 3 that of TDX 1.5.
+fn is_extended(kind: u16, found: u32) -> Result<bool, TdxError> {
     match (kind, found) {
-        (2, TD_REPORT_10_BYTES) | (3, TD_REPORT_15_BYTES) => Ok(()),
+        (2, TD_REPORT_10_BYTES) => Ok(false),
+        (3, TD_REPORT_15_BYTES) => Ok(true),
         _ => Err(TdxError::Body { kind, found }),
     }
 }
 
 impl TdxReportView {
-    fn parse(mut reader: Reader<'_>) -> Result<Self, TdxError> {
-        // TEE_TCB_SVN 16, MRSEAM 48, MRSIGNERSEAM 48, SEAMATTRIBUTES 8.
-        reader.slice(120)?;
-        let td_attributes = reader.u64()?;
-        reader.u64()?;
+    fn parse(mut reader: Reader<'_>, extended: bool) -> Result<Self, TdxError> {
+        let tee_tcb_svn = reader.array()?;
+        let mr_seam = Sha384::new(reader.array()?);
+        let mr_signer_seam = Sha384::new(reader.array()?);
+        let seam_attributes = reader.u64()?;
+        let td_attributes = TdAttributes(reader.u64()?);
+        let xfam = reader.u64()?;
         let mr_td = Sha384::new(reader.array()?);
         let mr_config_id = Sha384::new(reader.array()?);
-        // MROWNER 48, MROWNERCONFIG 48.
-        reader.slice(96)?;
+        let mr_owner = Sha384::new(reader.array()?);
+        let mr_owner_config = Sha384::new(reader.array()?);
         let mut rtmr = [Sha384::new([0; 48]); 4];
         for slot in &mut rtmr {
             *slot = Sha384::new(reader.array()?);
         }
         let report_data = ReportData::new(reader.array()?);
-        Ok(Self { td_attributes, mr_td, mr_config_id, rtmr, report_data })
+        let extension = match extended {
+            true => Some(TdxExtension {
+                tee_tcb_svn2: reader.array()?,
+                mr_service_td: Sha384::new(reader.array()?),
+            }),
+            false => None,
+        };
+        Ok(Self {
+            tee_tcb_svn,
+            mr_seam,
+            mr_signer_seam,
+            seam_attributes,
+            td_attributes,
+            xfam,
+            mr_td,
+            mr_config_id,
+            mr_owner,
+            mr_owner_config,
+            rtmr,
+            report_data,
+            extension,
+        })
     }
 }
 
@@ -169,6 +261,16 @@ mod tests {
         quote
     }
 
+    /// The same guest in version 5 with a report of TDX 1.5.
+    fn quote_5() -> Vec<u8> {
+        let mut quote = quote();
+        quote[0] = 5;
+        let body = [3, 0, 0x88, 2, 0, 0];
+        quote.splice(48..48, body);
+        quote.extend([0xDD; 64]);
+        quote
+    }
+
     fn check(change: impl FnOnce(&mut Vec<u8>), expect: Result<(), TdxError>) {
         let mut bytes = quote();
         change(&mut bytes);
@@ -182,6 +284,28 @@ mod tests {
         assert_eq!(report.mr_td.as_bytes()[0], 0xAA);
         assert_eq!(report.rtmr[0].as_bytes()[0], 0xBB);
         assert_eq!(report.report_data.as_bytes()[0], 0xCC);
+        assert_eq!(report.extension, None);
+        let five = RawQuote::parse(&quote_5()).unwrap();
+        let report_5 = &five.view().report;
+        assert_eq!(report_5.extension.as_ref().unwrap().mr_service_td.as_bytes(), &[0xDD; 48]);
+        assert_eq!(TdxReportView { extension: None, ..report_5.clone() }, *report);
+        assert_eq!(RawQuote::parse(&quote_5()[..701]), Err(TdxError::Truncated));
+    }
+
+    #[test]
+    fn attributes_stand_at_their_bits() {
+        let only = |bits| {
+            let a = TdAttributes(bits);
+            let named = [a.debug(), a.septve_disabled(), a.migratable()];
+            let more = [a.protection_keys(), a.key_locker(), a.perfmon()];
+            let set = named.into_iter().chain(more).filter(|set| *set).count();
+            (set, a.other())
+        };
+        for bit in [0, 28, 29, 30, 31, 63] {
+            assert_eq!(only(1 << bit), (1, 0), "{bit}");
+        }
+        assert_eq!(only(1 << 4), (0, 16));
+        assert!(TdAttributes(1).debug() && TdAttributes(1 << 29).migratable());
     }
 
     #[test]

@@ -5,8 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod appraisal;
+mod claims;
+mod meaning;
 mod reference;
 mod rules;
+mod tdx;
 
 pub use appraisal::{Accepted, Appraisal, Claim, Verdict};
 pub use reference::{
@@ -14,3 +17,4 @@ pub use reference::{
     Requirement, RevocationRule, TcbFloor,
 };
 pub use rules::appraise;
+pub use tdx::{TdAttributesRule, TdxReferenceValues, appraise_quote};

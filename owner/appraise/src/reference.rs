@@ -54,10 +54,14 @@ pub enum Requirement {
 pub struct ReferenceValues {
     /// What the guest runs in, by the root of the chain.
     pub tee: Expect<Tee>,
-    /// Product lines.
+    /// Product lines, of which it has to be one.
     pub products: Expect<BTreeSet<Product>>,
+    /// Product lines, of which it must be none: those whose keys got out.
+    pub refused_products: Expect<BTreeSet<Product>>,
     /// Chips.
     pub chips: Expect<ChipRule>,
+    /// Chips, of which it must be none. A masked chip may be any of them, so it is refused.
+    pub refused_chips: Expect<Vec<ChipId>>,
     /// Revocation of the intermediate certificate.
     pub revocation: Expect<RevocationRule>,
     /// Launch digests.
@@ -90,6 +94,8 @@ pub struct ReferenceValues {
     pub family_id: Expect<Digest<16>>,
     /// IMAGE_ID.
     pub image_id: Expect<Digest<16>>,
+    /// REPORT_ID: this very launch of the guest.
+    pub report_id: Expect<Digest<32>>,
 }
 
 /// Which chips may sign.
@@ -98,6 +104,8 @@ pub struct ReferenceValues {
 pub enum ChipRule {
     /// Any chip that its VCEK certificate names; not masked, not merely claimed under a VLEK.
     Identified,
+    /// Any chip that the report names: its certificate's, or under a VLEK the one that the firmware claims.
+    NotMasked,
     /// One of these.
     OneOf(Vec<ChipId>),
 }
@@ -108,6 +116,11 @@ pub enum ChipRule {
 pub enum RevocationRule {
     /// A fresh list was there and the intermediate is not on it.
     NotRevoked,
+    /// The same, by a list that was issued at most so long ago, in days of 24 hours.
+    NotRevokedWithin {
+        /// Most age of the list.
+        days: u32,
+    },
 }
 
 /// The most that a guest policy may allow, and what it has to ask for.
@@ -167,7 +180,9 @@ pub struct TcbFloor {
 impl TcbFloor {
     pub(crate) fn applies(&self, product: Product, report: &SnpReport) -> bool {
         let model = report.version.cpuid().map(|cpuid| cpuid.model);
-        self.product == product && (self.model.is_none() || self.model == model)
+        // A version 2 report names no model, so every floor of its line applies: else an old firmware would evade them.
+        let of_model = self.model.is_none() || model.is_none() || self.model == model;
+        self.product == product && of_model
     }
 }
 
@@ -197,6 +212,10 @@ pub struct PlatformRule {
     pub ciphertext_hiding: Requirement,
     /// Transparent SME.
     pub tsme: Requirement,
+    /// Trusted I/O: devices may be part of the guest.
+    pub tio: Allowance,
+    /// Bits without a meaning here. Turin machines set bit 6.
+    pub unknown: Allowance,
 }
 
 /// What is always known of a guest that is expected.
@@ -218,7 +237,9 @@ impl ReferenceValues {
         Self {
             tee: Expect::Is(guest.tee),
             products: Expect::any(reason),
+            refused_products: Expect::any(reason),
             chips: Expect::any(reason),
+            refused_chips: Expect::any(reason),
             revocation: Expect::any(reason),
             measurement: Expect::Is([guest.measurement].into()),
             host_data: Expect::Is([guest.host_data].into()),
@@ -235,6 +256,7 @@ impl ReferenceValues {
             author_key: Expect::any(reason),
             family_id: Expect::any(reason),
             image_id: Expect::any(reason),
+            report_id: Expect::any(reason),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! How each expectation is compared.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
+use std::time::Duration;
 
 use ah_digest::Digest;
-use ah_evidence::{FirmwareVersion, SnpReport, TcbParts, TcbVersion};
+use ah_evidence::{ChipId, FirmwareVersion, Product, SnpReport, TcbParts, TcbVersion};
 use ah_verifier::{Chip, RevocationStatus, Verified};
 
-use crate::appraisal::{Appraisal, Claim, Verdict};
+use crate::appraisal::Appraisal;
+use crate::claims::{Claims, at_least, list, map};
 use crate::reference::{
     Allowance, ChipRule, Expect, FirmwareRule, PlatformRule, PolicyRule, ReferenceValues,
     Requirement, RevocationRule, TcbFloor,
@@ -30,16 +31,49 @@ fn origin(claims: &mut Claims, report: &Verified<SnpReport>, reference: &Referen
     claims.check("tee", tee, &reference.tee, |is| is.to_string(), |is| *is == tee);
     let product = report.product();
     claims.check("product", product, &reference.products, list, |set| set.contains(&product));
-    let chip = report.chip();
+    let none_of = |set: &BTreeSet<Product>| format!("none of {}", list(set));
+    let refused = &reference.refused_products;
+    claims.check("product: refused", product, refused, none_of, |set| !set.contains(&product));
+    chip(claims, report.chip(), reference);
+    revocation(claims, report, &reference.revocation);
+}
+
+fn chip(claims: &mut Claims, chip: Chip, reference: &ReferenceValues) {
     claims.check("chip", chip, &reference.chips, chip_rule, |rule| match (rule, chip) {
         (ChipRule::Identified, chip) => matches!(chip, Chip::Identified(_)),
+        (ChipRule::NotMasked, chip) => chip != Chip::Masked,
         (ChipRule::OneOf(ids), Chip::Identified(id)) => ids.contains(&id),
         (ChipRule::OneOf(_), Chip::Claimed(_) | Chip::Masked) => false,
     });
+    let none_of = |ids: &Vec<ChipId>| format!("none of {} chips", ids.len());
+    claims.check("chip: refused", chip, &reference.refused_chips, none_of, |ids| match chip {
+        Chip::Identified(id) | Chip::Claimed(id) => !ids.contains(&id),
+        Chip::Masked => false,
+    });
+}
+
+fn revocation(claims: &mut Claims, report: &Verified<SnpReport>, expect: &Expect<RevocationRule>) {
+    const DAY: Duration = Duration::from_secs(86_400);
     let status = report.revocation();
-    let describe = |RevocationRule::NotRevoked: &RevocationRule| "not revoked".to_owned();
-    claims.check("revocation", status, &reference.revocation, describe, |rule| match rule {
-        RevocationRule::NotRevoked => *status == RevocationStatus::NotRevoked,
+    let age = report.revocation_list_age();
+    let text = match age {
+        Some(age) => format!("{status}, by a list of {} days ago", age.as_secs() / DAY.as_secs()),
+        None => status.to_string(),
+    };
+    let describe = |rule: &RevocationRule| match rule {
+        RevocationRule::NotRevoked => "not revoked".to_owned(),
+        RevocationRule::NotRevokedWithin { days } => {
+            format!("not revoked, by a list of at most {days} days ago")
+        }
+    };
+    claims.check("revocation", text, expect, describe, |rule| {
+        let fresh = match rule {
+            RevocationRule::NotRevoked => true,
+            RevocationRule::NotRevokedWithin { days } => {
+                age.is_some_and(|age| age <= DAY.saturating_mul(*days))
+            }
+        };
+        *status == RevocationStatus::NotRevoked && fresh
     });
 }
 
@@ -119,7 +153,12 @@ fn firmware(claims: &mut Claims, report: &SnpReport, expect: &Expect<FirmwareRul
 
 fn platform(claims: &mut Claims, report: &SnpReport, expect: &Expect<PlatformRule>) {
     let info = report.platform_info;
-    claims.allowance("platform: smt", info.smt_enabled(), &map(expect, |rule| rule.smt));
+    let mut allowed = |name, found, rule: fn(&PlatformRule) -> Allowance| {
+        claims.allowance(name, found, &map(expect, rule));
+    };
+    allowed("platform: smt", info.smt_enabled(), |rule| rule.smt);
+    allowed("platform: tio", info.tio_enabled(), |rule| rule.tio);
+    allowed("platform: unknown bits", info.unknown_bits() != 0, |rule| rule.unknown);
     let mut asked = |name, found, rule: fn(&PlatformRule) -> Requirement| {
         claims.requirement(name, found, &map(expect, rule));
     };
@@ -139,88 +178,13 @@ fn id_block(claims: &mut Claims, report: &SnpReport, reference: &ReferenceValues
     claims.one_of("author key", report.author_key_digest, &reference.author_key);
     claims.equal("family id", Digest::new(report.family_id), &reference.family_id);
     claims.equal("image id", Digest::new(report.image_id), &reference.image_id);
-}
-
-struct Claims(Vec<Claim>);
-
-impl Claims {
-    fn check<T>(
-        &mut self,
-        name: &'static str,
-        found: impl Display,
-        expect: &Expect<T>,
-        describe: impl FnOnce(&T) -> String,
-        met: impl FnOnce(&T) -> bool,
-    ) {
-        let (expected, verdict) = match expect {
-            Expect::Any { reason } => (reason.clone(), Verdict::Waived),
-            Expect::Is(is) if met(is) => (describe(is), Verdict::Met),
-            Expect::Is(is) => (describe(is), Verdict::NotMet),
-        };
-        let met = verdict != Verdict::NotMet;
-        self.0.push(Claim { name, found: found.to_string(), expected, met, verdict });
-    }
-
-    fn equal<T: Display + PartialEq>(&mut self, name: &'static str, found: T, expect: &Expect<T>) {
-        self.check(name, &found, expect, T::to_string, |is| *is == found);
-    }
-
-    fn one_of<T: Display + Ord>(
-        &mut self,
-        name: &'static str,
-        found: T,
-        expect: &Expect<BTreeSet<T>>,
-    ) {
-        self.check(name, &found, expect, list, |set| set.contains(&found));
-    }
-
-    fn allowance(&mut self, name: &'static str, found: bool, expect: &Expect<Allowance>) {
-        let expect = match expect {
-            Expect::Is(Allowance::Allowed) => Expect::any("allowed"),
-            other => other.clone(),
-        };
-        self.check(name, on_or_off(found), &expect, |_| "off".to_owned(), |_| !found);
-    }
-
-    fn requirement(&mut self, name: &'static str, found: bool, expect: &Expect<Requirement>) {
-        let expect = match expect {
-            Expect::Is(Requirement::Optional) => Expect::any("optional"),
-            other => other.clone(),
-        };
-        self.check(name, on_or_off(found), &expect, |_| "on".to_owned(), |_| found);
-    }
-}
-
-/// The same waiver, or one part of what is expected.
-fn map<T, U>(expect: &Expect<T>, part: impl FnOnce(&T) -> U) -> Expect<U> {
-    match expect {
-        Expect::Is(is) => Expect::Is(part(is)),
-        Expect::Any { reason } => Expect::any(reason),
-    }
-}
-
-fn on_or_off(found: bool) -> &'static str {
-    if found { "on" } else { "off" }
-}
-
-fn at_least<T: Copy>(text: impl Fn(T) -> String) -> impl Fn(&T) -> String {
-    move |least| format!("at least {}", text(*least))
-}
-
-fn list<T: Display>(set: &BTreeSet<T>) -> String {
-    match set.len() {
-        0 => "none (empty set)".to_owned(),
-        1 => set.iter().map(T::to_string).collect(),
-        _ => {
-            let all: Vec<_> = set.iter().map(T::to_string).collect();
-            format!("one of {}", all.join(", "))
-        }
-    }
+    claims.equal("report id", Digest::new(report.report_id), &reference.report_id);
 }
 
 fn chip_rule(rule: &ChipRule) -> String {
     match rule {
         ChipRule::Identified => "named by its certificate".to_owned(),
+        ChipRule::NotMasked => "not masked".to_owned(),
         ChipRule::OneOf(ids) => {
             let all: Vec<_> = ids.iter().map(ToString::to_string).collect();
             format!("one of {}", all.join(", "))

@@ -10,7 +10,7 @@ use ah_appraise::{
 use ah_digest::Digest;
 use ah_evidence::{
     ChipId, FirmwareVersion, GuestPolicy, PlatformInfo, Product, ReportData, SnpReport, TcbParts,
-    TcbVersion, Tee,
+    TcbVersion, Tee, Version,
 };
 use ah_verifier::{Collateral, Revocation, Verified, verify};
 use support::{CHIP, DAY, KEYS, TCB, collateral, now, report, revocation_list, roots, signed};
@@ -28,7 +28,9 @@ fn guest() -> Guest {
 fn strict() -> ReferenceValues {
     ReferenceValues {
         products: Expect::Is([Product::Genoa].into()),
+        refused_products: Expect::Is([Product::Milan].into()),
         chips: Expect::Is(ChipRule::Identified),
+        refused_chips: Expect::Is(vec![ChipId([2; 64])]),
         minimum_tcb: Expect::Is(vec![floor(Some(0x11), TCB)]),
         minimum_launch_tcb: Expect::Is(vec![floor(None, TCB)]),
         firmware: Expect::Is(FirmwareRule {
@@ -42,6 +44,8 @@ fn strict() -> ReferenceValues {
             rapl_disabled: Requirement::Optional,
             ciphertext_hiding: Requirement::Optional,
             tsme: Requirement::Optional,
+            tio: Allowance::Refused,
+            unknown: Allowance::Refused,
         }),
         mitigations: Expect::Is(3),
         minimum_guest_svn: Expect::Is(4),
@@ -49,6 +53,7 @@ fn strict() -> ReferenceValues {
         author_key: Expect::Is([Digest::new([6; 48])].into()),
         family_id: Expect::Is(Digest::new([1; 16])),
         image_id: Expect::Is(Digest::new([2; 16])),
+        report_id: Expect::Is(Digest::new([7; 32])),
         ..ReferenceValues::of_guest(guest(), "test")
     }
 }
@@ -88,9 +93,10 @@ fn the_expected_guest_is_accepted() {
     assert!(text.starts_with("tee: software (not confidential)\n"), "{text}");
     assert!(text.ends_with("\nevery expectation is met"), "{text}");
     assert!(text.contains("\nwaived   revocation (test)\n"), "{text}");
-    assert_eq!(text.lines().count(), 1 + 25 + 2 + 1);
-    assert_eq!(format!("{appraisal:#}").lines().count(), 1 + 34 + 1);
-    assert_eq!(appraisal.accept().unwrap().claims.len(), 34);
+    assert_eq!(text.lines().count(), 1 + 30 + 2 + 1);
+    assert_eq!(format!("{appraisal:#}").lines().count(), 1 + 39 + 1);
+    assert!(appraisal.claims.iter().all(|claim| !claim.meaning().is_empty()));
+    assert_eq!(appraisal.accept().unwrap().claims.len(), 39);
 }
 
 #[test]
@@ -127,6 +133,7 @@ fn attack_report_of_another_guest() {
     report_fails(|report| report.guest_svn = 3, &["guest svn"]);
     report_fails(|report| report.family_id = [9; 16], &["family id"]);
     report_fails(|report| report.image_id = [9; 16], &["image id"]);
+    report_fails(|report| report.report_id = [9; 32], &["report id"]);
     report_fails(|report| report.id_key_digest = Digest::new([0; 48]), &["id key"]);
     report_fails(|report| report.author_key_digest = Digest::new([0; 48]), &["author key"]);
 }
@@ -160,13 +167,56 @@ fn machines_below_the_floor_are_refused() {
 
 #[test]
 fn masked_or_other_chips_are_refused() {
-    report_fails(|report| report.chip_id = ChipId([0; 64]), &["chip"]);
+    report_fails(|report| report.chip_id = ChipId([0; 64]), &["chip", "chip: refused"]);
+    reference_fails(|r| r.chips = Expect::Is(ChipRule::NotMasked), &[]);
+    let masked = verified(&SnpReport { chip_id: ChipId([0; 64]), ..report() });
+    let reference = ReferenceValues {
+        chips: Expect::Is(ChipRule::NotMasked),
+        refused_chips: Expect::any("test"),
+        ..strict()
+    };
+    assert_eq!(unmet(&appraise(&masked, &reference)), ["chip"]);
     let one_of =
         |id| move |r: &mut ReferenceValues| r.chips = Expect::Is(ChipRule::OneOf(vec![id]));
     reference_fails(one_of(CHIP), &[]);
     reference_fails(one_of(ChipId([1; 64])), &["chip"]);
     let lines = |line| move |r: &mut ReferenceValues| r.products = Expect::Is([line].into());
     reference_fails(lines(Product::Turin), &["product"]);
+}
+
+#[test]
+fn attack_chip_or_line_whose_key_got_out() {
+    let chips = |ids: Vec<ChipId>| move |r: &mut ReferenceValues| r.refused_chips = Expect::Is(ids);
+    reference_fails(chips(vec![]), &[]);
+    reference_fails(chips(vec![ChipId([2; 64])]), &[]);
+    reference_fails(chips(vec![ChipId([2; 64]), CHIP]), &["chip: refused"]);
+    let lines = |lines: &'static [Product]| {
+        move |r: &mut ReferenceValues| {
+            r.refused_products = Expect::Is(lines.iter().copied().collect());
+        }
+    };
+    reference_fails(lines(&[]), &[]);
+    reference_fails(lines(&[Product::Milan, Product::Turin]), &[]);
+    reference_fails(lines(&[Product::Milan, Product::Genoa]), &["product: refused"]);
+}
+
+#[test]
+fn attack_report_without_a_model_under_a_floor_of_one_model() {
+    let mut above = TCB;
+    above.microcode += 1;
+    let old = SnpReport { version: Version::V2, ..report() };
+    let mut reference = ReferenceValues { mitigations: Expect::any("test"), ..strict() };
+    assert!(appraise(&verified(&old), &reference).is_met());
+    reference.minimum_tcb = Expect::Is(vec![floor(None, TCB), floor(Some(0xA0), above)]);
+    let named = appraise(&verified(&report()), &reference);
+    assert!(named.is_met(), "the floor is another model's: {named}");
+    assert_eq!(unmet(&appraise(&verified(&old), &reference)), ["tcb"], "it may be that model");
+}
+
+#[test]
+fn machines_with_devices_or_unknown_bits_are_refused_where_asked() {
+    report_fails(|report| report.platform_info = PlatformInfo(0xA4), &["platform: tio"]);
+    report_fails(|report| report.platform_info = PlatformInfo(0x64), &["platform: unknown bits"]);
 }
 
 #[test]
@@ -178,6 +228,14 @@ fn revocation_has_to_be_looked_up_where_it_is_expected() {
     let verified = verify(&signed(&report()), &collateral, now(), &roots()).unwrap();
     let reference = ReferenceValues { revocation: expect, ..strict() };
     assert!(appraise(&verified, &reference).is_met());
+    // The list is a day old: see `revocation_list`.
+    let within = |days| {
+        let revocation = Expect::Is(RevocationRule::NotRevokedWithin { days });
+        let appraisal = appraise(&verified, &ReferenceValues { revocation, ..strict() });
+        unmet(&appraisal)
+    };
+    assert_eq!(within(1), [""; 0]);
+    assert_eq!(within(0), ["revocation"]);
 }
 
 #[test]
@@ -196,7 +254,7 @@ fn reference_values_are_strict_json() {
     assert!(refused(json.replace(r#""reason":"test""#, r#""reasons":"test""#)));
     let mut value: serde_json::Value = serde_json::from_str(&json).unwrap();
     let keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
-    assert_eq!(keys.len(), 19);
+    assert_eq!(keys.len(), 22);
     for key in keys {
         let kept = value.as_object_mut().unwrap().remove(&key).unwrap();
         assert!(refused(value.to_string()), "{key} has to be there");

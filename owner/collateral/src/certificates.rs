@@ -6,6 +6,8 @@ use der::{Decode as _, Encode as _};
 use x509_cert::Certificate;
 
 use crate::CollateralError;
+use crate::kds::ChainKind;
+use crate::thim::ThimCertificates;
 
 /// Certificates of one chain, each at most once.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +59,49 @@ impl Certificates {
             }
         }
         Ok(())
+    }
+
+    /// Adds certificates in PEM, in DER, or in the JSON that THIM hands out.
+    ///
+    /// # Errors
+    /// [`CollateralError::Thim`], and as [`Certificates::add`].
+    pub fn add_form(&mut self, bytes: &[u8], what: &str) -> Result<(), CollateralError> {
+        match bytes.trim_ascii_start().first() {
+            Some(b'{') => ThimCertificates::parse(bytes)?.add_to(self),
+            _ => self.add_any(bytes, what),
+        }
+    }
+
+    pub(crate) fn endorsement(&self) -> Option<&[u8]> {
+        self.endorsement.as_deref()
+    }
+
+    /// For each intermediate its kind, its product line, and it and the root in PEM.
+    pub(crate) fn chains(&self) -> Result<Vec<(ChainKind, String, Vec<u8>)>, CollateralError> {
+        let pem = |der: &[u8]| {
+            use der::EncodePem as _;
+            let text = parse(der)?.to_pem(der::pem::LineEnding::LF);
+            text.map_err(|source| CollateralError::Encoding { what: "certificate".into(), source })
+        };
+        let chain = |named: &Named| {
+            let name = common_name(&named.subject);
+            let (kind, line) = match name.strip_prefix("SEV-VLEK-") {
+                Some(line) => (ChainKind::Vlek, line),
+                None => (ChainKind::Vcek, name.strip_prefix("SEV-").unwrap_or(name)),
+            };
+            let mut text = pem(&named.der)?;
+            if let Some(root) = &self.root {
+                text.push_str(&pem(root)?);
+            }
+            let known = ["Milan", "Genoa", "Turin", "Venice"].contains(&line);
+            match known {
+                true => Ok((kind, line.to_owned(), text.into_bytes())),
+                false => {
+                    Err(CollateralError::UnknownCertificate { subject: named.subject.clone() })
+                }
+            }
+        };
+        self.intermediates.iter().map(chain).collect()
     }
 
     /// Adds certificates in PEM, any number, or one in DER.

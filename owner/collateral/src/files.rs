@@ -7,7 +7,6 @@ use ah_verifier::{MAX_CRL_BYTES, Revocation};
 
 use crate::CollateralError;
 use crate::certificates::Certificates;
-use crate::thim::ThimCertificates;
 
 /// Largest file with certificates, bytes.
 pub const MAX_FILE_BYTES: usize = 256 * 1024;
@@ -20,11 +19,7 @@ pub fn read_certificates(
     certificates: &mut Certificates,
     path: &Path,
 ) -> Result<(), CollateralError> {
-    let bytes = read(path, MAX_FILE_BYTES)?;
-    match bytes.trim_ascii_start().first() {
-        Some(b'{') => ThimCertificates::parse(&bytes)?.add_to(certificates),
-        _ => certificates.add_any(&bytes, &path.display().to_string()),
-    }
+    certificates.add_form(&read(path, MAX_FILE_BYTES)?, &path.display().to_string())
 }
 
 /// A revocation list from a file, PEM or DER.
@@ -44,7 +39,7 @@ pub fn read_revocation_list(path: &Path) -> Result<Revocation, CollateralError> 
     }
 }
 
-fn read(path: &Path, limit: usize) -> Result<Vec<u8>, CollateralError> {
+pub(crate) fn read(path: &Path, limit: usize) -> Result<Vec<u8>, CollateralError> {
     let io = |source| CollateralError::Io { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(io)?;
     let mut bytes = Vec::new();

@@ -6,19 +6,27 @@
 //! | file | certificates, PEM (any number) or DER (one) |
 //! | file | the JSON that Azure's THIM hands out: `vcekCert`, `certificateChain`, `tcbm` |
 //! | file | revocation list, PEM or DER |
+//! | folder | certificates and lists by chip, TCB and product line: [`Folder`] |
+//! | AMD's key distribution service | the same, kept in a folder that many processes share: [`Kds`] |
 //!
 //! Nothing is believed here: certificates are only sorted by their names. A root that no source brings along is filled in
-//! from the verifier's own pinned ones. Downloads from AMD's key distribution service are not here yet.
+//! from the verifier's own pinned ones.
 #![forbid(unsafe_code)]
 
 mod certificates;
+mod fetch;
 mod files;
+mod folder;
+mod kds;
 mod thim;
 
 use std::path::PathBuf;
 
 pub use certificates::Certificates;
+pub use fetch::{FetchError, Fetched, Kds, KdsOptions};
 pub use files::{MAX_FILE_BYTES, read_certificates, read_revocation_list};
+pub use folder::{Folder, Imported};
+pub use kds::{ChainKind, KDS, KdsError, Wanted};
 pub use thim::ThimCertificates;
 
 use ah_evidence::{CertTable, CertTableError, Evidence};
@@ -71,6 +79,27 @@ pub enum CollateralError {
         /// Subject of both.
         subject: String,
     },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A certificate that does not say what it is for.
+    #[error("endorsement certificate cannot be filed")]
+    Endorsement(#[source] ah_verifier::VerifyError),
+    /// A revocation list of nobody's that is known.
+    #[error("revocation list of issuer {issuer:?} has no place in an snp chain")]
+    UnknownList {
+        /// Issuer found.
+        issuer: String,
+    },
+    /// A report that certificates cannot be looked up for.
+    #[error(transparent)]
+    Wanted(#[from] KdsError),
     /// A certificate that no source brought.
     #[error("no {what} certificate at hand")]
     Missing {

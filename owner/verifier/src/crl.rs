@@ -1,6 +1,6 @@
 //! AMD's revocation list for one product line: signed by the root, names intermediates.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use der::Decode as _;
 use x509_cert::crl::{RevokedCert, TbsCertList};
@@ -11,22 +11,31 @@ use crate::collateral::{MAX_CRL_BYTES, Revocation};
 use crate::error::{Role, VerifyError};
 use crate::verified::RevocationStatus;
 
+/// What is known about revocation, and how old the list is that says so.
+#[derive(Debug, Clone)]
+pub(crate) struct Looked {
+    pub(crate) status: RevocationStatus,
+    pub(crate) list_age: Option<Duration>,
+}
+
 pub(crate) fn check(
     revocation: &Revocation,
     root: &Certificate,
     intermediate: &Certificate,
     now: SystemTime,
-) -> Result<RevocationStatus, VerifyError> {
+) -> Result<Looked, VerifyError> {
     let der = match revocation {
         Revocation::List(der) => der,
         Revocation::NotChecked { reason } => {
-            return Ok(RevocationStatus::NotChecked { reason: reason.clone() });
+            let status = RevocationStatus::NotChecked { reason: reason.clone() };
+            return Ok(Looked { status, list_age: None });
         }
     };
     let list = read(der, root)?;
     let now = since_epoch(now);
     let next = list.next_update.ok_or(VerifyError::CrlForm { what: "absence of a next update" })?;
-    if now < seconds(&list.this_update) || now > seconds(&next) {
+    let issued = seconds(&list.this_update);
+    if now < issued || now > seconds(&next) {
         return Err(VerifyError::CrlStale);
     }
     let revoked: &[RevokedCert] = list.revoked_certificates.as_deref().unwrap_or_default();
@@ -35,7 +44,7 @@ pub(crate) fn check(
             return Err(VerifyError::Revoked { role });
         }
     }
-    Ok(RevocationStatus::NotRevoked)
+    Ok(Looked { status: RevocationStatus::NotRevoked, list_age: now.checked_sub(issued) })
 }
 
 fn read(der: &[u8], root: &Certificate) -> Result<TbsCertList, VerifyError> {

@@ -74,6 +74,53 @@ impl Endorsement {
     }
 }
 
+/// What an endorsement certificate says it is for. Nothing of it is verified: it serves to file certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndorsementFacts {
+    /// VCEK or VLEK.
+    pub kind: SigningKey,
+    /// Product line.
+    pub product: Product,
+    /// The TCB that the key was derived for.
+    pub tcb: TcbParts,
+    /// The chip of a VCEK.
+    pub chip_id: Option<ChipId>,
+}
+
+/// Reads what an endorsement certificate says it is for.
+///
+/// # Errors
+/// [`VerifyError`] where names or extensions are not as AMD writes them.
+pub fn endorsement_facts(der: &[u8]) -> Result<EndorsementFacts, VerifyError> {
+    let certificate = Certificate::parse(ROLE, der)?;
+    let found = certificate.common_name().unwrap_or_default();
+    let kind = match found.as_str() {
+        "SEV-VCEK" => SigningKey::Vcek,
+        "SEV-VLEK" => SigningKey::Vlek,
+        _ => {
+            let (what, expected) = ("common name", "SEV-VCEK or SEV-VLEK".to_owned());
+            return Err(VerifyError::Name { role: ROLE, what, found, expected });
+        }
+    };
+    let product = product_of(&certificate)?;
+    let extensions = Extensions { certificate: &certificate, product };
+    let tcb = extensions.tcb()?;
+    let chip_id = match kind {
+        SigningKey::Vlek => None,
+        SigningKey::Vcek | SigningKey::None => Some(extensions.chip_id()?),
+    };
+    Ok(EndorsementFacts { kind, product, tcb, chip_id })
+}
+
+fn product_of(certificate: &Certificate) -> Result<Product, VerifyError> {
+    let lines = [Product::Milan, Product::Genoa, Product::Turin, Product::Venice];
+    let of = |line: &Product| {
+        let extensions = Extensions { certificate, product: *line };
+        extensions.check_product().is_ok()
+    };
+    lines.into_iter().find(of).ok_or_else(|| malformed(PRODUCT_NAME))
+}
+
 struct Extensions<'a> {
     certificate: &'a Certificate,
     product: Product,
@@ -94,7 +141,15 @@ impl Extensions<'_> {
                 return Err(unexpected(oid));
             }
         }
-        self.integer(STRUCT_VERSION).map(drop)
+        self.check_structure()
+    }
+
+    /// 0 where there is no FMC part, 1 where there is one.
+    fn check_structure(&self) -> Result<(), VerifyError> {
+        match self.integer(STRUCT_VERSION)? == u8::from(self.product.has_fmc()) {
+            true => Ok(()),
+            false => Err(malformed(STRUCT_VERSION)),
+        }
     }
 
     /// "Milan-B0" on a VCEK of Milan, else the bare name.

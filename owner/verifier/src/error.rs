@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ah_evidence::{Product, ReportError, SigningKey, TcbParts};
+use ah_evidence::{ChipId, Product, ReportError, SigningKey, TcbParts};
 
 /// A certificate's place in the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +102,23 @@ pub enum VerifyError {
         current: TcbParts,
     },
     /// CHIP_ID is not the chip that the certificate is for.
-    #[error("report's chip id is not the chip of the certificate")]
-    ChipId,
+    #[error("report's chip id is {found}, expected {expected} as the certificate")]
+    ChipId {
+        /// CHIP_ID.
+        found: ChipId,
+        /// hwID of the certificate.
+        expected: ChipId,
+    },
+    /// CHIP_ID has not the length of the product line's: a VLEK names no chip, but its line's chips have ids of one length.
+    #[error("report's chip id is {found}, expected {expected} bytes as {product} has them")]
+    ChipIdLength {
+        /// CHIP_ID.
+        found: ChipId,
+        /// Length, bytes.
+        expected: usize,
+        /// Line of the chain.
+        product: Product,
+    },
 
     /// The root is none of the trusted ones.
     #[error("root certificate is not trusted: its sha-256 is {sha256}")]
@@ -257,7 +272,8 @@ impl VerifyError {
             | Self::TcbLayout { .. }
             | Self::Tcb { .. }
             | Self::TcbOrder { .. }
-            | Self::ChipId => Blame::Evidence,
+            | Self::ChipId { .. }
+            | Self::ChipIdLength { .. } => Blame::Evidence,
             Self::UnusableRoot(_) => Blame::Configuration,
             _ => Blame::Collateral,
         }

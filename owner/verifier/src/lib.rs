@@ -12,20 +12,28 @@
 //! | signature of the report | R and S in range, ECDSA P-384 |
 //! | SIGNING_KEY, REPORTED_TCB, CHIP_ID, CPUID | kind, TCB, hwID and product line of the certificates |
 //! | REPORTED_TCB, COMMITTED_TCB | not above CURRENT_TCB |
+//!
+//! TDX quotes go through [`verify_quote`]. Every error has a [`VerifyError::check`]: the stable name of the check it comes from.
 #![forbid(unsafe_code)]
 
 mod certificate;
+mod check;
 mod collateral;
 mod crl;
 pub mod danger;
 mod endorsement;
 mod error;
+mod quote;
 mod report;
 mod roots;
 mod verified;
 
 pub use collateral::{Collateral, MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES, Revocation};
+pub use endorsement::{EndorsementFacts, endorsement_facts};
 pub use error::{Blame, Role, VerifyError};
+pub use quote::{
+    MAX_QUOTE_COLLATERAL_BYTES, QuoteCollateral, QuoteError, TcbStatus, VerifiedQuote, verify_quote,
+};
 pub use roots::{Root, TrustedRoots};
 pub use verified::{Chip, RevocationStatus, Verified};
 

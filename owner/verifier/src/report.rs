@@ -1,6 +1,6 @@
 //! The report against the verified certificates: signature, and everything that both speak of.
 
-use ah_evidence::{Product, RawReport, ReportSignature, SnpReport, TcbParts, TcbVersion};
+use ah_evidence::{ChipId, Product, RawReport, ReportSignature, SnpReport, TcbParts, TcbVersion};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 
 use crate::endorsement::Endorsement;
@@ -80,7 +80,18 @@ fn check_chip(report: &SnpReport, endorsement: &Endorsement) -> Result<Chip, Ver
     match endorsement.chip_id {
         _ if report.chip_id.is_masked() => Ok(Chip::Masked),
         Some(chip_id) if chip_id == report.chip_id => Ok(Chip::Identified(chip_id)),
-        Some(_) => Err(VerifyError::ChipId),
-        None => Ok(Chip::Claimed(report.chip_id)),
+        Some(expected) => Err(VerifyError::ChipId { found: report.chip_id, expected }),
+        None => check_claimed(report.chip_id, endorsement.product),
+    }
+}
+
+/// Ids have 8 bytes and zeros from Turin on, 64 before.
+fn check_claimed(found: ChipId, product: Product) -> Result<Chip, VerifyError> {
+    match found.is_short() == product.has_fmc() {
+        true => Ok(Chip::Claimed(found)),
+        false => {
+            let expected = if product.has_fmc() { 8 } else { 64 };
+            Err(VerifyError::ChipIdLength { found, expected, product })
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::time::Duration;
 
 use ah_evidence::{ChipId, Product, SigningKey, TcbParts, Tee};
 
+use crate::crl::Looked;
 use crate::endorsement::Endorsement;
 use crate::roots::Root;
 
@@ -18,7 +20,7 @@ pub struct Verified<T> {
     tcb: TcbParts,
     provider: Option<String>,
     chip: Chip,
-    revocation: RevocationStatus,
+    revocation: Looked,
 }
 
 /// Which chip signed.
@@ -50,7 +52,7 @@ impl<T> Verified<T> {
         root: Root,
         endorsement: Endorsement,
         chip: Chip,
-        revocation: RevocationStatus,
+        revocation: Looked,
     ) -> Self {
         let Endorsement { kind, product, tcb, provider, .. } = endorsement;
         Self { value, root, product, signing_key: kind, tcb, provider, chip, revocation }
@@ -96,7 +98,12 @@ impl<T> Verified<T> {
 
     /// What is known about revocation.
     pub fn revocation(&self) -> &RevocationStatus {
-        &self.revocation
+        &self.revocation.status
+    }
+
+    /// Age of the revocation list at the time of the verification, since its issue; None where nobody looked.
+    pub fn revocation_list_age(&self) -> Option<Duration> {
+        self.revocation.list_age
     }
 }
 

@@ -180,7 +180,8 @@ fn attack_report_of_rolled_back_firmware() {
 fn chip_is_the_certificates_or_masked() {
     let mut other = CHIP;
     other.0[63] ^= 1;
-    assert_eq!(with_report(|report| report.chip_id = other), Err(VerifyError::ChipId));
+    let differs = VerifyError::ChipId { found: other, expected: CHIP };
+    assert_eq!(with_report(|report| report.chip_id = other), Err(differs));
     let masked = SnpReport { chip_id: ChipId([0; 64]), ..report() };
     let verified = verify(&signed(&masked), &collateral(), now(), &roots()).unwrap();
     assert_eq!(verified.chip(), Chip::Masked);
@@ -316,6 +317,9 @@ fn extensions_are_unique_and_complete() {
         vcek.extensions.push(extension(&oid("3.4"), 1u8.to_der().unwrap()));
     });
     assert_eq!(reserved, Err(VerifyError::MalformedExtension { role, oid: oid("3.4") }));
+    let structure =
+        with_vcek(|vcek| vcek.extensions[0] = extension(&oid("1"), 1u8.to_der().unwrap()));
+    assert_eq!(structure, Err(VerifyError::MalformedExtension { role, oid: oid("1") }));
     let stranger = |critical| {
         with_vcek(|vcek| {
             let mut extension = extension("1.2.3.4", vec![5, 0]);
@@ -361,6 +365,11 @@ fn a_vlek_names_a_provider_and_no_chip() {
     let verified = verify(&signed(&leased), &chain, now(), &roots()).unwrap();
     assert_eq!(verified.provider(), Some("CN=cloud"));
     assert_eq!(verified.chip(), Chip::Claimed(CHIP));
+    let mut short = leased.clone();
+    short.chip_id.0[8..].fill(0);
+    let found = short.chip_id;
+    let length = VerifyError::ChipIdLength { found, expected: 64, product: Product::Genoa };
+    assert_eq!(outcome(&signed(&short), &chain), Err(length), "a chip of a later line");
     let (found, expected) = (SigningKey::Vcek, SigningKey::Vlek);
     assert_eq!(
         outcome(&signed(&report()), &chain),

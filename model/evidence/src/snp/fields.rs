@@ -232,6 +232,11 @@ impl PlatformInfo {
         self.0 & (1 << 5) != 0
     }
 
+    /// Bits without a name here.
+    pub const fn unknown_bits(self) -> u64 {
+        self.0 & !0b1011_1111
+    }
+
     /// Bit 7: trusted I/O is on.
     pub const fn tio_enabled(self) -> bool {
         self.0 & (1 << 7) != 0
