@@ -26,6 +26,7 @@ pub mod maa;
 pub mod options;
 pub mod reports;
 mod service;
+pub mod settings;
 mod tls;
 mod uvm;
 pub mod vault;
