@@ -5,6 +5,7 @@ mod bench;
 mod cmd;
 mod demo;
 mod fuzz;
+mod image;
 mod kubernetes;
 mod layers;
 mod lint;
@@ -42,6 +43,8 @@ enum Command {
     Tcb(tcb::Options),
     /// Runs the fuzz targets for a while
     Fuzz(fuzz::Options),
+    /// Builds a container image of one of the project's programs, as an OCI layout
+    Image(image::Options),
     /// Prints measured figures beside their goals
     Bench(bench::Options),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Layers => layers::run(),
         Command::Tcb(options) => tcb::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Image(options) => image::run(&options),
         Command::Bench(options) => bench::run(&options),
     };
     match result {

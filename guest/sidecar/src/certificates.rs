@@ -9,8 +9,8 @@ use der::pem::LineEnding;
 use serde::Deserialize;
 
 use crate::error::{SidecarError, chain};
-use crate::options::CertCache;
 use crate::reports::read_limited;
+use crate::settings::CertCache;
 
 /// Longest answer of a certificate service, bytes.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | flags, environment, `SkrSideCarArgs` | [`options`] |
 //! | routes for applications | [`http`] |
+//! | the key-provider service | [`grpc`] |
 //! | reports, from the guest's release socket and nowhere else | [`reports`] |
 //! | certificates for a report: from the platform, beside the report, or fetched | [`certificates`] |
 //! | attestation service and vault as clients see them | [`maa`], [`vault`] |
@@ -16,6 +17,7 @@
 mod base64;
 pub mod certificates;
 mod error;
+pub mod grpc;
 pub mod http;
 pub mod identity;
 mod jwk;
@@ -24,11 +26,12 @@ pub mod maa;
 pub mod options;
 pub mod reports;
 mod service;
+pub mod settings;
 mod tls;
 mod uvm;
 pub mod vault;
 mod wrap;
 
 pub use error::SidecarError;
-pub use service::{Service, SetupError};
+pub use service::{Combined, ReleaseRequest, Service, SetupError, WrappedData};
 pub use tls::Tls;

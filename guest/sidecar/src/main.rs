@@ -4,10 +4,14 @@
 use std::fs::OpenOptions;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ah_sidecar::options::{Options, ServerType};
-use ah_sidecar::{Service, http};
+use ah_sidecar::{Service, grpc, http};
 use tokio::net::TcpListener;
+
+/// Time for one call: report, token, key, each with its own limit.
+const CALL_TIMEOUT: Duration = Duration::from_secs(180);
 
 fn main() -> ExitCode {
     match run() {
@@ -44,7 +48,15 @@ async fn serve(options: &Options, service: Arc<Service>) -> Result<(), String> {
             .with_graceful_shutdown(terminated())
             .await
             .map_err(|error| error.to_string()),
-        ServerType::Grpc => Err("server_type grpc is not supported by this build".to_owned()),
+        ServerType::Grpc => {
+            let incoming = tonic::transport::server::TcpIncoming::from(listener);
+            tonic::transport::Server::builder()
+                .timeout(CALL_TIMEOUT)
+                .add_routes(grpc::routes(service)?)
+                .serve_with_incoming_shutdown(incoming, terminated())
+                .await
+                .map_err(|error| error.to_string())
+        }
     }
 }
 

@@ -19,8 +19,8 @@ use crate::options::Options;
 use crate::reports::ReleaseSocket;
 use crate::tls::Tls;
 use crate::uvm::UvmInfo;
-use crate::vault::VaultClient;
-use crate::wrap::WrappingKey;
+use crate::vault::{ReleasedKey, VaultClient};
+use crate::wrap::{WrappingKey, open_oaep};
 
 /// How long a token is given out again for the same runtime data; its report is that old at most.
 const KEEP_TOKEN: Duration = Duration::from_secs(300);
@@ -58,6 +58,19 @@ pub struct ReleaseRequest {
     pub kid: String,
     /// Access token; without one the pod's identity gets it.
     pub access_token: Option<Zeroizing<String>>,
+}
+
+/// Data wrapped to an RSA key of a vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrappedData {
+    /// RSA-OAEP with SHA-256, one block.
+    pub data: Vec<u8>,
+    /// Key, `name` or `name/version`.
+    pub kid: String,
+    /// Vault, `host[:port]`.
+    pub akv_endpoint: String,
+    /// Attestation service, `host[:port][/path]`.
+    pub maa_endpoint: String,
 }
 
 /// Answers applications.
@@ -155,6 +168,31 @@ impl Service {
         &self,
         request: ReleaseRequest,
     ) -> Result<Zeroizing<String>, SidecarError> {
+        let endpoint = request.akv_endpoint.clone();
+        let key = self.released(request).await?;
+        key.jwk().map_err(|words| SidecarError::Vault { endpoint, words })
+    }
+
+    /// What `wrapped` holds, opened with the key that it names.
+    ///
+    /// # Errors
+    /// [`SidecarError`].
+    pub async fn unwrap_data(
+        &self,
+        wrapped: WrappedData,
+    ) -> Result<Zeroizing<Vec<u8>>, SidecarError> {
+        let WrappedData { data, kid, akv_endpoint, maa_endpoint } = wrapped;
+        let endpoint = akv_endpoint.clone();
+        let request = ReleaseRequest { maa_endpoint, akv_endpoint, kid, access_token: None };
+        let key = self.released(request).await?;
+        let failed = |words: &str| SidecarError::Vault { endpoint, words: words.to_owned() };
+        let Some(pkcs8) = key.rsa_pkcs8() else {
+            return Err(failed("released key is not an RSA key"));
+        };
+        open_oaep(pkcs8, &data).ok_or_else(|| failed("released key does not open the wrapped data"))
+    }
+
+    async fn released(&self, request: ReleaseRequest) -> Result<ReleasedKey, SidecarError> {
         let key = tokio::task::spawn_blocking(WrappingKey::generate)
             .await
             .ok()

@@ -62,13 +62,32 @@ struct KeyHsm {
     ciphertext: String,
 }
 
+/// A key as it came out of the vault.
+pub(crate) struct ReleasedKey {
+    kty: String,
+    key_ops: Vec<String>,
+    material: Zeroizing<Vec<u8>>,
+}
+
+impl ReleasedKey {
+    /// The text of a JWK.
+    pub(crate) fn jwk(&self) -> Result<Zeroizing<String>, String> {
+        jwk::text(&self.kty, &self.key_ops, &self.material).map(Zeroizing::new)
+    }
+
+    /// The private key, PKCS#8, of an RSA key.
+    pub(crate) fn rsa_pkcs8(&self) -> Option<&[u8]> {
+        matches!(self.kty.as_str(), "RSA" | "RSA-HSM").then_some(&*self.material)
+    }
+}
+
 impl VaultClient {
     /// A client that believes answers by `tls`.
     pub fn new(client: reqwest::Client, tls: Tls) -> Self {
         Self { client, tls }
     }
 
-    /// The key `kid` of the vault at `endpoint` as JWK text, released for `maa_token` to `key`.
+    /// The key `kid` of the vault at `endpoint`, released for `maa_token` to `key`.
     ///
     /// # Errors
     /// [`SidecarError::Request`] for an endpoint or key id that is none, [`SidecarError::Vault`].
@@ -79,7 +98,7 @@ impl VaultClient {
         maa_token: &str,
         access_token: &str,
         key: &WrappingKey,
-    ) -> Result<Zeroizing<String>, SidecarError> {
+    ) -> Result<ReleasedKey, SidecarError> {
         check_kid(kid)?;
         let url = endpoint_url(endpoint, &format!("keys/{kid}/release?api-version={API_VERSION}"))?;
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
@@ -106,7 +125,7 @@ impl VaultClient {
     }
 }
 
-fn unwrap(payload: &[u8], key: &WrappingKey) -> Result<Zeroizing<String>, String> {
+fn unwrap(payload: &[u8], key: &WrappingKey) -> Result<ReleasedKey, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("released key is not as expected: {error}");
     let payload: Payload = serde_json::from_slice(payload).map_err(|error| wrong(&error))?;
     let KeyObject { kty, key_ops, key_hsm } = payload.response.key.key;
@@ -119,7 +138,7 @@ fn unwrap(payload: &[u8], key: &WrappingKey) -> Result<Zeroizing<String>, String
         format!("released key is wrapped by {found:?}, which is not known")
     })?;
     let material = key.unwrap(&ciphertext, algorithm)?;
-    jwk::text(&kty, &key_ops.unwrap_or_default(), &material).map(Zeroizing::new)
+    Ok(ReleasedKey { kty, key_ops: key_ops.unwrap_or_default(), material })
 }
 
 /// `name` or `name/version`; it becomes part of an address as it is.

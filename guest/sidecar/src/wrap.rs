@@ -100,6 +100,15 @@ impl WrappingKey {
     }
 }
 
+/// What an RSA-OAEP block with SHA-256 holds.
+pub(crate) fn open_oaep(pkcs8: &[u8], block: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let key = OaepPrivateDecryptingKey::new(PrivateDecryptingKey::from_pkcs8(pkcs8).ok()?).ok()?;
+    let mut buffer = Zeroizing::new(vec![0; key.min_output_size()]);
+    let length = key.decrypt(&OAEP_SHA256_MGF1SHA256, block, &mut buffer, None).ok()?.len();
+    buffer.truncate(length);
+    Some(buffer)
+}
+
 /// RFC 7638: the thumbprint is over the required members alone.
 fn runtime_data(n: &str, e: &str) -> Vec<u8> {
     let thumbprint = format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#);

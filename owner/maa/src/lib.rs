@@ -24,6 +24,7 @@ mod ring;
 mod routes;
 mod service;
 mod token;
+mod verifiers;
 
 pub use clock::Clock;
 pub use error::AttestError;
@@ -37,3 +38,4 @@ pub use service::{
     Settings, SettingsError, VerifiedQuote,
 };
 pub use token::{MAX_TOKEN_BYTES, TokenError, VerifiedToken, verify_token};
+pub use verifiers::{QuoteCollateralSource, TdxVerifier, UvmVerifier};

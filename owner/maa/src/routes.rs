@@ -8,7 +8,6 @@
 //!
 //! Errors are `{"error":{"code","message"}}`: 400 for a request or evidence that is refused, 404, 405, 413.
 
-use std::error::Error;
 use std::sync::Arc;
 
 use axum::Router;
@@ -21,7 +20,7 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use crate::claims;
-use crate::error::AttestError;
+use crate::error::{AttestError, chain};
 use crate::request::{RequestError, check_api_version};
 use crate::service::AttestationService;
 
@@ -136,16 +135,4 @@ fn answer(status: StatusCode, body: &Value) -> Response<Body> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -134,8 +134,15 @@ impl Cloud {
         look(asked.iter().rev().find(|one| one.line.starts_with(start)).unwrap())
     }
 
-    pub fn rsa_secret(&self) -> &[u8] {
-        &self.inner.secrets.rsa
+    /// RSA-OAEP with SHA-256 to the RSA key that the vault keeps.
+    pub fn wrap_to_rsa_secret(&self, data: &[u8]) -> Vec<u8> {
+        let pair = RsaPair::from_pkcs8(&self.inner.secrets.rsa).unwrap();
+        let public = aws_lc_rs::signature::KeyPair::public_key(&pair);
+        let public = pkcs1::RsaPublicKey::try_from(public.as_ref()).unwrap();
+        let oaep = encrypting_key(public.modulus.as_bytes());
+        let mut block = vec![0; oaep.ciphertext_size()];
+        oaep.encrypt(&OAEP_SHA256_MGF1SHA256, data, &mut block, None).unwrap();
+        block
     }
 }
 
@@ -270,7 +277,7 @@ fn sign(cloud: &Inner, payload: &Value, answer: &Answer) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-fn wrap(modulus: &[u8], material: &[u8], enc: Option<&str>) -> Vec<u8> {
+fn encrypting_key(modulus: &[u8]) -> OaepPublicEncryptingKey {
     let number = |bytes| pkcs1::UintRef::new(bytes).unwrap();
     let key = pkcs1::RsaPublicKey { modulus: number(modulus), public_exponent: number(&[1, 0, 1]) };
     let key = key.to_der().unwrap();
@@ -282,7 +289,11 @@ fn wrap(modulus: &[u8], material: &[u8], enc: Option<&str>) -> Vec<u8> {
         subject_public_key: der::asn1::BitString::from_bytes(&key).unwrap(),
     };
     let public = PublicEncryptingKey::from_der(&spki.to_der().unwrap()).unwrap();
-    let oaep = OaepPublicEncryptingKey::new(public).unwrap();
+    OaepPublicEncryptingKey::new(public).unwrap()
+}
+
+fn wrap(modulus: &[u8], material: &[u8], enc: Option<&str>) -> Vec<u8> {
+    let oaep = encrypting_key(modulus);
     let algorithm = match enc {
         Some("RSA_AES_KEY_WRAP_256") => &OAEP_SHA256_MGF1SHA256,
         Some("RSA_AES_KEY_WRAP_384") => &OAEP_SHA384_MGF1SHA384,

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub use cloud::{Answer, Cloud};
+#[allow(unused_imports, reason = "each test program uses a part")]
 pub use guest::{Guest, REPORTED_TCB};
 
 pub fn standard(bytes: &[u8]) -> String {
@@ -28,6 +29,7 @@ pub struct Scene {
     pub folder: TempDir,
     pub cloud: Cloud,
     pub guest: Option<Guest>,
+    pub service: Arc<Service>,
     sidecar: SocketAddr,
     client: reqwest::Client,
 }
@@ -69,9 +71,10 @@ impl Scene {
         let service = Arc::new(Service::new(&options, &find).unwrap());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let sidecar = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, http::router(service)).await });
+        let app = http::router(service.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
         let client = reqwest::Client::builder().tls_certs_only([]).build().unwrap();
-        Self { folder, cloud, guest, sidecar, client }
+        Self { folder, cloud, guest, service, sidecar, client }
     }
 
     pub async fn send(&self, method: &str, path: &str, body: String) -> (u16, String) {
