@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod attestation;
 mod authority;
 mod callers;
 mod config;
@@ -22,6 +23,7 @@ mod vault_bodies;
 mod vault_routes;
 
 pub use app::{Limits, Parts};
+pub use attestation::attestation;
 pub use authority::{Authority, AuthorityError, Identity};
 pub use callers::{Caller, Callers, Credential, Provider, SubjectRule};
 pub use config::{Config, ConfigError};

@@ -64,6 +64,11 @@ pub enum StartError {
     /// Signing of answers.
     #[error("answer_signing: {0}\nhint: give an RSA key, or leave answer_signing out")]
     Signer(#[from] SignerError),
+    /// The attestation service beside it.
+    #[error(
+        "attestation: {0}\nhint: the keys of its tokens are in token-keys of the state folder, and url is its tokens' issuer"
+    )]
+    Attestation(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A root that cannot be one.
     #[error(
         "danger_software_root: {0}\nhint: it is the DER file root.der of the software TEE's folder"
@@ -150,7 +155,7 @@ pub async fn start(
     Ok(Started { server, url, authority: own.then_some(authority_file), first_token })
 }
 
-fn roots(software: Option<&Path>) -> Result<TrustedRoots, StartError> {
+pub(crate) fn roots(software: Option<&Path>) -> Result<TrustedRoots, StartError> {
     let Some(path) = software else { return Ok(TrustedRoots::amd()) };
     let der = std::fs::read(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;

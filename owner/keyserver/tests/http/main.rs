@@ -1,5 +1,8 @@
 //! The service over HTTPS, as its clients and its attackers meet it. One program, since it takes long to link.
 
+mod attestation;
+#[path = "../../../maa/tests/support/mod.rs"]
+mod evidence;
 mod hostile;
 mod own;
 mod roles;

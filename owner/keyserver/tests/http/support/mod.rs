@@ -200,7 +200,7 @@ impl World {
         Self::serve(started, attest, tokens, folder)
     }
 
-    fn serve(
+    pub fn serve(
         started: Started,
         attest: Issuer,
         tokens: [String; 4],

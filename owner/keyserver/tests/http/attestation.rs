@@ -1,0 +1,81 @@
+//! The attestation service beside the vault: evidence becomes a token, and the token a key.
+
+use ah_digest::Sha256;
+use ah_evidence::ReportData;
+use ah_keyserver::{attestation, start};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::evidence::{ARK, body, report};
+use crate::support::*;
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+/// A service that trusts the test's software root where it is told to.
+async fn world(trusting: bool) -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let attest = Issuer::new(AUTHORITY);
+    let (mut config, tokens) = configure(folder.path(), &attest);
+    if trusting {
+        let root = folder.path().join("root.der");
+        std::fs::write(&root, ARK).unwrap();
+        config.danger_software_root = Some(root);
+    }
+    let started = start(&config, |url| attestation(&config, url)).await.unwrap();
+    World::serve(started, attest, tokens, folder)
+}
+
+async fn attest(world: &World, runtime: &Value) -> (reqwest::StatusCode, Value) {
+    let runtime = runtime.to_string().into_bytes();
+    let report = report(ReportData::for_runtime_data(&runtime), Sha256::of("the pod's policy"));
+    let path = "/attest/SevSnpVm?api-version=2022-08-01";
+    world.call("", Method::POST, path, Some(body(&report, &runtime))).await
+}
+
+async fn import(world: &World, host_data: &str) {
+    let claims = json!([
+        {"claim": "x-ms-sevsnpvm-hostdata", "equals": host_data},
+        {"claim": "tee", "equals": "software (not confidential)"}]);
+    let text = json!({"version": "1.0.0", "anyOf": [{"authority": world.url, "allOf": claims}]});
+    let policy = ah_keyservice::encode_base64url(text.to_string());
+    let key =
+        json!({"kty": "oct-HSM", "k": ah_keyservice::encode_base64url(SECRET), "key_size": 256});
+    let body =
+        json!({"key": key, "attributes": {"exportable": true}, "release_policy": {"data": policy}});
+    let path = "/keys/k?api-version=7.4";
+    let (status, answer) = world.call("importer", Method::PUT, path, Some(body)).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[tokio::test]
+async fn evidence_becomes_a_token_and_the_token_a_key() {
+    let world = world(true).await;
+    let guest = GuestKey::new();
+    let runtime = json!({"keys": guest.claims(HOST_DATA)["x-ms-runtime"]["keys"]});
+    let (status, answer) = attest(&world, &runtime).await;
+    assert_eq!(status, 200, "{answer}");
+    import(&world, &Sha256::of("the pod's policy").to_string()).await;
+    let (status, answer) =
+        world.release("/keys/k/release", json!({"target": answer["token"]})).await;
+    assert_eq!(status, 200, "{answer}");
+    let opened = guest.open(&answer, "CKM_RSA_AES_KEY_WRAP", &world.ca_pem);
+    assert_eq!(opened.unwrap(), SECRET);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn attack_token_of_another_pod_and_evidence_under_a_root_that_nobody_trusts() {
+    let trusting = world(true).await;
+    let guest = GuestKey::new();
+    let runtime = json!({"keys": guest.claims(HOST_DATA)["x-ms-runtime"]["keys"]});
+    let (_, answer) = attest(&trusting, &runtime).await;
+    import(&trusting, &Sha256::of("another pod's policy").to_string()).await;
+    let target = json!({"target": answer["token"]});
+    let (status, refused) = trusting.release("/keys/k/release", target).await;
+    assert_eq!(status, 403, "{refused}");
+    trusting.stop().await;
+    let strict = world(false).await;
+    let (status, answer) = attest(&strict, &runtime).await;
+    assert_eq!(status, 400, "{answer}");
+    strict.stop().await;
+}
