@@ -11,6 +11,11 @@ use crate::support::*;
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
+/// That the owner knows what stands in for the processor.
+fn software() -> [Value; 1] {
+    [json!({"claim": "x-anchorhold-tee", "equals": "software (not confidential)"})]
+}
+
 /// A service that trusts the test's software root where it is told to.
 async fn world(trusting: bool) -> World {
     let folder = tempfile::tempdir().unwrap();
@@ -32,18 +37,18 @@ async fn attest(world: &World, runtime: &Value) -> (reqwest::StatusCode, Value) 
     world.call("", Method::POST, path, Some(body(&report, &runtime))).await
 }
 
-async fn import(world: &World, host_data: &str) {
-    let claims = json!([
-        {"claim": "x-ms-sevsnpvm-hostdata", "equals": host_data},
-        {"claim": "tee", "equals": "software (not confidential)"}]);
+/// A key for one pod; `tee` is what the policy says of the processor.
+async fn import(world: &World, name: &str, host_data: &str, tee: &[Value]) {
+    let pod = json!({"claim": "x-ms-sevsnpvm-hostdata", "equals": host_data});
+    let claims: Vec<&Value> = [&pod].into_iter().chain(tee).collect();
     let text = json!({"version": "1.0.0", "anyOf": [{"authority": world.url, "allOf": claims}]});
     let policy = ah_keyservice::encode_base64url(text.to_string());
     let key =
         json!({"kty": "oct-HSM", "k": ah_keyservice::encode_base64url(SECRET), "key_size": 256});
     let body =
         json!({"key": key, "attributes": {"exportable": true}, "release_policy": {"data": policy}});
-    let path = "/keys/k?api-version=7.4";
-    let (status, answer) = world.call("importer", Method::PUT, path, Some(body)).await;
+    let path = format!("/keys/{name}?api-version=7.4");
+    let (status, answer) = world.call("importer", Method::PUT, &path, Some(body)).await;
     assert_eq!(status, 200, "{answer}");
 }
 
@@ -54,7 +59,7 @@ async fn evidence_becomes_a_token_and_the_token_a_key() {
     let runtime = json!({"keys": guest.claims(HOST_DATA)["x-ms-runtime"]["keys"]});
     let (status, answer) = attest(&world, &runtime).await;
     assert_eq!(status, 200, "{answer}");
-    import(&world, &Sha256::of("the pod's policy").to_string()).await;
+    import(&world, "k", &Sha256::of("the pod's policy").to_string(), &software()).await;
     let (status, answer) =
         world.release("/keys/k/release", json!({"target": answer["token"]})).await;
     assert_eq!(status, 200, "{answer}");
@@ -64,15 +69,21 @@ async fn evidence_becomes_a_token_and_the_token_a_key() {
 }
 
 #[tokio::test]
-async fn attack_token_of_another_pod_and_evidence_under_a_root_that_nobody_trusts() {
+async fn attack_token_of_another_pod_of_a_program_and_evidence_under_a_root_that_nobody_trusts() {
     let trusting = world(true).await;
     let guest = GuestKey::new();
     let runtime = json!({"keys": guest.claims(HOST_DATA)["x-ms-runtime"]["keys"]});
     let (_, answer) = attest(&trusting, &runtime).await;
-    import(&trusting, &Sha256::of("another pod's policy").to_string()).await;
+    let (own, other) = (Sha256::of("the pod's policy"), Sha256::of("another pod's policy"));
+    import(&trusting, "other", &other.to_string(), &software()).await;
+    import(&trusting, "silent", &own.to_string(), &[]).await;
     let target = json!({"target": answer["token"]});
-    let (status, refused) = trusting.release("/keys/k/release", target).await;
-    assert_eq!(status, 403, "{refused}");
+    for (key, word) in [("other", "hostdata"), ("silent", "x-anchorhold-tee")] {
+        let path = format!("/keys/{key}/release");
+        let (status, refused) = trusting.release(&path, target.clone()).await;
+        assert_eq!(status, 403, "{refused}");
+        assert!(refused.to_string().contains(word), "{refused}");
+    }
     trusting.stop().await;
     let strict = world(false).await;
     let (status, answer) = attest(&strict, &runtime).await;
