@@ -36,7 +36,7 @@ pub(crate) fn dependencies() -> Result<()> {
         if on_path("cargo-deny").is_none() {
             return Ok(Done::Skipped("cargo-deny is not installed (deny.toml unchecked)".into()));
         }
-        command(&mut cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"]))?;
+        command(&mut cargo(&["deny", "check", "bans", "licenses", "sources"]))?;
         Ok(Done::Did("deny.toml holds".into()))
     })
 }
