@@ -129,21 +129,29 @@ fn policy_json(info: &KeyInfo) -> serde_json::Value {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-/// A release policy for people: a line a claim where it is one list of them, else its JSON.
+/// A release policy for people: a line a claim where it is one list of them, values of which one has to be there below one another;
+/// else its JSON.
 fn claims(info: &KeyInfo) -> String {
     let json = policy_json(info);
     let lines = |authority: &serde_json::Value| -> Option<String> {
         let all = authority.get("allOf")?.as_array()?.iter();
-        let line = |one: &serde_json::Value| {
-            Some(format!("    {:36} {}", one.get("claim")?.as_str()?, one.get("equals")?.as_str()?))
-        };
-        Some(all.map(line).collect::<Option<Vec<_>>>()?.join("\n"))
+        Some(all.map(condition).collect::<Option<Vec<_>>>()?.join("\n"))
     };
     let one = json.get("anyOf").and_then(|any| any.as_array()).filter(|any| any.len() == 1);
     let text = one.and_then(|any| lines(any.first()?));
     text.unwrap_or_else(|| {
         info.rule.as_ref().map(|rule| rule.policy.to_json_pretty()).unwrap_or_default()
     })
+}
+
+/// A comparison, or several of which one has to be met.
+fn condition(one: &serde_json::Value) -> Option<String> {
+    let line = |one: &serde_json::Value| {
+        Some(format!("    {:36} {}", one.get("claim")?.as_str()?, one.get("equals")?.as_str()?))
+    };
+    let Some(any) = one.get("anyOf") else { return line(one) };
+    let lines = any.as_array()?.iter().map(line).collect::<Option<Vec<_>>>()?;
+    Some(lines.join(" or\n"))
 }
 
 fn release_policy(dirs: &Dirs, options: &KeyImport) -> Result<ReleasePolicy> {
