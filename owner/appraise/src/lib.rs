@@ -11,6 +11,7 @@ mod policy;
 mod reference;
 mod rules;
 mod tdx;
+mod token_claims;
 
 pub use appraisal::{Accepted, Appraisal, Claim, Verdict};
 pub use policy::{AppraisalPolicy, PolicyError, SnpPolicy, TdxPolicy};
@@ -20,3 +21,4 @@ pub use reference::{
 };
 pub use rules::appraise;
 pub use tdx::{TdAttributesRule, TdxReferenceValues, appraise_quote};
+pub use token_claims::token_claims;

@@ -20,7 +20,6 @@
 mod answer;
 mod audit;
 mod backup;
-mod claims;
 mod database;
 mod encoding;
 mod environment;
@@ -44,6 +43,7 @@ mod token_release;
 mod tokens;
 mod upgrade;
 mod vault;
+mod weakness;
 
 pub use answer::{AnswerSigner, SignerError};
 pub use audit::{Audit, AuditError};

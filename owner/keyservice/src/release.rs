@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use ah_appraise::token_claims;
 use ah_digest::Sha256;
 use ah_evidence::{CertKind, CertTable, Evidence, RawReport, SigningKey, SnpReport, Tee};
 use ah_release_api::policy::{Claims, ConditionResult, Decision, LOCAL_AUTHORITY, claim};
@@ -10,12 +11,12 @@ use ah_release_api::{
 };
 use ah_verifier::{Collateral, Revocation, Verified, VerifyError, verify};
 
-use crate::claims::{of_report, unnamed_weaknesses};
 use crate::environment::random32;
 use crate::journal::Change;
 use crate::log::{LogEntry, LoggedCondition};
 use crate::service::KeyService;
 use crate::vault::{Attributes, KeyInfo, Rule, StoredKey};
+use crate::weakness::{Weakness, unnamed_weaknesses};
 
 /// Most causes of one error that the log keeps.
 const MAX_CAUSES: usize = 16;
@@ -78,7 +79,7 @@ impl KeyService {
         let evidence = &request.evidence;
         let runtime_data = self.open_statement(request, now, entry, spent)?;
         let report = self.verify(evidence, now)?;
-        let claims = of_report(&report);
+        let claims = token_claims(&report);
         entry.tee = claims.find(claim::TEE).map(|tee| tee.to_string());
         entry.claims = claims.as_json().clone();
         check_report_data(evidence, &report)?;
@@ -88,8 +89,8 @@ impl KeyService {
         let rule =
             releasable(&key.info).map_err(|words| Refused::new(RefusedBy::KeyStore, words))?;
         entry.policy_sha256 = Some(Sha256::of(&rule.text));
-        let met = check_policy(rule, &claims, entry)?;
-        check_weaknesses(&claims, &met)?;
+        let met = check_rule(rule, LOCAL_AUTHORITY, &claims, entry)?;
+        refuse_weak(&unnamed_weaknesses(&claims, &met))?;
         self.wrap(&key, &runtime_data, evidence)
     }
 
@@ -226,12 +227,14 @@ pub(crate) fn releasable(key: &KeyInfo) -> Result<&Rule, String> {
     }
 }
 
-fn check_policy(
+/// What of a key's policy is met by these claims of an authority.
+pub(crate) fn check_rule(
     rule: &Rule,
+    authority: &str,
     claims: &Claims,
     entry: &mut LogEntry,
 ) -> Result<Vec<ConditionResult>, Refused> {
-    match rule.policy.evaluate(LOCAL_AUTHORITY, claims) {
+    match rule.policy.evaluate(authority, claims) {
         Decision::Met(met) => {
             entry.conditions = met.iter().map(LoggedCondition::from).collect();
             Ok(met)
@@ -250,9 +253,10 @@ fn check_policy(
     }
 }
 
-fn check_weaknesses(claims: &Claims, met: &[ConditionResult]) -> Result<(), Refused> {
-    let reasons: Vec<String> = unnamed_weaknesses(claims, met)
-        .into_iter()
+/// Weaknesses that the policy does not allow by naming them.
+pub(crate) fn refuse_weak(weaknesses: &[Weakness]) -> Result<(), Refused> {
+    let reasons: Vec<String> = weaknesses
+        .iter()
         .map(|weak| {
             format!("{}; the key's policy does not allow that by naming {}", weak.words, weak.claim)
         })

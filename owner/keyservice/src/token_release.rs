@@ -4,20 +4,20 @@
 use std::time::SystemTime;
 
 use ah_digest::Sha256;
-use ah_release_api::policy::{Claims, ConditionResult, Decision, claim};
+use ah_release_api::policy::{Claims, claim};
 use ah_release_api::{KeyId, RefusedBy};
 use serde_json::{Map, Value, json};
 
 use crate::answer::AnswerSigner;
-use crate::claims::unnamed_weaknesses_of_token;
 use crate::encoding::encode_base64url;
 use crate::journal::Change;
 use crate::keywrap::{WrapAlgorithm, WrappingKey};
-use crate::log::{Event, LogEntry, LoggedCondition, Verdict};
-use crate::release::{Refused, releasable};
+use crate::log::{Event, LogEntry, Verdict};
+use crate::release::{Refused, check_rule, refuse_weak, releasable};
 use crate::service::KeyService;
 use crate::tokens::TokenVerifier;
-use crate::vault::{KeyInfo, Rule, StoredKey};
+use crate::vault::{KeyInfo, StoredKey};
+use crate::weakness::unnamed_weaknesses_of_token;
 
 /// Longest nonce of a request, bytes.
 const MAX_NONCE_BYTES: usize = 256;
@@ -118,7 +118,7 @@ impl KeyService {
             releasable(&key.info).map_err(|words| Refused::new(RefusedBy::KeyStore, words))?;
         entry.policy_sha256 = Some(Sha256::of(&rule.text));
         let met = check_rule(rule, &token.issuer, &claims, entry)?;
-        check_weaknesses(&claims, &met)?;
+        refuse_weak(&unnamed_weaknesses_of_token(&claims, &met))?;
         let wrapping = WrappingKey::of_claims(claims.as_json())
             .map_err(|error| Refused::of(RefusedBy::Request, &error))?;
         let wrapped = wrapping
@@ -133,45 +133,6 @@ impl KeyService {
             Ok(Some(key)) => Ok(key),
             Ok(None) => Err(Refused::new(RefusedBy::KeyStore, format!("there is no key {id}"))),
             Err(error) => Err(Refused::internal(&error)),
-        }
-    }
-}
-
-fn check_rule(
-    rule: &Rule,
-    issuer: &str,
-    claims: &Claims,
-    entry: &mut LogEntry,
-) -> Result<Vec<ConditionResult>, Refused> {
-    match rule.policy.evaluate(issuer, claims) {
-        Decision::Met(met) => {
-            entry.conditions = met.iter().map(LoggedCondition::from).collect();
-            Ok(met)
-        }
-        Decision::NotMet(failed) => {
-            entry.conditions = failed.iter().map(LoggedCondition::from).collect();
-            Err(Refused::unmet(&failed))
-        }
-        Decision::OtherAuthority { found, expected } => {
-            let words = format!(
-                "policy trusts other authorities: found {found}, expected {}",
-                expected.join(" or ")
-            );
-            Err(Refused::new(RefusedBy::ReleasePolicy, words))
-        }
-    }
-}
-
-/// A weakness that the token admits, and that the policy does not allow by naming it.
-fn check_weaknesses(claims: &Claims, met: &[ConditionResult]) -> Result<(), Refused> {
-    match unnamed_weaknesses_of_token(claims, met).first() {
-        None => Ok(()),
-        Some(weak) => {
-            let words = format!(
-                "{}; the key's policy does not allow that by naming {}",
-                weak.words, weak.claim
-            );
-            Err(Refused::new(RefusedBy::Appraisal, words))
         }
     }
 }

@@ -10,13 +10,13 @@ use ah_release_api::policy::claim;
 use ah_verifier::{Collateral, Revocation, TrustedRoots, Verified, verify};
 use serde_json::{Map, Value};
 
+use crate::base64url;
 use crate::clock::{Clock, unix_s};
 use crate::error::AttestError;
 use crate::jwks::Jwks;
 use crate::request::{BoundData, Context, SnpRequest, TdxRequest};
 use crate::ring::KeyRing;
 use crate::token::sign;
-use crate::{base64url, claims};
 
 /// What this issuer's attestation policy is, in MAA's language: whatever verified is permitted, nothing is added. Its digest is in tokens.
 pub(crate) const POLICY: &str =
@@ -146,7 +146,7 @@ impl AttestationService {
         let now = (self.settings.clock)();
         let request = SnpRequest::parse(body)?;
         let report = self.verify(&request, now)?;
-        let mut claims = claims::of_report(&report);
+        let mut claims = ah_appraise::token_claims(&report).into_json();
         bind_runtime_data(&mut claims, &request.context, report.report_data)?;
         bind_init_time_data(&mut claims, &request.context, &report)?;
         self.endorse(&mut claims, &request, &report, now)?;

@@ -1,50 +1,6 @@
-//! A verified report as claims, under the names that Microsoft Azure Attestation gives them.
+//! Claims that make a guest weaker than it need be, and that a release policy has to name before a key goes there.
 
-use std::fmt::Write as _;
-
-use ah_evidence::{SnpReport, Tee};
-use ah_release_api::policy::{Claims, ConditionResult, HARDWARE_TEE, SOFTWARE_TEE, claim};
-use ah_verifier::{Chip, RevocationStatus, Verified};
-
-/// All claims that a release policy may name.
-pub(crate) fn of_report(report: &Verified<SnpReport>) -> Claims {
-    let mut claims = Claims::default();
-    let tee = match report.tee() {
-        Tee::Software => SOFTWARE_TEE,
-        Tee::Snp | Tee::Tdx => HARDWARE_TEE,
-    };
-    claims.insert(claim::TEE, tee);
-    claims.insert(claim::ATTESTATION_TYPE, "sevsnpvm");
-    let revocation = match report.revocation() {
-        RevocationStatus::NotRevoked => "not revoked",
-        RevocationStatus::NotChecked { .. } => "not checked",
-    };
-    claims.insert(claim::REVOCATION, revocation);
-    claims.insert(claim::LAUNCH_MEASUREMENT, report.measurement.to_string());
-    claims.insert(claim::HOST_DATA, report.host_data.to_string());
-    claims.insert(claim::REPORT_DATA, report.report_data.to_string());
-    claims.insert(claim::REPORT_ID, hex(&report.report_id));
-    claims.insert(claim::IS_DEBUGGABLE, report.policy.debug_allowed());
-    claims.insert(claim::MIGRATION_ALLOWED, report.policy.migration_allowed());
-    claims.insert(claim::SMT_ALLOWED, report.policy.smt_allowed());
-    claims.insert(claim::VMPL, u32::from(report.vmpl));
-    claims.insert(claim::GUEST_SVN, report.guest_svn);
-    claims.insert(claim::FAMILY_ID, hex(&report.family_id));
-    claims.insert(claim::IMAGE_ID, hex(&report.image_id));
-    claims.insert(claim::ID_KEY_DIGEST, report.id_key_digest.to_string());
-    claims.insert(claim::AUTHOR_KEY_DIGEST, report.author_key_digest.to_string());
-    let tcb = report.tcb();
-    claims.insert(claim::BOOTLOADER_SVN, u32::from(tcb.boot_loader));
-    claims.insert(claim::TEE_SVN, u32::from(tcb.tee));
-    claims.insert(claim::SNP_FIRMWARE_SVN, u32::from(tcb.snp));
-    claims.insert(claim::MICROCODE_SVN, u32::from(tcb.microcode));
-    claims.insert(claim::CHIP_FAMILY, report.product().name());
-    // A chip id that no certificate names is no claim about a chip.
-    if let Chip::Identified(chip) = report.chip() {
-        claims.insert(claim::CHIP_ID, chip.to_string());
-    }
-    claims
-}
+use ah_release_api::policy::{Claims, ConditionResult, HARDWARE_TEE, claim};
 
 /// What makes a guest weaker than a guest need be. A policy that says nothing of it does not mean to allow it.
 pub(crate) struct Weakness {
@@ -85,14 +41,6 @@ fn weaknesses(met: &[ConditionResult], is_weak: impl Fn(&str, &str) -> bool) -> 
         })
         .map(|(claim, _, words)| Weakness { claim, words })
         .collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 #[cfg(test)]
