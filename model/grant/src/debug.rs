@@ -61,7 +61,7 @@ pub struct DebugGrant {
     pub stdin: bool,
     /// Whether it may have a terminal.
     pub terminal: bool,
-    /// How long: from the first exec on; what still runs then is ended.
+    /// How long: from the first exec on; the process that still runs then is killed, and its streams end.
     pub seconds: u32,
 }
 

@@ -12,7 +12,7 @@ use crate::engine::{DEBUG_EXEC, Evaluated, Policy, RELEASE_KEY};
 use crate::ops;
 use crate::state::{Changes, State};
 
-/// A request that the policy allows. Only [`decide`] makes one; a handler takes it instead of the request.
+/// A request that the policy allows. Only [`decide`] and [`crate::decide_exec`] make one; a handler takes it instead of the request.
 #[derive(Debug)]
 pub struct Permit<R> {
     request: R,

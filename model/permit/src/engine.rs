@@ -9,7 +9,7 @@ use ah_grant::OwnerKey;
 use regorus::{Engine, PolicyLengthConfig, Value};
 
 use crate::state::State;
-use crate::text::{CONSTANTS, Parts, rereading};
+use crate::text::{CONSTANTS, Parts, check_brackets};
 
 /// The package of the agent policy convention.
 pub const PACKAGE: &str = "agent_policy";
@@ -23,6 +23,8 @@ pub const MAX_COLUMNS: u32 = 64 << 10;
 /// Most characters of the rules that the engine's parser may read once more, counted each time. It reads the first element of each
 /// bracket twice, so that 27 brackets one in another take it 10 s; the rules of a generated policy have it read 25,000.
 pub const MAX_REREADING: u64 = 1 << 21;
+/// Most brackets of the rules that are one in another; the engine's parser calls itself for each. Those of a generated policy are under 10.
+pub const MAX_NESTING: usize = 64;
 
 /// The rule by which a policy would turn denials into warnings.
 const BYPASS: &str = "AllowRequestsFailingPolicy";
@@ -63,12 +65,17 @@ pub enum PolicyError {
     },
     /// Brackets nest so that the parser would read more than [`MAX_REREADING`] characters once more.
     #[error(
-        "policy's rules nest too deeply: their brackets make {found} characters to read again, expected at most {MAX_REREADING}"
+        "policy's rules nest too deeply: their brackets make {found} characters or more to read again, expected at most {MAX_REREADING}"
     )]
     TooDeep {
         /// How many characters.
         found: u64,
     },
+    /// More brackets than [`MAX_NESTING`] are one in another.
+    #[error(
+        "policy's rules nest too deeply: expected at most {MAX_NESTING} brackets one in another"
+    )]
+    TooNested,
     /// Not Rego, or over the limit on columns.
     #[error("policy does not compile: {detail}")]
     Rego {
@@ -281,10 +288,7 @@ fn check_size(text: &str) -> Result<(), PolicyError> {
 impl Loaded {
     /// These rules, a rule that stands for the data where that was taken out of the text, and the rules that ask.
     fn of(parts: &Parts, rules: &str) -> Result<Self, PolicyError> {
-        match rereading(rules) {
-            found if found > MAX_REREADING => return Err(PolicyError::TooDeep { found }),
-            _ => {}
-        }
+        check_brackets(rules)?;
         let mut engine = new_engine();
         let package = engine.add_policy(SOURCE.to_owned(), parts.with_data(rules)).map_err(rego)?;
         if package.strip_prefix("data.") != Some(PACKAGE) {

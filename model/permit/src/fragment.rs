@@ -180,6 +180,15 @@ impl Filling<'_> {
         self.set("/OCI/Process/Cwd", json!(container.cwd))?;
         let env = self.member("/OCI/Process/Env")?.as_array_mut();
         let env = env.ok_or(FragmentRefused::NoPlace)?;
+        // The host may say variables in any order, so a name must not be there twice.
+        let name = |entry: &str| entry.split_once('=').map_or(entry, |(name, _)| name).to_owned();
+        let mut names: BTreeSet<String> = env.iter().filter_map(Value::as_str).map(name).collect();
+        let twice = container.env.iter().find(|entry| !names.insert(name(entry)));
+        if let Some(twice) = twice.map(|entry| name(entry)) {
+            return Err(self.too_much(format!("env: {twice} is there twice")));
+        }
+        let env = self.member("/OCI/Process/Env")?.as_array_mut();
+        let env = env.ok_or(FragmentRefused::NoPlace)?;
         env.extend(container.env.iter().map(|entry| Value::from(entry.as_str())));
         let user = self.member("/OCI/Process/User")?.clone();
         if !same_shape(&user, &container.user) {

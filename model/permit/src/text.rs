@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use ah_digest::Sha256;
 use regorus::Value;
 
-use crate::engine::{DATA, EXPLAIN_PREFIX, MAX_COLUMNS, PACKAGE};
+use crate::engine::{
+    DATA, EXPLAIN_PREFIX, MAX_COLUMNS, MAX_NESTING, MAX_REREADING, PACKAGE, PolicyError,
+};
 
 /// Where the engine finds the data when the text allows it to be taken out of the rules.
 pub(crate) const CONSTANTS: &str = "anchorhold_policy_data";
@@ -86,32 +88,40 @@ fn reaches_beyond_state(rules: &str) -> bool {
     rules.match_indices("data").any(|found| own(found) != Some(true))
 }
 
-/// How many characters the engine's parser reads once more, counted each time. For each list, set and object it first tries whether it is a comprehension, and where
-/// it is none it reads the first element again; the elements behind it are read once.
-pub(crate) fn rereading(rules: &str) -> u64 {
-    // For each bracket that is open, whether its first element goes on.
-    let mut first: Vec<bool> = Vec::new();
+/// Refuses brackets that the engine's parser would not come out of: too many one in another, or too many characters that it reads once more, counted each time. For
+/// each list, set and object it first tries whether it is a comprehension, and where it is none it reads the first element again; the elements behind it are read once.
+pub(crate) fn check_brackets(rules: &str) -> Result<(), PolicyError> {
+    // For each bracket that is open, whether its first element goes on; and how many of them do.
+    let (mut first, mut again): (Vec<bool>, u32) = (Vec::new(), 0);
     let mut read = 0_u64;
     let mut chars = rules.chars();
-    loop {
-        let again = first.iter().filter(|first| **first).count();
-        let left = chars.as_str().len();
+    while read <= MAX_REREADING {
+        let (left, now) = (chars.as_str().len(), again);
         match chars.next() {
-            None => return read,
-            Some('[' | '{') => first.push(true),
+            None => return Ok(()),
+            Some('[' | '{' | '(') if first.len() >= MAX_NESTING => {
+                return Err(PolicyError::TooNested);
+            }
+            Some('[' | '{') => {
+                first.push(true);
+                again = again.saturating_add(1);
+            }
             Some('(') => first.push(false),
-            Some(']' | '}' | ')') => drop(first.pop()),
-            Some(',' | '|') => first.last_mut().into_iter().for_each(|first| *first = false),
+            Some(']' | '}' | ')') => again = again.saturating_sub(first.pop().map_or(0, u32::from)),
+            Some(',' | '|') => {
+                let ends = first.last_mut().map(std::mem::take);
+                again = again.saturating_sub(ends.map_or(0, u32::from));
+            }
             Some('#') => drop(chars.find(|c| *c == '\n')),
             Some('`') => drop(chars.find(|c| *c == '`')),
             Some('"') => skip_text(&mut chars),
             Some(_) => {}
         }
         let length = u64::try_from(left.saturating_sub(chars.as_str().len())).unwrap_or(u64::MAX);
-        let times = u32::try_from(again).ok().and_then(|again| 1_u64.checked_shl(again));
-        let more = times.unwrap_or(u64::MAX).saturating_sub(1);
+        let more = 1_u64.checked_shl(now).unwrap_or(u64::MAX).saturating_sub(1);
         read = read.saturating_add(length.saturating_mul(more));
     }
+    Err(PolicyError::TooDeep { found: read })
 }
 
 /// A text in quotes ends on its line, as the engine has it too.

@@ -2,8 +2,8 @@
 
 use ah_agent_api::agent::{CopyFileRequest, RemoveContainerRequest, StartContainerRequest};
 use ah_permit::{
-    Denial, MAX_COLUMNS, MAX_DENIAL_BYTES, MAX_OPS, MAX_POLICY_BYTES, MAX_REREADING, Policy,
-    PolicyError, StaleState, State, decide,
+    Denial, MAX_COLUMNS, MAX_DENIAL_BYTES, MAX_NESTING, MAX_OPS, MAX_POLICY_BYTES, MAX_REREADING,
+    Policy, PolicyError, StaleState, State, decide,
 };
 
 fn start(id: &str) -> StartContainerRequest {
@@ -207,6 +207,14 @@ fn attack_brackets_that_the_parser_would_never_come_out_of() {
     assert!(!is_too_deep(&format!(
         "package agent_policy\nStartContainerRequest {{ x := {wide} }}"
     )));
+    // and a text of nothing else is looked at in no time, and takes none of the parser's stack
+    let too_nested = |text: &str| matches!(Policy::compile(text), Err(PolicyError::TooNested));
+    for (open, close) in [("(", ")"), ("[0,", "]"), ("f(", ")")] {
+        let text = format!("package agent_policy\nx := {}", open.repeat(1 << 20));
+        assert!(too_nested(&text), "{open}");
+        assert!(!too_nested(&nested(MAX_NESTING - 1, open, close)), "{open}");
+        assert!(too_nested(&nested(MAX_NESTING, open, close)), "{open}");
+    }
     // in texts and comments they are no brackets, and a quote in one of these does not begin a text
     let deep = "[".repeat(60);
     let rule = format!(

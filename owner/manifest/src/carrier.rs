@@ -22,8 +22,8 @@ pub struct Carrier {
     pub object_name: String,
     /// The pod's annotations, as written.
     pub annotations: BTreeMap<String, String>,
-    /// The pod's CPU limits as a kubelet adds them up for its runtime, thousandths of a core: those of its containers, or of the init
-    /// container that has more; 0 where nothing is limited.
+    /// The pod's CPU limits as a kubelet adds them up for its runtime, thousandths of a core: those of its containers and sidecars, or of
+    /// an init container with the sidecars before it, where that is more; 0 where nothing is limited.
     pub cpu_limit_milli: u64,
 }
 
@@ -75,7 +75,17 @@ fn limits(spec: &Value, place: &str) -> Result<u64, ManifestError> {
         containers.enumerate().map(limit).collect()
     };
     let own = of("containers")?.into_iter().fold(0, u64::saturating_add);
-    Ok(of("initContainers")?.into_iter().fold(own, u64::max))
+    let inits = spec.get("initContainers").and_then(Value::as_array).into_iter().flatten();
+    let stays = |init: &Value| init.get("restartPolicy").and_then(Value::as_str) == Some("Always");
+    let (mut sidecars, mut most) = (0_u64, 0_u64);
+    for (limit, init) in of("initContainers")?.into_iter().zip(inits) {
+        let together = sidecars.saturating_add(limit);
+        match stays(init) {
+            true => sidecars = together,
+            false => most = most.max(together),
+        }
+    }
+    Ok(own.saturating_add(sidecars).max(most))
 }
 
 #[cfg(test)]
@@ -106,5 +116,15 @@ mod tests {
         check(&["cpu: \"2\""], &[], 2_000);
         check(&["cpu: 500m", "cpu: 1"], &["cpu: 1200m"], 1_500);
         check(&["cpu: 500m"], &["cpu: 2", "cpu: 1"], 2_000);
+    }
+
+    /// Kubernetes, `PodLimits`: a sidecar runs beside the containers, and beside the init containers that follow it.
+    #[test]
+    fn sidecars_are_added_to_what_runs_beside_them() {
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers: [{name: a, image: x, resources: {limits: {cpu: 1}}}]\n  initContainers:\n  - {name: i, image: x, resources: {limits: {cpu: 500m}}}\n  - {name: s, image: x, restartPolicy: Always, resources: {limits: {cpu: 1}}}\n  - {name: j, image: x, resources: {limits: {cpu: INIT}}}\n";
+        for (init, expect) in [("500m", 2_000), ("1", 2_000), ("2", 3_000)] {
+            let text = NamedText { name: "pod.yaml".into(), text: text.replace("INIT", init) };
+            assert_eq!(carriers(text, &Rules::shipped()).unwrap()[0].cpu_limit_milli, expect);
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! Containers of a pod become a fragment, which other owners' policies may let in.
 
 use ah_grant::{Fragment, FragmentContainer, FragmentError, FragmentSource, OwnerKey, SecretKey};
-use ah_pod::{Container, ContainerChoices, Pod, Role};
+use ah_pod::{Container, ContainerChoices, Pod, Role, signals};
 use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::data::{ContainerData, PolicyData, SANDBOX, merged};
-use crate::gather;
+use crate::gather::{self, stop_signal};
 use crate::generate::GenerateError;
 
 /// Why there is no fragment of a pod.
@@ -57,6 +57,9 @@ fn check(container: &Container) -> Result<(), FragmentMakeError> {
         one if one.role != Role::Main => "it is an init container",
         one if one.release_socket => "it has the release socket",
         one if one.stdin => "it has stdin",
+        one if stop_signal(one)?.is_some_and(|signal| signal != signals::TERM) => {
+            "it has a stop signal of its own"
+        }
         one if !one.execs.is_empty() || one.choices != ContainerChoices::default() => {
             "the host is to run commands in it, to choose or to read something"
         }

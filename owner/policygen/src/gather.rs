@@ -175,7 +175,7 @@ fn container_data(
 }
 
 /// What containerd stops it with; where the image says what is no signal, it could not stop it at all.
-fn stop_signal(container: &Container) -> Result<Option<u32>, GenerateError> {
+pub(crate) fn stop_signal(container: &Container) -> Result<Option<u32>, GenerateError> {
     let Some(text) = container.image.stop_signal.as_deref() else { return Ok(None) };
     let unknown =
         || GenerateError::StopSignal { container: container.name.clone(), found: text.to_owned() };

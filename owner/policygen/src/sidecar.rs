@@ -39,7 +39,11 @@ fn stand_in(pod: &Pod) -> Container {
         args: Vec::new(),
         env: of_cluster(pod),
         working_dir: None,
-        security: ContainerSecurity::default(),
+        security: ContainerSecurity {
+            // what the owner takes from all containers is not given to others
+            no_new_privileges: pod.containers.iter().all(|one| one.security.no_new_privileges),
+            ..Default::default()
+        },
         resources: Resources::default(),
         mounts: tokens.and_then(|tokens| tokens.into_iter().next()).into_iter().collect(),
         ports: Vec::new(),

@@ -228,11 +228,13 @@ fn attack_input_output_and_terminal_beyond_the_grant() {
         };
         assert_eq!(case.decide(write.clone()).is_ok(), stdin, "{grant:?}");
         case.allowed(WriteStreamRequest { exec_id: container_id.clone(), ..write });
-        case.allowed(CloseStdinRequest {
+        // the end of a terminal's input is a character that is typed
+        let close = CloseStdinRequest {
             container_id: container_id.clone(),
             exec_id: exec_id.clone(),
             ..Default::default()
-        });
+        };
+        assert_eq!(case.decide(close).is_ok(), stdin || !terminal, "{grant:?}");
         let resize = TtyWinResizeRequest { container_id, exec_id, row: 1, ..Default::default() };
         assert_eq!(case.decide(resize).is_ok(), terminal, "{grant:?}");
     }

@@ -243,6 +243,8 @@ fn what_a_fragment_cannot_say_is_an_error_and_not_left_out() {
     refused(&|c| c.role = Role::Init, "init container");
     refused(&|c| c.execs = vec![vec!["sh".into()]], "run commands");
     refused(&|c| c.mounts = container("x", Role::Main).mounts, "another driver");
+    refused(&|c| c.image.stop_signal = Some("SIGQUIT".into()), "stop signal");
+    with(&|c| c.image.stop_signal = Some("SIGTERM".into())).unwrap();
     refused(&|c| c.security.privileged = true, "container \"proxy\"");
     refused(
         &|c| c.security.capabilities_add = vec!["SYS_ADMIN".into()],

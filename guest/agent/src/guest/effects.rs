@@ -42,7 +42,11 @@ impl Effects for Arc<Guest> {
 
     async fn end_process(&self, container_id: &str, exec_id: &str) -> Result<(), Failure> {
         match self.process(container_id, exec_id) {
-            Ok(process) => self.processes.signal(process.pid, SIGKILL),
+            Ok(process) => {
+                let killed = self.processes.signal(process.pid, SIGKILL);
+                process.io.end().await;
+                killed
+            }
             Err(_gone) => Ok(()),
         }
     }

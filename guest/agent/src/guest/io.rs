@@ -31,6 +31,8 @@ pub struct Io {
     stdout: Mutex<Stream>,
     stderr: Option<Mutex<Stream>>,
     terminal: Option<OwnedFd>,
+    /// Whether they are at their end, whoever holds the other side.
+    over: watch::Sender<bool>,
 }
 
 impl Io {
@@ -44,6 +46,7 @@ impl Io {
             stdout: Mutex::new(watched(ends.stdout)?),
             stderr: Some(Mutex::new(watched(ends.stderr)?)),
             terminal: None,
+            over: watch::Sender::new(false),
         })
     }
 
@@ -59,6 +62,7 @@ impl Io {
             stdout: Mutex::new(watched(master.try_clone()?)?),
             stderr: None,
             terminal: Some(master),
+            over: watch::Sender::new(false),
         })
     }
 
@@ -78,9 +82,13 @@ impl Io {
         if len == 0 {
             return Ok(Vec::new());
         }
+        let mut over = self.over.subscribe();
         let stream = stream.lock().await;
         let mut buffer = vec![0; len.min(MAX_READ_BYTES)];
         loop {
+            if *over.borrow_and_update() {
+                return Err(Failure::EndOfStream);
+            }
             if ended.borrow_and_update().is_some() {
                 return taken(rustix::io::read(stream.get_ref(), &mut buffer), buffer)
                     .unwrap_or(Err(Failure::EndOfStream));
@@ -99,6 +107,7 @@ impl Io {
                         None => buffer = vec![0; len.min(MAX_READ_BYTES)],
                     }
                 }
+                _ = over.changed() => {}
                 changed = ended.changed() => if changed.is_err() { return Err(Failure::EndOfStream) },
             }
         }
@@ -113,9 +122,16 @@ impl Io {
         if bytes.is_empty() {
             return Ok(0);
         }
+        let mut over = self.over.subscribe();
         loop {
-            let mut guard =
-                stream.writable().await.map_err(|e| Failure::effect("write to the process", &e))?;
+            if *over.borrow_and_update() {
+                return Err(Failure::NotNow { text: "standard input is closed".into() });
+            }
+            let ready = tokio::select! {
+                ready = stream.writable() => ready,
+                _ = over.changed() => continue,
+            };
+            let mut guard = ready.map_err(|e| Failure::effect("write to the process", &e))?;
             let tried =
                 guard.try_io(|fd| rustix::io::write(fd.get_ref(), bytes).map_err(Into::into));
             match tried {
@@ -134,6 +150,13 @@ impl Io {
         }
         *self.stdin.lock().await = None;
         Ok(())
+    }
+
+    /// Ends all streams at once: what is read and written from now on, and what waits. Processes that the first one has left behind may
+    /// hold their ends for as long as they like.
+    pub async fn end(&self) {
+        self.over.send_replace(true);
+        *self.stdin.lock().await = None;
     }
 
     /// Sets the terminal's size.
@@ -166,4 +189,51 @@ fn taken(found: Result<usize, Errno>, mut buffer: Vec<u8>) -> Option<Result<Vec<
 #[allow(deprecated)]
 pub(super) fn watched(fd: OwnedFd) -> std::io::Result<Stream> {
     AsyncFd::new(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pipes() -> (Io, [OwnedFd; 3]) {
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        let ((in_read, stdin), (stdout, out_write), (stderr, err_write)) = (pipe(), pipe(), pipe());
+        let io = Io::pipes(ParentStdio { stdin, stdout, stderr }).unwrap();
+        (io, [in_read, out_write, err_write])
+    }
+
+    /// The far ends stay open, as with a process that went into the background.
+    #[tokio::test]
+    async fn attack_streams_of_a_session_that_is_over_go_on() {
+        let (io, [_in_read, out_write, _err_write]) = pipes();
+        let (_process, ended) = watch::channel(None);
+        let io = std::sync::Arc::new(io);
+        assert_eq!(io.write(b"typed").await.unwrap(), 5);
+        rustix::io::write(&out_write, b"said").unwrap();
+        assert_eq!(io.read(Output::Stdout, 9, ended.clone()).await.unwrap(), b"said");
+        // one reader and one writer wait
+        while rustix::io::write(io.stdin.lock().await.as_ref().unwrap(), &[0; 4096]).is_ok() {}
+        let reader = tokio::spawn({
+            let (io, ended) = (io.clone(), ended.clone());
+            async move { io.read(Output::Stdout, 9, ended).await }
+        });
+        let writer = tokio::spawn({
+            let io = io.clone();
+            async move { io.write(b"more").await }
+        });
+        tokio::task::yield_now().await;
+        let all = async {
+            io.end().await;
+            (reader.await.unwrap(), writer.await.unwrap())
+        };
+        let (read, wrote) = tokio::time::timeout(Duration::from_secs(10), all).await.unwrap();
+        assert!(matches!(read, Err(Failure::EndOfStream)), "{read:?}");
+        assert!(matches!(wrote, Err(Failure::NotNow { .. })), "{wrote:?}");
+        rustix::io::write(&out_write, b"later").unwrap();
+        let late = io.read(Output::Stdout, 9, ended).await;
+        assert!(matches!(late, Err(Failure::EndOfStream)), "{late:?}");
+        assert!(io.write(b"late").await.is_err());
+    }
 }

@@ -20,7 +20,6 @@ image_name(request) := request.OCI.Annotations["io.kubernetes.cri.image-name"]
 same_image(own, other) if {
 	own != other
 	contains(own, "@sha256:")
-	regex.match(`(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`, other)
 	repository(own) == repository(other)
 }
 

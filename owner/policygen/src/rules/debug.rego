@@ -23,6 +23,12 @@ ReadStreamRequest if debugged
 
 WriteStreamRequest if debugged.stdin
 
-CloseStdinRequest if debugged
+# On a terminal it is a character.
+CloseStdinRequest if {
+	debugged
+	not debugged.terminal
+}
+
+CloseStdinRequest if debugged.stdin
 
 TtyWinResizeRequest if debugged.terminal
