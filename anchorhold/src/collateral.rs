@@ -18,7 +18,13 @@ pub(crate) async fn run(command: &CollateralCommand) -> Result<()> {
     match command {
         CollateralCommand::Fetch { report, dir, kds, max_wait, json } => {
             let wait = Duration::from_secs(*max_wait);
-            let options = KdsOptions { base: kds.clone(), max_wait: wait, ..KdsOptions::default() };
+            let options = KdsOptions {
+                base: kds.clone(),
+                max_wait: wait,
+                // nothing goes on in the background of a command that ends
+                stale: Duration::ZERO,
+                ..KdsOptions::default()
+            };
             fetch(report, dir, options, *json).await
         }
         CollateralCommand::Import { files, dir, json } => import(files, dir, *json),
@@ -34,8 +40,14 @@ async fn fetch(file: &Path, dir: &Path, options: KdsOptions, as_json: bool) -> R
         let hint = "`anchorhold collateral import` files certificates that came another way";
         failure(format!("{:#}", anyhow::Error::new(error)), hint)
     })?;
+    for old in &fetched.old {
+        eprintln!("warning: stays as it was: {old}");
+    }
     match as_json {
-        true => crate::ui::say!("{}", json!({ "dir": dir, "downloads": fetched.downloads })),
+        true => crate::ui::say!(
+            "{}",
+            json!({ "dir": dir, "downloads": fetched.downloads, "old": fetched.old })
+        ),
         false => crate::ui::say!("{} files fetched into {}", fetched.downloads, dir.display()),
     }
     Ok(())

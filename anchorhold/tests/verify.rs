@@ -25,7 +25,7 @@ impl Vectors {
             Some(name) => self.0.join(name).display().to_string(),
             None => word.to_owned(),
         });
-        desk.run(&words.collect::<Vec<_>>().join(" "))
+        desk.run_words(&words.collect::<Vec<_>>())
     }
 }
 
@@ -147,7 +147,7 @@ fn a_folder_works_offline() {
     vectors.run(&desk, line).ends(0);
     vectors.run(&desk, &line.replace("lunal-genoa-v5/report", "ms-tav-turin/report")).ends(2);
     let quote = "verify quote @tdx/dcapqvl-tdx.bin --collateral kept --now 2025-06-20T00:00:00Z";
-    let told = vectors.run(&desk, quote).says("UpToDate");
+    let told = vectors.run(&desk, quote).ends(0).says("UpToDate");
     told.says("mr td");
     vectors.run(&desk, &quote.replace("2025", "2035")).ends(1).says("REFUSED  quote.chain");
     let of_snp = quote.replace("@tdx/dcapqvl-tdx.bin", "@snp/ms-aci/snp_report.bin");

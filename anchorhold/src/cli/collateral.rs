@@ -11,7 +11,7 @@ pub enum CollateralCommand {
     #[command(after_help = "Example:
   anchorhold collateral fetch report.bin --dir ./collateral
 
-The service answers few questions a minute; what is in the folder is not asked again.")]
+The service answers few questions a minute; certificates that are in the folder are not asked for again, lists are after a day.")]
     Fetch {
         /// A report, in any form that `verify report` reads
         report: PathBuf,

@@ -65,7 +65,7 @@ pub struct Chain {
     #[arg(long, value_name = "FILE")]
     pub crl: Option<PathBuf>,
     /// Folder with certificates and lists, as `anchorhold collateral` fills it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["vek", "ask", "ark", "certificate"])]
     pub collateral: Option<PathBuf>,
     /// Judge as if it were this time, such as 2026-01-31T12:00:00Z
     #[arg(long, value_name = "RFC3339")]

@@ -21,6 +21,32 @@ pub(super) fn verify(dirs: &Dirs, options: &VerifyEvidence) -> Result<Answer> {
     let data = Some(evidence.runtime_data.as_slice());
     let report_data = expect::report_data(options.expected.runtime_data.as_deref(), data)?;
     if let Some(found) = evidence.tdx_quote()? {
+        // The sender says which kind it is, so what the owner expects of the other kind is not passed over.
+        let expected = &options.expected;
+        let of_snp = [
+            (options.guest.is_some(), "--guest"),
+            (!expected.reference.is_empty(), "--reference"),
+            (!expected.uvm.is_empty(), "--uvm"),
+            (options.chain.crl.is_some(), "--crl"),
+        ];
+        if let Some((_, option)) = of_snp.iter().find(|(said, _)| *said) {
+            return Err(failure(
+                format!(
+                    "{} holds a TDX quote, and {option} is about SEV-SNP guests",
+                    file.display()
+                ),
+                "a policy with a section [tdx] says what is expected of quotes",
+            ));
+        }
+        if evidence.initdata.is_some() {
+            return Err(failure(
+                format!(
+                    "{}: initdata beside a TDX quote is not compared in this version",
+                    file.display()
+                ),
+                "a policy with a section [tdx] names mr_config_id",
+            ));
+        }
         let folder = options.chain.collateral.as_deref().ok_or_else(|| {
             failure("a quote needs collateral", "--collateral names a folder or a file with it")
         })?;

@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use super::input::{read, read_text, shown};
 use super::output::{Fact, chain};
 use crate::cli::Expected;
+use crate::ui::failure;
 
 /// Largest appraisal policy, bytes.
 const MAX_POLICY_BYTES: usize = 1024 * 1024;
@@ -47,13 +48,46 @@ pub(super) fn appraisal_policy(file: &Path) -> Result<Option<AppraisalPolicy>> {
 /// Puts the policy file's word into `reference`: an appraisal policy, or a pod's YAML.
 pub(super) fn apply_policy(file: &Path, reference: &mut ReferenceValues) -> Result<()> {
     match appraisal_policy(file)? {
-        Some(policy) => policy.snp.apply(reference),
+        Some(policy) => {
+            let policy = policy.snp.ok_or_else(|| {
+                failure(
+                    format!("{} says nothing of SEV-SNP reports", file.display()),
+                    "a section [snp], even an empty one, says that they are meant",
+                )
+            })?;
+            let said = reference.clone();
+            policy.apply(reference);
+            narrow(&mut reference.measurement, said.measurement);
+            narrow(&mut reference.host_data, said.host_data);
+            match (&said.report_data, &reference.report_data) {
+                (Expect::Is(said), Expect::Is(policy)) if said != policy => Err(failure(
+                    "report_data of the policy is not the SHA-256 of the runtime data",
+                    "leave one of them out",
+                )),
+                (Expect::Is(_), _) => {
+                    reference.report_data = said.report_data;
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        }
         None => {
             let digest = crate::policy::carried_by(file)?.host_data_snp()?;
-            reference.host_data = Expect::Is([digest].into());
+            narrow(&mut reference.host_data, Expect::Is([digest].into()));
+            Ok(())
         }
     }
-    Ok(())
+}
+
+/// What two sources expect: a value that both take.
+fn narrow<T: Ord + Copy>(expected: &mut Expect<BTreeSet<T>>, also: Expect<BTreeSet<T>>) {
+    *expected = match (&*expected, also) {
+        (Expect::Is(one), Expect::Is(other)) => {
+            Expect::Is(one.intersection(&other).copied().collect())
+        }
+        (Expect::Any { .. }, also @ Expect::Is(_)) => also,
+        (_, Expect::Any { .. }) => return,
+    };
 }
 
 /// REPORT_DATA by the file that was named, or by what came with the report.
@@ -82,18 +116,27 @@ pub(super) fn endorsed(
     if let Err(refused) = reference_files(expected, tee, now, &mut endorsed)? {
         return Ok(Err(refused));
     }
-    let mut messages = presented.uvm_endorsements.clone();
+    // What came with the report counts only where the owner named nobody: its sender chose it.
+    let named = !expected.uvm.is_empty() || !expected.reference.is_empty();
+    let mut messages = if named { Vec::new() } else { presented.uvm_endorsements.clone() };
     for file in &expected.uvm {
         messages.push(read(file, MAX_UVM_BYTES)?);
     }
     let least = expected.uvm_minimum_svn;
     let issuers =
         [UvmIssuer::azure_container_instances(least)?, UvmIssuer::azure_kubernetes(least)?];
-    for message in messages {
-        match verify_uvm(&message, &issuers, now) {
-            Ok(uvm) => endorsed.add_uvm(&uvm),
+    let mut stood_for = BTreeSet::new();
+    for message in &messages {
+        match verify_uvm(message, &issuers, now) {
+            Ok(uvm) => {
+                stood_for.insert(uvm.measurement());
+                endorsed.tell_uvm(&uvm);
+            }
             Err(error) => return Ok(Err(of_uvm(&error))),
         }
+    }
+    if !messages.is_empty() {
+        endorsed.narrow(stood_for);
     }
     Ok(Ok(endorsed))
 }
@@ -106,12 +149,14 @@ fn reference_files(
 ) -> Result<Result<(), Disbelieved>> {
     let Some(key) = &expected.reference_key else { return Ok(Ok(())) };
     let key = ReferenceKey::from_pem(&read_text(key, MAX_REFERENCE_FILE_BYTES)?)?;
+    let mut stood_for = BTreeSet::new();
     for file in &expected.reference {
         match key.verify(&read(file, MAX_REFERENCE_FILE_BYTES)?, now) {
-            Ok(values) => endorsed.add(values.measurements(tee)),
+            Ok(values) => stood_for.extend(values.measurements(tee)),
             Err(error) => return Ok(Err(of_reference(&error))),
         }
     }
+    endorsed.narrow(stood_for);
     Ok(Ok(()))
 }
 
@@ -124,12 +169,16 @@ fn of_reference(error: &ReferenceError) -> Disbelieved {
 }
 
 impl Endorsed {
-    fn add(&mut self, measurements: impl Iterator<Item = Sha384>) {
-        self.measurements.get_or_insert_default().extend(measurements);
+    /// Each source has to stand for the measurement: reference files, and endorsements.
+    fn narrow(&mut self, stood_for: BTreeSet<Sha384>) {
+        let both = match self.measurements.take() {
+            Some(known) => known.intersection(&stood_for).copied().collect(),
+            None => stood_for,
+        };
+        self.measurements = Some(both);
     }
 
-    fn add_uvm(&mut self, uvm: &ah_reference::UvmEndorsement) {
-        self.add([uvm.measurement()].into_iter());
+    fn tell_uvm(&mut self, uvm: &ah_reference::UvmEndorsement) {
         let mut fact = |name, found: String, meaning| {
             self.facts.push(Fact { name, found, meaning });
         };
@@ -150,11 +199,8 @@ impl Endorsed {
 
     /// The measurement has to be one of them, and one of what is expected anyway.
     pub(super) fn apply(&self, reference: &mut ReferenceValues) {
-        let Some(endorsed) = &self.measurements else { return };
-        let both = match &reference.measurement {
-            Expect::Is(expected) => expected.intersection(endorsed).copied().collect(),
-            Expect::Any { .. } => endorsed.clone(),
-        };
-        reference.measurement = Expect::Is(both);
+        if let Some(endorsed) = &self.measurements {
+            narrow(&mut reference.measurement, Expect::Is(endorsed.clone()));
+        }
     }
 }

@@ -36,6 +36,7 @@ pub(super) fn answer(
     report_data: Expect<ReportData>,
     now: SystemTime,
 ) -> Result<Answer> {
+    let named = policy;
     let policy = match policy {
         Some(file) => expect::appraisal_policy(file)?.ok_or_else(|| {
             failure("a quote needs an appraisal policy", "--policy names a .toml or .json file")
@@ -48,7 +49,16 @@ pub(super) fn answer(
         Err(error) => return Ok(Answer::refused("quote", form, error.check(), &error)),
     };
     let mut reference = TdxReferenceValues::strict(report_data, REASON);
-    policy.tdx.apply(&mut reference);
+    match (policy.tdx, named) {
+        (Some(policy), _) => policy.apply(&mut reference),
+        (None, None) => {}
+        (None, Some(file)) => {
+            return Err(failure(
+                format!("{} says nothing of TDX quotes", file.display()),
+                "a section [tdx], even an empty one, says that they are meant",
+            ));
+        }
+    }
     let facts = facts(&verified);
     let outcome = Outcome::Appraised(appraise_quote(&verified, &reference));
     Ok(Answer { kind: "quote", form, facts, outcome })

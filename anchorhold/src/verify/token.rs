@@ -32,7 +32,8 @@ pub(super) fn verify(options: &VerifyToken) -> Result<Answer> {
 fn facts(token: &VerifiedToken, issuer_checked: bool) -> Vec<Fact> {
     let claims = token.claims().iter().map(|(name, value)| Fact {
         name: "claim",
-        found: format!("{name} = {}", text(value)),
+        // a claim's text may be whoever's that asked for the token
+        found: format!("{name} = {}", text(value)).replace(char::is_control, " "),
         meaning: meaning(name),
     });
     let mut facts: Vec<_> = claims.collect();

@@ -131,6 +131,13 @@ impl Desk {
         Ran::of(line, command, input)
     }
 
+    /// Runs words that may have spaces in them.
+    pub(crate) fn run_words(&self, words: &[String]) -> Ran {
+        let mut command = self.command(COMMAND);
+        command.args(words);
+        Ran::of(words.join(" "), command, "")
+    }
+
     /// The policy of a text, generated into a file.
     pub(crate) fn generated(&self, name: &str, text: &str) -> PathBuf {
         let input = self.write(&format!("in/{name}"), text);

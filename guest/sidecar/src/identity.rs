@@ -2,6 +2,7 @@
 //!
 //! | environment | meaning |
 //! |---|---|
+//! | `AZURE_KEY_VAULT_HOSTS` | vaults beside the clouds' own that may have the pod's token |
 //! | `AZURE_CLIENT_ID`, `AZURE_TENANT_ID`, `AZURE_FEDERATED_TOKEN_FILE` | workload identity, when all three are set |
 //! | `AZURE_AUTHORITY_HOST` | who exchanges the federated token, `https://login.microsoftonline.com` |
 //! | `AZURE_POD_IDENTITY_AUTHORITY_HOST` | metadata service, `http://169.254.169.254` |
@@ -19,6 +20,18 @@ use zeroize::Zeroizing;
 
 use crate::error::{SidecarError, chain, printable};
 use crate::reports::read_limited;
+
+/// More hosts that may have the pod's token, separated by commas: a host with its port, or with a dot in front the end of its name.
+const VAULTS: &str = "AZURE_KEY_VAULT_HOSTS";
+/// Vaults and managed HSMs of the clouds (Azure documentation, "Azure Key Vault DNS suffixes").
+const CLOUD_VAULTS: [&str; 6] = [
+    ".vault.azure.net",
+    ".managedhsm.azure.net",
+    ".vault.azure.cn",
+    ".managedhsm.azure.cn",
+    ".vault.usgovcloudapi.net",
+    ".managedhsm.usgovcloudapi.net",
+];
 
 /// Longest answer, bytes.
 const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -38,6 +51,8 @@ enum Source {
 pub struct IdentityClient {
     client: reqwest::Client,
     source: Source,
+    /// Ends of the names of hosts that may have the pod's token.
+    vaults: Vec<String>,
     kept: Mutex<HashMap<String, (u64, Zeroizing<String>)>>,
 }
 
@@ -69,7 +84,26 @@ impl IdentityClient {
                 client_id: client_id.to_owned(),
             },
         };
-        Self { client, source, kept: Mutex::default() }
+        let said = value(VAULTS).unwrap_or_default();
+        let said =
+            said.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned);
+        let vaults = CLOUD_VAULTS.map(str::to_owned).into_iter().chain(said).collect();
+        Self { client, source, vaults, kept: Mutex::default() }
+    }
+
+    /// The endpoint is the caller's word, or that of an image's annotation: the pod's token goes to vaults only.
+    fn check_vault(&self, endpoint: &str) -> Result<(), SidecarError> {
+        let host = endpoint.split('/').next().unwrap_or_default().to_ascii_lowercase();
+        let is = |vault: &String| match vault.starts_with('.') {
+            true => host.ends_with(vault.as_str()),
+            false => host == *vault,
+        };
+        if self.vaults.iter().any(is) {
+            return Ok(());
+        }
+        Err(SidecarError::Identity(format!(
+            "{host} is no vault that may have this pod's token; hint: list it in {VAULTS}, or send access_token"
+        )))
     }
 
     /// A token for the vault at `endpoint`.
@@ -77,6 +111,7 @@ impl IdentityClient {
     /// # Errors
     /// [`SidecarError::Identity`].
     pub async fn token(&self, endpoint: &str) -> Result<Zeroizing<String>, SidecarError> {
+        self.check_vault(endpoint)?;
         let resource = match endpoint.contains("managedhsm") {
             true => "https://managedhsm.azure.net",
             false => "https://vault.azure.net",

@@ -27,7 +27,10 @@ async fn client(scene: &Scene) -> KeyProviderServiceClient<Channel> {
 
 fn managed_identity(cloud: &str) -> Setup<'static> {
     Setup {
-        env: vec![("AZURE_POD_IDENTITY_AUTHORITY_HOST", format!("https://{cloud}"))],
+        env: vec![
+            ("AZURE_POD_IDENTITY_AUTHORITY_HOST", format!("https://{cloud}")),
+            ("AZURE_KEY_VAULT_HOSTS", cloud.to_owned()),
+        ],
         ..Setup::default()
     }
 }

@@ -270,6 +270,7 @@ async fn workload_identity_reads_its_token_file_each_time() {
             ("AZURE_TENANT_ID", "tenant".to_owned()),
             ("AZURE_FEDERATED_TOKEN_FILE", folder.join("token").display().to_string()),
             ("AZURE_AUTHORITY_HOST", format!("https://{cloud}/")),
+            ("AZURE_KEY_VAULT_HOSTS", format!("other.example, {cloud}")),
         ],
         ..Setup::default()
     })
@@ -296,7 +297,10 @@ async fn workload_identity_reads_its_token_file_each_time() {
 async fn the_machines_identity_is_asked_once_while_its_token_lives() {
     let scene = Scene::with(|_, cloud| Setup {
         settings: Some(json!({"identity": {"client_id": "id-1"}})),
-        env: vec![("AZURE_POD_IDENTITY_AUTHORITY_HOST", format!("https://{cloud}"))],
+        env: vec![
+            ("AZURE_POD_IDENTITY_AUTHORITY_HOST", format!("https://{cloud}")),
+            ("AZURE_KEY_VAULT_HOSTS", cloud.to_owned()),
+        ],
         ..Setup::default()
     })
     .await;
@@ -306,4 +310,27 @@ async fn the_machines_identity_is_asked_once_while_its_token_lives() {
     let line = "GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net&client_id=id-1";
     assert_eq!(scene.cloud.count(line), 1);
     scene.cloud.last("GET /metadata/", |asked| assert_eq!(asked.headers["metadata"], "true"));
+}
+
+/// The endpoint is the caller's word, or an image's.
+#[tokio::test]
+async fn attack_the_pods_token_for_a_host_that_is_no_vault() {
+    let scene = Scene::with(|_, cloud| Setup {
+        env: vec![
+            ("AZURE_POD_IDENTITY_AUTHORITY_HOST", format!("https://{cloud}")),
+            ("AZURE_KEY_VAULT_HOSTS", ".vault.azure.net".to_owned()),
+        ],
+        ..Setup::default()
+    })
+    .await;
+    let (status, body) = scene.release(None).await;
+    assert_eq!(status, 403, "{body}");
+    assert!(words(&body).contains("no vault that may have this pod's token"), "{body}");
+    let asked = "GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net";
+    assert_eq!(
+        (scene.cloud.count(asked), scene.cloud.count("POST /keys/k1/release?api-version=7.4")),
+        (0, 0)
+    );
+    // a token of the caller's own goes where the caller says
+    assert_eq!(scene.release(Some("t")).await.0, 200);
 }

@@ -33,10 +33,10 @@ const MAX_POLICY_BYTES: usize = 1024 * 1024;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AppraisalPolicy {
-    /// What is asked of SNP reports.
-    pub snp: SnpPolicy,
-    /// What is asked of TDX quotes.
-    pub tdx: TdxPolicy,
+    /// What is asked of SNP reports; a file without it is not about them.
+    pub snp: Option<SnpPolicy>,
+    /// What is asked of TDX quotes; a file without it is not about them.
+    pub tdx: Option<TdxPolicy>,
 }
 
 /// Why a text is not a policy.
@@ -210,14 +210,15 @@ tcb_status = ["UpToDate", "SWHardeningNeeded"]
     #[test]
     fn what_is_said_is_required_and_what_is_not_stays_strict() {
         let policy = AppraisalPolicy::from_toml(TEXT).unwrap();
-        let rule = policy.snp.guest_policy.unwrap();
+        let snp = policy.snp.unwrap();
+        let rule = snp.guest_policy.unwrap();
         assert_eq!(rule, PolicyRule { smt: Allowance::Allowed, ..PolicyRule::STRICT });
-        assert_eq!(policy.snp.mitigations, Some(11));
-        assert_eq!(policy.snp.minimum_tcb.unwrap()[0].model, Some(0x11));
-        assert_eq!(policy.snp.products, None);
-        assert_eq!(policy.tdx.tcb_status.unwrap().len(), 2);
+        assert_eq!(snp.mitigations, Some(11));
+        assert_eq!(snp.minimum_tcb.unwrap()[0].model, Some(0x11));
+        assert_eq!(snp.products, None);
+        assert_eq!(policy.tdx.unwrap().tcb_status.unwrap().len(), 2);
         let json = r#"{"snp":{"vmpl":[0]}}"#;
-        assert_eq!(AppraisalPolicy::from_json(json).unwrap().snp.vmpl, Some([0].into()));
+        assert_eq!(AppraisalPolicy::from_json(json).unwrap().snp.unwrap().vmpl, Some([0].into()));
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::kds::{KDS, Wanted};
 const MAX_ATTEMPTS: u32 = 4;
 /// The first wait where the service says none; doubled each time.
 const BASE_WAIT: Duration = Duration::from_secs(1);
+/// Longest rest that an answer of the service is believed about.
+const LONGEST_QUIET: Duration = Duration::from_secs(3600);
 /// Where the time until which nobody may ask is kept.
 const QUIET_FILE: &str = "amd/retry-after";
 
@@ -62,6 +64,8 @@ pub struct Fetched {
     pub collateral: Collateral,
     /// How many files were downloaded for it.
     pub downloads: u32,
+    /// Files that are older than they should be, and why there are no newer ones.
+    pub old: Vec<String>,
 }
 
 /// Why nothing was fetched.
@@ -186,16 +190,17 @@ impl Kds {
     }
 
     async fn collateral_of(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {
-        let mut downloads = 0;
+        let (mut downloads, mut old) = (0, Vec::new());
         if let Some(path) = wanted.endorsement_path() {
             let file = wanted.endorsement_file();
-            downloads += self.ensure(Item { file, path, kind: Kind::Certificates }, None).await?;
+            downloads +=
+                self.ensure(Item { file, path, kind: Kind::Certificates }, None, &mut old).await?;
         }
         let age = Some((self.options.fresh, self.options.stale));
         for item in chain_and_list(wanted) {
-            downloads += self.ensure(item, age).await?;
+            downloads += self.ensure(item, age, &mut old).await?;
         }
-        Ok(Fetched { collateral: self.folder.collateral_of(wanted)?, downloads })
+        Ok(Fetched { collateral: self.folder.collateral_of(wanted)?, downloads, old })
     }
 
     /// Sees to it that the file is there and young enough; how many downloads that took. `ages` is (fresh, stale).
@@ -203,10 +208,11 @@ impl Kds {
         &self,
         item: Item,
         ages: Option<(Duration, Duration)>,
+        old: &mut Vec<String>,
     ) -> Result<u32, FetchError> {
         let exists = self.folder.path().join(&item.file).is_file();
-        // A file of the future has no age: the clock was set back, which makes nothing older.
-        let age = self.folder.age(&item.file).unwrap_or_default();
+        // A file of the future has no age, and would be young for ever: it counts as old.
+        let age = self.folder.age(&item.file).unwrap_or(Duration::MAX);
         match ages {
             None if exists => Ok(0),
             Some((fresh, _)) if exists && age <= fresh => Ok(0),
@@ -215,7 +221,13 @@ impl Kds {
                 Ok(0)
             }
             // Better an old list, which the verifier then judges by its own dates, than none.
-            Some(_) if exists => Ok(u32::from(self.fetch(&item).await.unwrap_or(false))),
+            Some(_) if exists => match self.fetch(&item).await {
+                Ok(did) => Ok(u32::from(did)),
+                Err(error) => {
+                    old.push(format!("{}: {error}", item.file));
+                    Ok(0)
+                }
+            },
             _ => self.fetch(&item).await.map(u32::from),
         }
     }
@@ -293,7 +305,7 @@ impl Kds {
     }
 
     fn keep_quiet(&self, said: Duration) {
-        let until = SystemTime::now().checked_add(said).unwrap_or(UNIX_EPOCH);
+        let until = SystemTime::now().checked_add(said.min(LONGEST_QUIET)).unwrap_or(UNIX_EPOCH);
         let until = until.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         // A folder that cannot be written says so when the file itself is put there.
         let _ = self.folder.put(QUIET_FILE, until.to_string().as_bytes());

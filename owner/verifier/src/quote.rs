@@ -253,14 +253,49 @@ fn check_agreement(claims: &QuoteClaims, view: &TdxReportView) -> Result<(), Quo
         Report::TD15(report) => &report.base,
         _ => return differs("body type"),
     };
-    if report.mr_td != *view.mr_td.as_bytes() {
-        return differs("mrtd");
+    let digests = [
+        ("mrseam", &report.mr_seam, &view.mr_seam),
+        ("mrsignerseam", &report.mr_signer_seam, &view.mr_signer_seam),
+        ("mrtd", &report.mr_td, &view.mr_td),
+        ("mrconfigid", &report.mr_config_id, &view.mr_config_id),
+        ("mrowner", &report.mr_owner, &view.mr_owner),
+        ("mrownerconfig", &report.mr_owner_config, &view.mr_owner_config),
+    ];
+    let [rtmr0, rtmr1, rtmr2, rtmr3] = &view.rtmr;
+    let runtime = [
+        ("rtmr0", &report.rt_mr0, rtmr0),
+        ("rtmr1", &report.rt_mr1, rtmr1),
+        ("rtmr2", &report.rt_mr2, rtmr2),
+        ("rtmr3", &report.rt_mr3, rtmr3),
+    ];
+    let all = digests.into_iter().chain(runtime);
+    if let Some((field, ..)) = all.into_iter().find(|(_, found, seen)| *found != seen.as_bytes()) {
+        return differs(field);
     }
-    if report.td_attributes != view.td_attributes.0.to_le_bytes() {
-        return differs("td attributes");
+    let numbers = [
+        ("seam attributes", report.seam_attributes, view.seam_attributes),
+        ("td attributes", report.td_attributes, view.td_attributes.0),
+        ("xfam", report.xfam, view.xfam),
+    ];
+    if let Some((field, ..)) =
+        numbers.into_iter().find(|(_, found, seen)| *found != seen.to_le_bytes())
+    {
+        return differs(field);
     }
-    match report.report_data == *view.report_data.as_bytes() {
-        true => Ok(()),
-        false => differs("report data"),
+    if report.tee_tcb_svn != view.tee_tcb_svn {
+        return differs("tee tcb svn");
+    }
+    if report.report_data != *view.report_data.as_bytes() {
+        return differs("report data");
+    }
+    match (&claims.report, &view.extension) {
+        (Report::TD10(_), None) => Ok(()),
+        (Report::TD15(found), Some(seen))
+            if found.tee_tcb_svn2 == seen.tee_tcb_svn2
+                && found.mr_service_td == *seen.mr_service_td.as_bytes() =>
+        {
+            Ok(())
+        }
+        _ => differs("extension"),
     }
 }
