@@ -65,8 +65,15 @@ fn tell(grant: &DebugGrant) {
     if grant.stdin {
         eprintln!("warning: the host can also write into its input");
     }
+    if grant.command == Command::Any {
+        eprintln!(
+            "warning: the host sees the token, and can run commands of its own with it until the time is over"
+        );
+    }
     let words = match &grant.command {
-        Command::Exact(words) => words.join(" "),
+        Command::Exact(words) => {
+            shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+        }
         Command::Any => "COMMAND".to_owned(),
     };
     let flags = match (grant.stdin, grant.terminal) {

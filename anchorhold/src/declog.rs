@@ -71,17 +71,19 @@ async fn show(store: &Store, from: u64, as_json: bool) -> Result<()> {
 
 /// One entry for people.
 fn line(entry: &Value) -> String {
-    let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or("-");
+    // a log elsewhere is not trusted with the terminal
+    let plain = |text: &str| text.replace(char::is_control, " ");
+    let text = |name: &str| plain(entry.get(name).and_then(Value::as_str).unwrap_or("-"));
     let mut line =
         format!("{}  {:8} {:9} {}", text("time"), text("event"), text("decision"), text("key_id"));
     for name in ["caller", "authority", "tee"] {
         if let Some(value) = entry.get(name).and_then(Value::as_str) {
-            line.push_str(&format!("  {name}: {value}"));
+            line.push_str(&format!("  {name}: {}", plain(value)));
         }
     }
     let reasons = entry.get("reasons").and_then(Value::as_array).into_iter().flatten();
     for reason in reasons.filter_map(Value::as_str) {
-        line.push_str(&format!("\n        {}", reason.replace('\n', " ")));
+        line.push_str(&format!("\n        {}", plain(reason)));
     }
     line
 }

@@ -1,6 +1,6 @@
 //! `anchorhold keyservice serve`.
 
-use ah_keyserver::{Config, attestation, start};
+use ah_keyserver::{Config, start};
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -14,14 +14,9 @@ pub(crate) async fn run(dirs: &Dirs, command: &KeyServiceCommand) -> Result<()> 
     if config.danger_software_root.is_some() {
         eprintln!("{SOFTWARE_TEE}: keys are released to VMs that their hosts can read");
     }
-    if config.database.is_some() {
-        eprintln!(
-            "attestation: no routes, since the keys of tokens cannot be shared by replicas yet; name services with [[attestation]]"
-        );
-    }
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let started = start(&config, |url| attestation(&config, url)).await.map_err(|error| {
+    let started = start(&config).await.map_err(|error| {
         // Its hint is on a line of its own already.
         let text = error.to_string();
         match text.split_once("\nhint: ") {

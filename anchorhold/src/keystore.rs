@@ -38,7 +38,9 @@ pub(crate) async fn one(dirs: &Dirs, options: &OneKey, action: Action) -> Result
         (true, _) => say!("{key}"),
         (false, Action::Show) => show(name, &key),
         (false, Action::Disable) => {
-            say!("{name} is disabled: it is released to nobody until it is enabled")
+            say!(
+                "{name} is disabled with all its versions: it is released to nobody until it is enabled"
+            )
         }
         (false, Action::Enable) => say!("{name} is enabled"),
         (false, Action::Rotate) => say!("{name} has a further version: {}", version(&key)),
@@ -55,10 +57,8 @@ pub(crate) async fn list(dirs: &Dirs, target: &Target, json: bool) -> Result<()>
             say!("{key}");
         } else {
             let kid = key.pointer("/key/kid").and_then(Value::as_str).unwrap_or_default();
-            show(
-                kid.split("/keys/").last().and_then(|name| name.split('/').next()).unwrap_or(kid),
-                &key,
-            );
+            let name = kid.split_once("/keys/").map_or(kid, |(_, name)| name);
+            show(name.rsplit_once('/').map_or(name, |(name, _version)| name), &key);
         }
     }
     store.close().await;
@@ -97,9 +97,6 @@ pub(crate) async fn backup(dirs: &Dirs, options: &BackupFile) -> Result<()> {
     let store = Store::open(dirs, &options.target).await?;
     let done = store.backup(&options.file).await;
     store.close().await;
-    if done.is_err() {
-        let _ = std::fs::remove_file(&options.file);
-    }
     done?;
     eprintln!(
         "backup written to {}\nhint: keep the key-encryption key as well, elsewhere: without it no key opens",

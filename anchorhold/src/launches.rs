@@ -54,11 +54,15 @@ pub fn launches(image: &GuestImage, vcpus: &BTreeSet<u32>, tee: Tee) -> Result<V
 /// The firmware of a machine whose disks are known, and that of one with bridges. Hardware TEEs have one that measures a kernel.
 fn firmwares(tee: Tee) -> Result<Vec<PathBuf>> {
     let mut all = vec![guest::firmware(tee)?];
-    if tee == Tee::Software
-        && let Ok(with_bridges) = ah_vmm::firmware::find_for_bridges()
-        && !all.contains(&with_bridges)
-    {
-        all.push(with_bridges);
+    if tee != Tee::Software {
+        return Ok(all);
+    }
+    match ah_vmm::firmware::find_for_bridges() {
+        Ok(with_bridges) if all.contains(&with_bridges) => {}
+        Ok(with_bridges) => all.push(with_bridges),
+        Err(error) => eprintln!(
+            "warning: the firmware of Kubernetes nodes is not on this machine, so their pods are not among the launches: {error}"
+        ),
     }
     Ok(all)
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use ah_grant::{OwnerKey, SecretKey};
@@ -11,15 +11,17 @@ use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
 
+use zeroize::Zeroizing;
+
 use crate::ui::failure;
 
 /// Makes a key and writes it to a file that is not there yet, for its owner's eyes alone.
 pub(crate) fn generate(file: &Path) -> Result<OwnerKey> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed)
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut_slice())
         .map_err(|error| anyhow::anyhow!("no randomness for a new key: {error}"))?;
     // Without the public half, as openssl reads it.
-    let pair = KeypairBytes { secret_key: seed, public_key: None };
+    let pair = KeypairBytes { secret_key: *seed, public_key: None };
     let pem = pair.to_pkcs8_pem(LineEnding::LF).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut options = fs::File::options();
     let opened = options.write(true).create_new(true).mode(0o600).open(file);
@@ -39,6 +41,15 @@ pub(crate) fn generate(file: &Path) -> Result<OwnerKey> {
 /// Reads a private key.
 pub(crate) fn read(file: &Path) -> Result<SecretKey> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let text = Zeroizing::new(text);
+    let mode = fs::metadata(file).map_or(0, |found| found.permissions().mode());
+    if mode & 0o077 != 0 {
+        eprintln!(
+            "warning: others may read {} (mode {:04o}, expected 0600)",
+            file.display(),
+            mode & 0o7777
+        );
+    }
     match SigningKey::from_pkcs8_pem(&text) {
         Ok(key) => Ok(SecretKey::from_seed(key.as_bytes())),
         Err(_) => Err(failure(

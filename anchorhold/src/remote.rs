@@ -65,6 +65,32 @@ impl Remote {
     }
 
     /// One request; an answer that is a no becomes an error with the service's own words.
+    /// Whether there is a key; an answer that does not say so is an error.
+    pub(crate) async fn has_key(&self, path: &str) -> Result<bool> {
+        match self.keys(Method::GET, path, None).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.downcast_ref::<Absent>().is_some() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The items of all pages of a list of keys or versions.
+    pub(crate) async fn pages(&self, path: &str) -> Result<Vec<Value>> {
+        let (mut items, mut query) = (Vec::new(), String::new());
+        loop {
+            let mut page = self.keys(Method::GET, &format!("{path}{query}"), None).await?;
+            if let Value::Array(more) = page["value"].take() {
+                items.extend(more);
+            }
+            // Of the next page's address only where to go on is taken: a service does not send its clients elsewhere.
+            let next = page["nextLink"].as_str().and_then(|next| next.split_once("$skiptoken="));
+            match next {
+                Some((_, skip)) => query = format!("?$skiptoken={skip}"),
+                None => return Ok(items),
+            }
+        }
+    }
+
     pub(crate) async fn send(
         &self,
         method: Method,
@@ -94,11 +120,17 @@ impl Remote {
             .unwrap_or("no reason was given");
         let text = format!("key service {} refused ({status}): {message}", self.url);
         Err(match status.as_u16() {
+            404 => Absent(text).into(),
             401 => failure(text, "--token-file names the file with a token that the service knows"),
             _ => anyhow::anyhow!(text),
         })
     }
 }
+
+/// The service said that there is no such thing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Absent(String);
 
 fn read_token(path: &Path) -> Result<String> {
     let text =
@@ -107,14 +139,15 @@ fn read_token(path: &Path) -> Result<String> {
 }
 
 /// A key's name as one segment of an address.
-pub(crate) fn segment(name: &str) -> Result<&str> {
+pub(crate) fn segment(name: &str) -> Result<String> {
     let plain = !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte));
     match plain {
-        true => Ok(name),
+        // one segment of the path, whatever is in the name
+        true => Ok(name.replace('/', "%2F")),
         false => Err(failure(
             format!("key name {name:?} cannot be used over --service"),
-            "vaults' names have letters, digits and dashes",
+            "names have letters, digits, dashes, dots, underscores and slashes",
         )),
     }
 }

@@ -44,10 +44,10 @@ impl Store {
         replace: bool,
     ) -> Result<Value> {
         let path = format!("/{}", segment(name)?);
-        if !replace && remote.keys(Method::GET, &path, None).await.is_ok() {
+        if !replace && remote.has_key(&path).await? {
             return Err(failure(
                 format!("key {name} exists already"),
-                "--replace makes it the key's latest version",
+                "--replace makes it the key's latest version; older versions stay as they are",
             ));
         }
         let body = json!({
@@ -69,25 +69,13 @@ impl Store {
                 keys.collect()
             }
             Self::Remote(remote) => {
-                let (mut keys, mut path) = (Vec::new(), String::new());
-                loop {
-                    let page = remote.keys(Method::GET, &path, None).await?;
-                    for item in page["value"].as_array().into_iter().flatten() {
-                        let name = item["kid"]
-                            .as_str()
-                            .and_then(|kid| kid.split_once("/keys/"))
-                            .map(|(_, name)| name);
-                        let name = segment(name.unwrap_or_default())?;
-                        keys.push(remote.keys(Method::GET, &format!("/{name}"), None).await?);
-                    }
-                    // Of the next page's address only where to go on is taken: a service does not send its clients elsewhere.
-                    let next =
-                        page["nextLink"].as_str().and_then(|next| next.split_once("$skiptoken="));
-                    match next {
-                        Some((_, skip)) => path = format!("?$skiptoken={skip}"),
-                        None => return Ok(keys),
-                    }
+                let mut keys = Vec::new();
+                for item in remote.pages("").await? {
+                    let kid = item["kid"].as_str().and_then(|kid| kid.split_once("/keys/"));
+                    let name = segment(kid.map(|(_, name)| name).unwrap_or_default())?;
+                    keys.push(remote.keys(Method::GET, &format!("/{name}"), None).await?);
                 }
+                Ok(keys)
             }
         }
     }
@@ -101,15 +89,41 @@ impl Store {
         }
     }
 
+    /// Changes every version: an older one is released by its own name. Gives the latest.
     pub(crate) async fn set_enabled(&self, name: &str, enabled: bool) -> Result<Value> {
+        let mut latest = None;
+        for version in self.versions(name).await? {
+            latest = Some(match self {
+                Self::Local(service) => {
+                    let change = KeyChange { enabled: Some(enabled), ..KeyChange::default() };
+                    bundle(&service.update(&id(name)?, Some(&version), &change, None).await?, "")
+                }
+                Self::Remote(remote) => {
+                    let path = format!("/{}/{version}", segment(name)?);
+                    let body = json!({ "attributes": { "enabled": enabled } });
+                    remote.keys(Method::PATCH, &path, Some(&body)).await?
+                }
+            });
+        }
+        latest.with_context(|| format!("there is no key {name}"))
+    }
+
+    /// Versions of a key, the oldest first.
+    async fn versions(&self, name: &str) -> Result<Vec<String>> {
         match self {
             Self::Local(service) => {
-                let change = KeyChange { enabled: Some(enabled), ..KeyChange::default() };
-                Ok(bundle(&service.update(&id(name)?, None, &change, None).await?, ""))
+                let id = id(name)?;
+                // for the error where there is none
+                service.info(&id, None).await?;
+                let all = service.versions(&id, 0, u32::MAX).await?.into_iter();
+                all.map(|key| Ok(key?.version)).collect()
             }
             Self::Remote(remote) => {
-                let body = json!({ "attributes": { "enabled": enabled } });
-                remote.keys(Method::PATCH, &format!("/{}", segment(name)?), Some(&body)).await
+                let path = format!("/{}/versions", segment(name)?);
+                let items = remote.pages(&path).await?;
+                let kid =
+                    |item: &Value| item["kid"].as_str()?.rsplit('/').next().map(str::to_owned);
+                Ok(items.iter().filter_map(kid).collect())
             }
         }
     }
@@ -135,10 +149,18 @@ impl Store {
         }
     }
 
-    /// Writes a backup into a new file of mode 0600.
+    /// Writes a backup into a new file of mode 0600. A file that was there stays; one that was begun here and not ended does not.
     pub(crate) async fn backup(&self, path: &Path) -> Result<()> {
         use ah_keyservice::files::{Open, private_file};
-        let mut file: File = private_file(path, Open::New)?;
+        let file = private_file(path, Open::New)?;
+        let done = self.write_backup(file, path).await;
+        if done.is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        done
+    }
+
+    async fn write_backup(&self, mut file: File, path: &Path) -> Result<()> {
         match self {
             Self::Local(service) => drop(service.backup(&mut file).await?),
             Self::Remote(remote) => {

@@ -95,6 +95,9 @@ fn what_is_refused_changes_nothing() {
     install(&desk, "--alias anchorhold-cc").ends(1).says("a handler of this name");
     install(&desk, "--alias kata_cc").ends(2).says("lower case letters");
     install(&desk, "--alias kata-cc=runc").ends(2).says("anchorhold-cc or anchorhold");
+    install(&desk, "--key-service keys.example:1031")
+        .ends(2)
+        .says("expected unix:/PATH or tcp:HOST:PORT");
     let printed = install(&desk, "--print").ends(0);
     assert!(printed.out.contains("ConfigPath") && printed.out.contains("overhead_mib"));
     assert_eq!(tree(&desk.path("etc")).len(), 1);
@@ -120,5 +123,8 @@ fn the_doctor_names_what_is_missing_and_says_no() {
     }
     let ran = node(&desk, "doctor").ends(1);
     assert!(ran.out.contains("MISSING  containerd"), "{}", ran.out);
-    assert!(ran.out.contains("good     handler"), "{}", ran.out);
+    assert!(ran.out.contains("good     handler        anchorhold: "), "{}", ran.out);
+    let confidential = ran.out.lines().find(|line| line.contains("anchorhold-cc: ")).unwrap();
+    assert!(confidential.starts_with("limited"), "{confidential}");
+    assert!(confidential.ends_with("tee: software (not confidential)"), "{confidential}");
 }

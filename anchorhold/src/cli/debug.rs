@@ -40,8 +40,9 @@ pub struct KeyGen {
   anchorhold debug grant --key debug.pem --policy out.yaml --challenge CHALLENGE -- ps -ef
   anchorhold debug grant --key debug.pem --policy out.yaml --challenge CHALLENGE --for 1h --tty --stdin --any-command
 
-One command is granted for once. Any command is granted for as often as you like until the time is over; what runs then
-is ended. The host sees what goes in and out, and it can write into a session that has standard input.")]
+One command is granted for once. Any command is granted for as often as you like until the time is over. Then the command is killed and its
+input and output end; what it has started in the background goes on. The host sees what goes in and out and the token, so that of any command
+it can run its own as well; it can write into a session that has standard input, and stretches the time where it slows the guest's clock.")]
 pub struct Grant {
     /// The private key whose public half is in the policy
     #[arg(long, value_name = "FILE")]

@@ -83,6 +83,11 @@ impl FromStr for Alias {
     }
 }
 
+/// What the shim will read.
+fn key_address(text: &str) -> Result<String, String> {
+    ah_shim::KeyAddress::try_from(text.to_owned()).map(|_| text.to_owned())
+}
+
 /// `anchorhold node install`
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:
@@ -101,7 +106,7 @@ pub struct NodeInstall {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/anchorhold/guest")]
     pub guest: PathBuf,
     /// Where confidential pods' requests for keys go: unix:/PATH or tcp:HOST:PORT
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = key_address)]
     pub key_service: Option<String>,
     /// The containerd that will read the configuration [default: what `containerd --version` says]
     #[arg(long, value_name = "VERSION")]

@@ -59,7 +59,7 @@ On first use a certificate authority, a certificate and a caller's token are mad
 end the service when open requests are answered. docs/keyservice.md has every key of the configuration.")]
 pub struct Serve {
     /// Configuration (TOML)
-    #[arg(long, value_name = "FILE", env = "ANCHORHOLD_KEYSERVICE_CONFIG")]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Address and port, in the place of the configuration's
     #[arg(long, value_name = "ADDRESS:PORT")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ah_containerd_api::Client;
 use ah_containerd_api::snapshots::ListSnapshotsRequest;
 use ah_containerd_api::types::Empty;
+use ah_shim::{Config, Tee};
 use ah_vmm::{Accelerator, Tools, accelerator, host_tee};
 use serde::Serialize;
 use tokio::time::timeout;
@@ -88,12 +89,17 @@ fn not_good(
 
 fn tee() -> Check {
     match host_tee::find() {
-        Ok(found) => good("tee", format!("{found:?}")),
+        Ok(found) => not_good(
+            "tee",
+            Finding::Limited,
+            format!("{found:?} is here, and this version's shim does not use it"),
+            "`anchorhold run --tee auto` does",
+        ),
         Err(error) => not_good(
             "tee",
             Finding::Limited,
             error.to_string(),
-            "switch SEV-SNP or TDX on in the firmware and the kernel; without it pods have a VM and no confidentiality",
+            "switch SEV-SNP or TDX on in the firmware and the kernel",
         ),
     }
 }
@@ -195,11 +201,25 @@ fn configuration(options: &DoctorOptions, version: Option<ContainerdVersion>) ->
         Ok(merged) if merged == text && text.contains(RUNTIME_TYPE) => {
             good(NAME, format!("{path}"))
         }
-        Ok(_) => not_good(
+        Ok(_) if handlers_of(&text).is_empty() => not_good(
             NAME,
             Finding::Missing,
             format!("{path} has no runtime handler of ours"),
             "anchorhold node install, then restart containerd",
+        ),
+        Ok(_) if version.is_none() => not_good(
+            NAME,
+            Finding::Limited,
+            format!(
+                "{path} has our handlers; whether they fit containerd is not known, since it does not answer"
+            ),
+            "start containerd, and ask again",
+        ),
+        Ok(_) => not_good(
+            NAME,
+            Finding::Missing,
+            format!("{path} differs from what `node install` would write"),
+            "anchorhold node install (--print shows it), then restart containerd",
         ),
         Err(error) => {
             not_good(NAME, Finding::Missing, format!("{path}: {error}"), "merge it by hand")
@@ -214,26 +234,35 @@ fn handlers(config: &Path) -> Vec<Check> {
     handlers.iter().map(|handler| handler_check(&handler.name, &handler.config)).collect()
 }
 
+/// The file as the shim itself reads it, and the guest image that it names.
 fn handler_check(name: &str, config: &Path) -> Check {
     const NAME: &str = "handler";
-    const WRITE: &str = "anchorhold node install writes it";
     let missing = |found, remedy| not_good(NAME, Finding::Missing, found, remedy);
     let path = config.display();
-    let text = match fs::read_to_string(config) {
-        Ok(text) => text,
-        Err(error) => return missing(format!("{name}: {path}: {error}"), WRITE),
+    let read = match Config::read(config) {
+        Ok(read) => read,
+        Err(error) => {
+            let why = std::error::Error::source(&error);
+            let why =
+                why.map(|why| format!(": {}", why.to_string().trim_end())).unwrap_or_default();
+            let remedy = "anchorhold node install writes it; --print shows what would be in it";
+            return missing(format!("{name}: {error}{why}"), remedy);
+        }
     };
-    let parsed = text.parse::<toml_edit::DocumentMut>();
-    let guest = parsed.ok().and_then(|file| Some(PathBuf::from(file.get("guest")?.as_str()?)));
-    let Some(guest) = guest else {
-        return missing(format!("{name}: {path} names no guest image"), WRITE);
-    };
-    let absent = GUEST_FILES.iter().map(|file| guest.join(file)).find(|file| !file.is_file());
-    match absent {
-        None => good(NAME, format!("{name}: {path}")),
-        Some(file) => missing(
+    let absent = GUEST_FILES.iter().map(|file| read.guest.join(file)).find(|file| !file.is_file());
+    if let Some(file) = absent {
+        return missing(
             format!("{name}: {} is not there", file.display()),
             "anchorhold guest build --out makes a guest image",
+        );
+    }
+    match (read.confidential, read.tee) {
+        (false, _) => good(NAME, format!("{name}: {path}")),
+        (true, Tee::Software) => not_good(
+            NAME,
+            Finding::Limited,
+            format!("{name}: {path}: tee: software (not confidential)"),
+            "none: this version's shim starts no guests of a hardware TEE",
         ),
     }
 }

@@ -37,7 +37,7 @@ mod wire {
 }
 
 pub use call::{Action, Call, CallError};
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, KeyAddress, Tee};
 pub use error::ShimError;
 pub use launch::start;
 pub use remove::delete;

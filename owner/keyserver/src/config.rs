@@ -158,7 +158,7 @@ pub struct IssuerConfig {
     pub issuer: String,
     /// Its key set in a file.
     pub jwks_file: Option<PathBuf>,
-    /// Its key set at an https address; fetched at the start, every hour, and when a key is missing.
+    /// Its key set at an https address; fetched at the start and every ten minutes.
     pub jwks_url: Option<String>,
     /// Who is believed about that address (PEM), beside the system's authorities.
     pub jwks_ca: Option<PathBuf>,

@@ -23,7 +23,6 @@ mod vault_bodies;
 mod vault_routes;
 
 pub use app::{Limits, Parts};
-pub use attestation::attestation;
 pub use authority::{Authority, AuthorityError, Identity};
 pub use callers::{Caller, Callers, Credential, Provider, SubjectRule};
 pub use config::{Config, ConfigError};
@@ -31,4 +30,4 @@ pub use error::ApiError;
 pub use providers::ProviderError;
 pub use roles::Role;
 pub use server::Server;
-pub use start::{More, StartError, Started, start};
+pub use start::{StartError, Started, start};

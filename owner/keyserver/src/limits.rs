@@ -26,13 +26,16 @@ impl Rate {
 
     /// Whether one more request of this address is answered.
     pub(crate) fn admits(&self, address: IpAddr, now: Instant) -> bool {
-        let most = self.per_second * 2.0;
+        let (most, address) = (self.per_second * 2.0, client(address));
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
             // Who has not called for two seconds is forgotten: its bucket is full again.
             buckets.retain(|_, bucket| now.saturating_duration_since(bucket.at).as_secs() < 2);
+            if buckets.len() >= MAX_ADDRESSES {
+                return false;
+            }
         }
-        let bucket = buckets.entry(client(address)).or_insert(Bucket { left: most, at: now });
+        let bucket = buckets.entry(address).or_insert(Bucket { left: most, at: now });
         let refill = now.saturating_duration_since(bucket.at).as_secs_f64() * self.per_second;
         bucket.left = (bucket.left + refill).min(most);
         bucket.at = now;
@@ -138,12 +141,12 @@ mod tests {
     fn attack_many_addresses_make_memory_grow() {
         let (rate, start) = (Rate::new(10), Instant::now());
         for number in 0..(MAX_ADDRESSES as u32 + 10) {
-            rate.admits(
-                IpAddr::V4(number.into()),
-                start + Duration::from_millis(u64::from(number)),
-            );
+            let admitted = rate.admits(IpAddr::V4(number.into()), start);
+            assert_eq!(admitted, number < MAX_ADDRESSES as u32, "{number}");
         }
         assert!(rate.buckets.lock().unwrap().len() <= MAX_ADDRESSES);
+        assert!(rate.admits(IpAddr::V4(0.into()), start), "who is known is served");
+        assert!(rate.admits(IpAddr::V4(u32::MAX.into()), start + Duration::from_secs(2)));
     }
 
     #[test]

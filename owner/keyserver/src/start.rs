@@ -66,9 +66,14 @@ pub enum StartError {
     Signer(#[from] SignerError),
     /// The attestation service beside it.
     #[error(
-        "attestation: {0}\nhint: the keys of its tokens are in token-keys of the state folder, and url is its tokens' issuer"
+        "attestation: {0}\nhint: url is the issuer of its tokens; its keys are in the database"
     )]
     Attestation(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An issuer of somebody else's under the service's own name, whose tokens would never be asked about.
+    #[error(
+        "attestation: issuer {0} is this service itself\nhint: leave it out, its own tokens are believed; or give the service another url"
+    )]
+    OwnIssuer(String),
     /// A root that cannot be one.
     #[error(
         "danger_software_root: {0}\nhint: it is the DER file root.der of the software TEE's folder"
@@ -84,13 +89,12 @@ pub enum StartError {
     },
 }
 
-/// Routes and token verifiers that others bring, as an attestation service does.
-#[derive(Default)]
-pub struct More {
+/// Routes and token verifiers of the attestation service.
+pub(crate) struct More {
     /// Routes, which guard themselves.
-    pub routes: Router,
+    pub(crate) routes: Router,
     /// Verifiers of attestation tokens.
-    pub verifiers: Vec<Box<dyn TokenVerifier>>,
+    pub(crate) verifiers: Vec<Box<dyn TokenVerifier>>,
 }
 
 /// A service that is ready to serve.
@@ -105,22 +109,22 @@ pub struct Started {
     pub first_token: Option<PathBuf>,
 }
 
-/// Opens everything that the configuration names. `more` is given the service's URL.
+/// Opens everything that the configuration names.
 ///
 /// # Errors
 /// [`StartError`], each with a hint.
-pub async fn start(
-    config: &Config,
-    more: impl FnOnce(&str) -> Result<More, StartError>,
-) -> Result<Started, StartError> {
+pub async fn start(config: &Config) -> Result<Started, StartError> {
     private_dir(&config.state)?;
-    let roots = roots(config.danger_software_root.as_deref())?;
+    let roots = || roots(config.danger_software_root.as_deref());
     let service =
-        KeyService::connect(&config.location(), &config.kek(), Options::new(roots)).await?;
+        KeyService::connect(&config.location(), &config.kek(), Options::new(roots()?)).await?;
     let listen = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let url = config.url.clone().unwrap_or_else(|| format!("https://localhost:{}", address.port()));
+    if config.attestation.iter().any(|issuer| issuer.issuer == url) {
+        return Err(StartError::OwnIssuer(url));
+    }
     let names = names(&url, &address.ip().to_string());
     let authority = Authority::open(&service).await?;
     let tls = match (&config.tls.certificate, &config.tls.key) {
@@ -136,7 +140,7 @@ pub async fn start(
     let authority_file = config.state.join(AUTHORITY);
     write_private(&authority_file, authority.pem().as_bytes())?;
     let (callers, first_token) = callers(config).await?;
-    let more = more(&url)?;
+    let more = crate::attestation::attestation(&service, &url, roots()?).await?;
     let parts = Parts {
         service: Arc::new(service),
         callers,
@@ -155,7 +159,7 @@ pub async fn start(
     Ok(Started { server, url, authority: own.then_some(authority_file), first_token })
 }
 
-pub(crate) fn roots(software: Option<&Path>) -> Result<TrustedRoots, StartError> {
+fn roots(software: Option<&Path>) -> Result<TrustedRoots, StartError> {
     let Some(path) = software else { return Ok(TrustedRoots::amd()) };
     let der = std::fs::read(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;

@@ -322,10 +322,23 @@ async fn check_keys(
 ) -> Result<usize, BackupError> {
     let vault = Vault::open(database, kek, environment).await.map_err(ServiceError::from)?;
     let keys = vault.list("", u32::MAX).await.map_err(ServiceError::from)?;
-    let bad: Vec<_> = keys.iter().filter_map(|key| key.as_ref().err()).collect();
+    // of a key whose latest version opens, the older ones as well
+    let mut bad = Vec::new();
+    for key in &keys {
+        match key {
+            Ok(info) => {
+                let versions = vault.versions(&info.id, 0, u32::MAX).await;
+                let versions = versions.map_err(ServiceError::from)?;
+                bad.extend(
+                    versions.into_iter().filter_map(Result::err).map(|error| error.to_string()),
+                );
+            }
+            Err(error) => bad.push(error.to_string()),
+        }
+    }
     match bad.first() {
         None => Ok(keys.len()),
-        Some(first) => Err(BackupError::Keys { count: bad.len(), first: first.to_string() }),
+        Some(first) => Err(BackupError::Keys { count: bad.len(), first: first.clone() }),
     }
 }
 

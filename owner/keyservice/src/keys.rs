@@ -158,7 +158,7 @@ impl KeyService {
         for _ in 0..ATTEMPTS {
             if on_existing == OnExisting::AddVersion {
                 let latest = self.vault().find(&info.id, None).await?;
-                check_rule_may_change(latest.as_ref(), info.rule.as_ref())?;
+                check_rule_stays(latest.as_ref(), info.rule.as_ref())?;
                 info.ordinal = latest.map_or(1, |key| key.info.ordinal.saturating_add(1));
             }
             let row =
@@ -199,7 +199,8 @@ impl KeyService {
             kty: info.kty,
             material: material.map_err(VaultError::from)?,
             ops: info.ops,
-            enabled: true,
+            // who was to disable the key did not mean the bytes
+            enabled: info.attributes.enabled,
             exportable: info.attributes.exportable,
             not_before_s: None,
             expires_s: None,
@@ -264,7 +265,9 @@ impl KeyService {
         let _turn = self.turns().take(id).await;
         for _ in 0..ATTEMPTS {
             let key = self.stored(id, version).await?;
-            check_rule_may_change(Some(&key), change.rule.as_ref())?;
+            if change.rule.is_some() {
+                check_rule_stays(Some(&key), change.rule.as_ref())?;
+            }
             let now = self.environment().now();
             let mut info = key.info;
             let attributes = &mut info.attributes;
@@ -326,12 +329,12 @@ impl KeyService {
     }
 }
 
-/// An immutable rule stays the same through all versions.
-fn check_rule_may_change(latest: Option<&StoredKey>, new: Option<&Rule>) -> Result<(), VaultError> {
+/// An immutable rule stays the same through all versions; one that a further version does not have is another.
+fn check_rule_stays(latest: Option<&StoredKey>, new: Option<&Rule>) -> Result<(), VaultError> {
     let Some((key, old)) = latest.and_then(|key| Some((key, key.info.rule.as_ref()?))) else {
         return Ok(());
     };
-    let changes = new.is_some_and(|new| new.text != old.text || !new.immutable);
+    let changes = new.is_none_or(|new| new.text != old.text || !new.immutable);
     if old.immutable && changes { Err(VaultError::Immutable(key.info.id.clone())) } else { Ok(()) }
 }
 

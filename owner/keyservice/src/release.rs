@@ -63,8 +63,14 @@ impl Refused {
 fn causes(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(Some(error), |error| error.source())
         .take(MAX_CAUSES)
-        .map(|error| error.to_string().chars().take(MAX_CAUSE_CHARS).collect())
+        .map(|error| shown(&error.to_string()))
         .collect()
+}
+
+/// A text that may quote a peer, for a log and for terminals: bounded, without control characters.
+pub(crate) fn shown(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(MAX_CAUSE_CHARS).collect()
 }
 
 impl KeyService {
@@ -80,9 +86,10 @@ impl KeyService {
         let runtime_data = self.open_statement(request, now, entry, spent)?;
         let report = self.verify(evidence, now)?;
         let claims = token_claims(&report);
+        check_report_data(evidence, &report)?;
+        // Only a report that was made for this request is one that not anybody could send again and again (`refuse`).
         entry.tee = claims.find(claim::TEE).map(|tee| tee.to_string());
         entry.claims = claims.as_json().clone();
-        check_report_data(evidence, &report)?;
         check_label(evidence.tee, report.tee())?;
         let key = self.find(&request.key_id).await?;
         entry.key_version = Some(key.info.version.clone());

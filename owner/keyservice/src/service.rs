@@ -236,7 +236,7 @@ impl KeyService {
     async fn refuse(&self, mut entry: LogEntry, refused: Refused, spent: Change) -> Response {
         entry.refused_by = Some(refused.told.by);
         entry.reasons = refused.reasons;
-        // The kind of TEE is known as soon as the evidence is verified. A refusal that cannot be logged is still a refusal.
+        // The kind of TEE is known as soon as the evidence is verified and is for this request. A refusal that cannot be logged is still a refusal.
         if entry.tee.is_some() || self.admits().await {
             if let Ok(Outcome::NotApplied) = self.write(spent, &entry).await {
                 let _ = self.write(Change::None, &entry).await;

@@ -19,6 +19,8 @@ use crate::tokens::TokenVerifier;
 use crate::vault::{KeyInfo, StoredKey};
 use crate::weakness::unnamed_weaknesses_of_token;
 
+/// The kind of guest that a token has to be about, where it says one.
+const SNP_VM: &str = "sevsnpvm";
 /// Longest nonce of a request, bytes.
 const MAX_NONCE_BYTES: usize = 256;
 
@@ -112,6 +114,7 @@ impl KeyService {
             .find(claim::TEE)
             .or_else(|| claims.find(claim::ATTESTATION_TYPE))
             .map(|tee| tee.to_string());
+        check_kind(&claims)?;
         let key = self.find_version(request.id, request.version).await?;
         entry.key_version = Some(key.info.version.clone());
         let rule =
@@ -134,6 +137,20 @@ impl KeyService {
             Ok(None) => Err(Refused::new(RefusedBy::KeyStore, format!("there is no key {id}"))),
             Err(error) => Err(Refused::internal(&error)),
         }
+    }
+}
+
+/// Other kinds of guests have their weaknesses under other names, which nobody looks at here: a debuggable one would pass.
+fn check_kind(claims: &Claims) -> Result<(), Refused> {
+    match claims.find(claim::ATTESTATION_TYPE).map(|kind| kind.to_string()) {
+        Some(kind) if kind != SNP_VM => Err(Refused::new(
+            RefusedBy::Appraisal,
+            format!(
+                "{}: found {kind}, expected {SNP_VM}: keys are released to SEV-SNP guests only",
+                claim::ATTESTATION_TYPE
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -141,6 +141,21 @@ async fn attack_log_line_as_long_as_a_message() {
     assert!(last < 3000, "{last}");
 }
 
+/// Reports are public: whoever has one can send it with every challenge.
+#[tokio::test]
+async fn attack_log_flooded_with_a_report_that_was_made_for_another_request() {
+    let world = World::new().await;
+    let start = lines(&world).await.len();
+    let (mut request, key) = world.request().await;
+    for _ in 0..100 {
+        let data =
+            RuntimeData { nonce: world.nonce().await, key_id: key_id(), public_key: key.public() };
+        request.evidence.runtime_data = data.to_bytes();
+        assert!(matches!(world.send(&request).await, Response::Refused(_)));
+    }
+    assert_eq!(lines(&world).await.len(), start + 60);
+}
+
 #[tokio::test]
 async fn attack_log_flooded_without_evidence() {
     let world = World::new().await;

@@ -141,7 +141,25 @@ async fn attributes_change_and_immutable_rules_do_not(place: Place) {
         "nor by a further version"
     );
     let rotated = service.rotate(&id("a"), None).await.unwrap();
-    assert_eq!((rotated.ordinal, rotated.attributes.enabled), (2, true));
+    assert_eq!(
+        (rotated.ordinal, rotated.attributes.enabled),
+        (2, false),
+        "a disabled key stays so"
+    );
+    // a further version without a rule would have no rule to keep
+    let bare = NewKey {
+        id: id("a"),
+        kty: KeyType::OCT,
+        material: Material::of_bytes(vec![1]).unwrap(),
+        ops: Vec::new(),
+        enabled: true,
+        exportable: false,
+        not_before_s: None,
+        expires_s: None,
+        rule: None,
+    };
+    let refused = service.put(bare, Event::Import, OnExisting::AddVersion, None).await;
+    assert!(matches!(refused, Err(ServiceError::Vault(VaultError::Immutable(_)))), "{refused:?}");
 }
 
 async fn attack_exportable_key_without_a_policy(place: Place) {

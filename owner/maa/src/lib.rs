@@ -16,7 +16,6 @@ mod base64url;
 mod claims;
 mod clock;
 mod error;
-mod files;
 mod jwks;
 mod key;
 pub mod request;
@@ -28,7 +27,6 @@ mod verifiers;
 
 pub use clock::Clock;
 pub use error::AttestError;
-pub use files::FileKeys;
 pub use jwks::{Jwk, Jwks};
 pub use key::{Algorithm, KeyError};
 pub use ring::{KeyRing, MemoryKeys, RingError, RingOptions, SigningKeys, StoreError};

@@ -2,10 +2,12 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ah_maa::{Algorithm, Jwk, Jwks, RingError, TokenError, verify_token};
+use ah_maa::{
+    Algorithm, Jwk, Jwks, MemoryKeys, RingError, SigningKeys as _, TokenError, verify_token,
+};
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 use support::*;
@@ -275,48 +277,27 @@ fn standard(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn keys_in_a_file_outlive_the_process_and_are_private() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("keys.json");
+fn keys_that_are_kept_outlive_the_process() {
+    let store = Arc::new(MemoryKeys::default());
     let now = TestClock::new().now();
-    let ring = file_ring(&path).unwrap();
+    let ring = kept_ring(&store).unwrap();
     ring.rotate(now).unwrap();
     let published = ring.jwks(now);
     assert_eq!(published.keys.len(), 3);
-    assert_eq!(file_ring(&path).unwrap().jwks(now), published);
-    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
-}
-
-#[test]
-fn attack_key_file_that_others_may_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("keys.json");
-    file_ring(&path).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
-    let error = file_ring(&path).map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("has mode 0640, expected 0600"), "{error}");
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-    assert!(file_ring(&path).is_ok());
-
-    let link = folder.path().join("link.json");
-    std::os::unix::fs::symlink(&path, &link).unwrap();
-    assert!(matches!(file_ring(&link), Err(RingError::Store(_))));
+    assert_eq!(kept_ring(&store).unwrap().jwks(now), published);
 }
 
 /// Two stored keys whose certificates are swapped would publish keys that nothing verifies with.
 #[test]
-fn attack_key_file_with_swapped_certificates() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("keys.json");
-    file_ring(&path).unwrap();
-    let mut document: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+fn attack_kept_keys_with_swapped_certificates() {
+    let store = Arc::new(MemoryKeys::default());
+    kept_ring(&store).unwrap();
+    let mut document: Value = serde_json::from_slice(&store.read().unwrap().unwrap()).unwrap();
     let current = document["current"]["certificate"].clone();
     document["current"]["certificate"] = document["next"]["certificate"].clone();
     document["next"]["certificate"] = current;
-    std::fs::write(&path, document.to_string()).unwrap();
-    assert!(matches!(file_ring(&path), Err(RingError::Key(_))));
-    std::fs::write(&path, "{}").unwrap();
-    assert!(matches!(file_ring(&path), Err(RingError::Document)));
+    store.write(document.to_string().as_bytes()).unwrap();
+    assert!(matches!(kept_ring(&store), Err(RingError::Key(_))));
+    store.write(b"{}").unwrap();
+    assert!(matches!(kept_ring(&store), Err(RingError::Document)));
 }

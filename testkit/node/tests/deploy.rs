@@ -89,3 +89,100 @@ fn the_nodes_command_is_one_that_the_program_has() {
     let output = install.arg(folder.path().join("config.toml")).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
+
+/// What the DaemonSet's container runs, in a folder in the place of the node, with programs that only write down their arguments.
+struct NodeScript {
+    folder: tempfile::TempDir,
+    text: String,
+}
+
+impl NodeScript {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().display();
+        let documents = documents(&deploy("node.yaml"));
+        let set = documents.iter().find(|one| one["kind"] == "DaemonSet").unwrap();
+        let command = &set["spec"]["template"]["spec"]["containers"][0]["command"];
+        assert_eq!((&command[0], &command[1]), (&"/bin/sh".into(), &"-euc".into()));
+        let text = command[2].as_str().unwrap();
+        assert!(text.ends_with("exec sleep infinity\n"), "{text}");
+        let text = text
+            .replace("exec sleep infinity", "exit 0")
+            .replace("/node/", "NODE/")
+            .replace("/opt/anchorhold", &format!("{at}/image"))
+            .replace(&format!("NODE{at}/image"), &format!("{at}/node/opt/anchorhold"))
+            .replace("NODE/", &format!("{at}/node/"))
+            .replace(" /etc/", &format!(" {at}/node/etc/"))
+            .replace("\"/usr/local/", &format!("\"{at}/node/usr/local/"));
+        let this = Self { text, folder };
+        for path in [
+            "image/bin",
+            "node/opt",
+            "node/etc/systemd/system",
+            "node/etc/anchorhold",
+            "node/etc/containerd",
+            "node/usr/local/bin",
+            "stubs",
+        ] {
+            fs::create_dir_all(this.path(path)).unwrap();
+        }
+        for (program, does) in [
+            ("nsenter", "while [ $1 != -- ]; do shift; done; shift; exec \"$@\""),
+            ("systemctl", "echo \"$@\" >> LOG"),
+            ("anchorhold", "echo \"$@\" >> LOG"),
+        ] {
+            let does = does.replace("LOG", &this.path("log").display().to_string());
+            this.program(&format!("stubs/{program}"), format!("#!/bin/sh\n{does}\n").as_bytes());
+        }
+        let sleep = fs::read("/bin/sleep").unwrap();
+        for program in ["anchorhold", "anchorhold-snapshotter", "containerd-shim-anchorhold-v2"] {
+            this.program(&format!("image/bin/{program}"), &sleep);
+        }
+        fs::write(this.path("image/anchorhold-snapshotter.service"), "unit").unwrap();
+        fs::write(this.path("node/etc/anchorhold/snapshotter.toml"), "1").unwrap();
+        fs::write(this.path("node/etc/containerd/config.toml"), "1").unwrap();
+        this
+    }
+
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.folder.path().join(path)
+    }
+
+    fn program(&self, path: &str, bytes: &[u8]) {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::write(self.path(path), bytes).unwrap();
+        fs::set_permissions(self.path(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Runs it; gives what it restarted.
+    fn restarts(&self) -> Vec<String> {
+        let _ = fs::remove_file(self.path("log"));
+        let path = format!("{}:/usr/bin:/bin", self.path("stubs").display());
+        let mut sh = std::process::Command::new("/bin/sh");
+        let output =
+            sh.args(["-euc", &self.text]).env("PATH", path).env("INSTALL_OPTIONS", "").output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let log = fs::read_to_string(self.path("log")).unwrap();
+        assert!(log.contains("node install --guest") && log.contains("node doctor"), "{log}");
+        log.lines().filter_map(|line| line.strip_prefix("restart ").map(str::to_owned)).collect()
+    }
+}
+
+#[test]
+fn the_daemonsets_script_may_run_again_and_restarts_what_changed() {
+    let script = NodeScript::new();
+    assert_eq!(script.restarts(), ["anchorhold-snapshotter", "containerd"]);
+    assert!(script.path("node/usr/local/bin/anchorhold").exists());
+    // the program that it put there runs, as the snapshotter does
+    let program = script.path("node/opt/anchorhold/bin/anchorhold-snapshotter");
+    let mut running = std::process::Command::new(program).arg("1000").spawn().unwrap();
+    let again = script.restarts();
+    assert!(again.is_empty(), "{again:?}");
+    fs::write(script.path("node/etc/containerd/config.toml"), "2").unwrap();
+    assert_eq!(script.restarts(), ["containerd"]);
+    fs::write(script.path("node/etc/anchorhold/snapshotter.toml"), "2").unwrap();
+    assert_eq!(script.restarts(), ["anchorhold-snapshotter"]);
+    running.kill().unwrap();
+    running.wait().unwrap();
+}

@@ -303,9 +303,11 @@ async fn a_killed_vsock_device_ends_its_containers() {
     let pod = machine.pod("deaf").await;
     let container = pod.create(pod.container("main", IMAGE, &["sleep", "1000"])).await.unwrap();
     container.start().await.unwrap();
-    // a kernel with vhost-vsock needs no such process
-    if let Some(device) = machine.processes(&["vhost-device-vsock", "--uds-path="]).first() {
-        machine.signal("KILL", device);
+    if std::path::Path::new("/dev/vhost-vsock").exists() {
+        eprintln!("skipped: this kernel has vhost-vsock, so there is no such process");
+    } else {
+        let devices = machine.processes(&["vhost-device-vsock", "--uds-path="]);
+        machine.signal("KILL", devices.first().expect("the VM's vsock device"));
         assert_eq!(container.wait(LIMIT).await.unwrap(), 137);
         machine.until("a sandbox that is not ready", async || !is_ready(&pod).await).await;
     }

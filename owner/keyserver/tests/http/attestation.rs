@@ -2,7 +2,7 @@
 
 use ah_digest::Sha256;
 use ah_evidence::ReportData;
-use ah_keyserver::{attestation, start};
+use ah_keyserver::{StartError, start};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ async fn world(trusting: bool) -> World {
         std::fs::write(&root, ARK).unwrap();
         config.danger_software_root = Some(root);
     }
-    let started = start(&config, |url| attestation(&config, url)).await.unwrap();
+    let started = start(&config).await.unwrap();
     World::serve(started, attest, tokens, folder)
 }
 
@@ -89,4 +89,46 @@ async fn attack_token_of_another_pod_of_a_program_and_evidence_under_a_root_that
     let (status, answer) = attest(&strict, &runtime).await;
     assert_eq!(status, 400, "{answer}");
     strict.stop().await;
+}
+
+/// The vault believes the service beside it, and nobody who says to be it.
+#[tokio::test]
+async fn attack_tokens_that_name_the_service_as_their_issuer() {
+    let world = world(true).await;
+    let guest = GuestKey::new();
+    let runtime = json!({"keys": guest.claims(HOST_DATA)["x-ms-runtime"]["keys"]});
+    let (_, answer) = attest(&world, &runtime).await;
+    let token = answer["token"].as_str().unwrap();
+    import(&world, "k", &Sha256::of("the pod's policy").to_string(), &software()).await;
+    let release = async |token: &str| {
+        world.release("/keys/k/release", json!({"target": token})).await.0.as_u16()
+    };
+    assert_eq!(release(token).await, 200);
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let (header, payload) = signed.split_once('.').unwrap();
+    let decoded = ah_keyservice::decode_base64(payload).unwrap();
+    let mut claims: Value = serde_json::from_slice(&decoded).unwrap();
+    claims["x-ms-sevsnpvm-hostdata"] = Sha256::of("another").to_string().into();
+    let altered = ah_keyservice::encode_base64url(claims.to_string());
+    assert_ne!(release(&format!("{header}.{altered}.{signature}")).await, 200);
+    assert_ne!(release(&format!("{signed}.")).await, 200);
+    // other keys, the service's name
+    let mut claims = guest.claims(&Sha256::of("the pod's policy").to_string());
+    claims["iss"] = world.url.clone().into();
+    claims["x-anchorhold-tee"] = "software (not confidential)".into();
+    assert_ne!(release(&Issuer::new(&world.url).token(&claims)).await, 200);
+    world.stop().await;
+}
+
+/// Keys under the service's own name would be silently left aside, or worse, believed beside its own.
+#[tokio::test]
+async fn attack_issuer_of_the_services_own_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let attest = Issuer::new(AUTHORITY);
+    let (mut config, _) = configure(folder.path(), &attest);
+    config.url = Some(format!("{AUTHORITY}.example"));
+    assert!(start(&config).await.is_ok());
+    config.url = Some(AUTHORITY.to_owned());
+    let refused = start(&config).await.err().unwrap();
+    assert!(matches!(refused, StartError::OwnIssuer(url) if url == AUTHORITY));
 }

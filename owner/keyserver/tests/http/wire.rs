@@ -28,7 +28,7 @@ async fn recorded_requests_are_answered() {
     let Some(trace) = recorded() else { return };
     let world = World::with(|config, _| {
         config.attestation[0].issuer = "https://localhost:18443".to_owned();
-        config.url = Some("https://localhost:18443".to_owned());
+        config.url = Some("https://localhost:18444".to_owned());
     })
     .await;
     let url = format!("https://localhost:{}", world.address.port());
@@ -59,7 +59,7 @@ async fn recorded_requests_are_answered() {
                 answer["key"]["kid"]
                     .as_str()
                     .unwrap()
-                    .starts_with("https://localhost:18443/keys/k")
+                    .starts_with("https://localhost:18444/keys/k")
             );
             assert_eq!(answer["release_policy"], sent["release_policy"]);
             imports += 1;

@@ -12,8 +12,7 @@ use ah_evidence::{
     RawReport, ReportData, ReportSignature, SigningKey, SnpReport, TcbParts, Version,
 };
 use ah_maa::{
-    Algorithm, AttestationService, FileKeys, KeyRing, MemoryKeys, RingOptions, Settings,
-    SigningKeys, router,
+    Algorithm, AttestationService, KeyRing, MemoryKeys, RingOptions, Settings, SigningKeys, router,
 };
 use ah_verifier::{Revocation, TrustedRoots};
 use aws_lc_rs::rand::SystemRandom;
@@ -175,10 +174,11 @@ pub fn memory_ring(algorithm: Algorithm) -> KeyRing {
     ring(store, algorithm)
 }
 
-pub fn file_ring(path: &std::path::Path) -> Result<KeyRing, ah_maa::RingError> {
+/// A ring over keys that are kept elsewhere.
+pub fn kept_ring(store: &Arc<MemoryKeys>) -> Result<KeyRing, ah_maa::RingError> {
     let options =
         RingOptions { algorithm: Algorithm::Es256, grace: HOUR, issuer: ISSUER.to_owned() };
-    KeyRing::open(Box::new(FileKeys::new(path)), options)
+    KeyRing::open(Box::new(Shared(store.clone())), options)
 }
 
 pub fn settings(clock: &TestClock, roots: TrustedRoots, algorithm: Algorithm) -> Settings {

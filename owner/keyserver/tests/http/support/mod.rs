@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use ah_digest::Sha256;
-use ah_keyserver::{Config, More, Started, start};
+use ah_keyserver::{Config, Started, start};
 use ah_keyservice::{decode_base64, encode_base64url};
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded as _};
@@ -196,7 +196,7 @@ impl World {
         let attest = Issuer::new(AUTHORITY);
         let (mut config, tokens) = configure(folder.path(), &attest);
         change(&mut config, folder.path());
-        let started = start(&config, |_| Ok(More::default())).await.unwrap();
+        let started = start(&config).await.unwrap();
         Self::serve(started, attest, tokens, folder)
     }
 
