@@ -114,6 +114,12 @@ pub struct Images {
     /// OCI layout folder or oci-archive that is asked before a registry (repeatable)
     #[arg(long, value_name = "DIR|ARCHIVE")]
     pub images: Vec<PathBuf>,
+    /// Socket of the containerd on this machine, whose images are asked before a registry
+    #[arg(long, value_name = "SOCKET")]
+    pub containerd: Option<PathBuf>,
+    /// Which of its namespaces [default: k8s.io]
+    #[arg(long, value_name = "NAME", requires = "containerd")]
+    pub containerd_namespace: Option<String>,
     /// Registry that is spoken to in plain HTTP (repeatable)
     #[arg(long, value_name = "HOST[:PORT]")]
     pub plain_http: Vec<String>,

@@ -4,6 +4,7 @@
 
 pub mod cli;
 mod collateral;
+mod containerd;
 mod debug;
 mod declog;
 pub mod dirs;

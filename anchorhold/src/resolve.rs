@@ -71,7 +71,7 @@ pub(crate) async fn resolve(
     if wanted.is_empty() {
         return Ok(found);
     }
-    let images = open(dirs, places)?;
+    let images = open(dirs, places).await?;
     let asked: Vec<String> = wanted.values().cloned().collect();
     let resolved = images.resolve_all(&asked).await.map_err(registry_error)?;
     let (facts, layers) = read(dirs, &images, &resolved, need).await?;
@@ -121,9 +121,10 @@ async fn read(
 }
 
 /// Opens the places where images are looked for.
-pub(crate) fn open(dirs: &Dirs, images: &cli::Images) -> Result<Images> {
+pub(crate) async fn open(dirs: &Dirs, images: &cli::Images) -> Result<Images> {
     let places = Places {
         layouts: images.images.clone(),
+        stores: crate::containerd::stores(images).await?,
         plain_http: images.plain_http.clone(),
         auth_file: None,
         ca: images.ca.clone(),

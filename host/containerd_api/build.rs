@@ -2,7 +2,8 @@
 
 use protobuf_codegen::{Codegen, Customize};
 
-const FILES: [&str; 5] = ["content", "cri", "snapshots", "types", "version"];
+const FILES: [&str; 7] =
+    ["content", "cri", "images", "introspection", "snapshots", "types", "version"];
 
 fn main() {
     let inputs: Vec<String> = FILES.iter().map(|name| format!("proto/{name}.proto")).collect();

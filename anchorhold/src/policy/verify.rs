@@ -76,7 +76,7 @@ pub(crate) async fn run(dirs: &Dirs, options: &Verify) -> Result<bool> {
             "a policy is carried by the annotations of a pod or of a controller's pod template",
         ));
     }
-    let places = resolve::open(dirs, &options.images)?;
+    let places = resolve::open(dirs, &options.images).await?;
     let expected_key = expected_key(dirs, &options.key_service).await?;
     let mut findings = Vec::new();
     for pod in pods {

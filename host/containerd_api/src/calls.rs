@@ -58,6 +58,14 @@ calls! { StreamCall, "containerd.services.content.v1.Content":
     "Read" ReadContentRequest => ReadContentResponse;
 }
 
+calls! { Call, "containerd.services.images.v1.Images":
+    "List" crate::images::ListImagesRequest => crate::images::ListImagesResponse;
+}
+
+calls! { Call, "containerd.services.introspection.v1.Introspection":
+    "Plugins" crate::introspection::PluginsRequest => crate::introspection::PluginsResponse;
+}
+
 calls! { Call, "containerd.services.version.v1.Version":
     "Version" Empty => crate::version::VersionResponse;
 }

@@ -1,6 +1,6 @@
 //! The part of containerd's and the kubelet's gRPC interfaces that this project speaks, over unix sockets.
 //!
-//! The types in [`content`], [`cri`], [`snapshots`], [`types`] and [`version`] are generated from `proto/` and keep the
+//! The types in [`content`], [`cri`], [`images`], [`introspection`], [`snapshots`], [`types`] and [`version`] are generated from `proto/` and keep the
 //! definitions' field names. A request's type names its method ([`Call`], [`StreamCall`]); [`Client`] makes calls,
 //! [`serve`] answers those of a [`Snapshotter`].
 #![forbid(unsafe_code)]
@@ -17,7 +17,7 @@ mod wire {
 
 pub use protobuf::{EnumOrUnknown, MessageField};
 pub use tonic::{Code, Status};
-pub use wire::{content, cri, snapshots, types, version};
+pub use wire::{content, cri, images, introspection, snapshots, types, version};
 
 pub use calls::{Call, StreamCall};
 pub use client::{Client, Responses};

@@ -23,12 +23,14 @@ const NAME_ANNOTATIONS: [&str; 2] =
 
 /// An OCI image layout: a folder, or a tar of one (`oci-archive`, also gzipped); or the folder of containerd's content
 /// store (`…/io.containerd.content.v1.content`), which has the same blobs and no names: images are found in it by the
-/// digest in their name.
+/// digest in their name, and by those that [`Layout::named`] gives it.
 #[derive(Debug, Clone)]
 pub struct Layout {
     files: Files,
     /// Names; none in a content store, whose names are in a database of containerd's own.
     index: Option<ImageIndex>,
+    /// Names that somebody else has for its documents.
+    others: Vec<(String, Sha256)>,
 }
 
 #[derive(Debug, Clone)]
@@ -158,18 +160,24 @@ impl Layout {
         }
         let index = resolve::parse_index(&files.small("index.json")?)
             .map_err(|source| LayoutError::Image { name: "index.json".into(), source })?;
-        Ok(Self { files, index: Some(index) })
+        Ok(Self { files, index: Some(index), others: Vec::new() })
     }
 
     /// What else has blobs or layers, and is no layout.
     fn without_index(files: Files, source: io::Error) -> Result<Self, LayoutError> {
         match &files {
             Files::Folder(folder) if folder.join("blobs/sha256").is_dir() => {
-                Ok(Self { files, index: None })
+                Ok(Self { files, index: None, others: Vec::new() })
             }
             _ if files.open("manifest.json").is_ok() => Err(LayoutError::DockerSave),
             _ => Err(LayoutError::File { path: "oci-layout".into(), source }),
         }
+    }
+
+    /// The same content store with names for its documents, as containerd keeps them.
+    #[must_use]
+    pub fn named(self, names: Vec<(String, Sha256)>) -> Self {
+        Self { others: names, ..self }
     }
 
     fn manifests(&self) -> &[Descriptor] {
@@ -178,7 +186,8 @@ impl Layout {
 
     /// Names of the images, as their annotations give them.
     pub fn names(&self) -> Vec<String> {
-        self.manifests().iter().flat_map(names).map(str::to_owned).collect()
+        let own = self.manifests().iter().flat_map(names);
+        own.chain(self.others.iter().map(|(name, _)| name.as_str())).map(str::to_owned).collect()
     }
 
     /// Finds an image by name (`busybox`, `localhost/app:1`, `name@sha256:…`) and reads its documents.
@@ -239,9 +248,14 @@ impl Layout {
         }
     }
 
-    /// The document that a name's digest names, and its length.
+    /// The document that a name's digest names, or the name by itself, and its length.
     fn find_blob(&self, name: &str) -> Result<(Sha256, u64), LayoutError> {
-        let digest = name.split_once('@').and_then(|(_, text)| Sha256::from_oci(text).ok());
+        let digest = match name.split_once('@') {
+            Some((_, text)) => Sha256::from_oci(text).ok(),
+            None => self.others.iter().find_map(|(known, digest)| {
+                (full_name(known) == full_name(name)).then_some(*digest)
+            }),
+        };
         let found = digest.and_then(|d| Some((d, self.files.open(&blob_path(&d)).ok()?.1)));
         found.ok_or_else(|| LayoutError::NotFound { name: name.to_owned(), known: Vec::new() })
     }

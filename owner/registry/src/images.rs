@@ -24,6 +24,8 @@ const MAX_RESOLVED: usize = 16;
 pub struct Places {
     /// OCI layout folders and oci-archive files, asked in this order before any registry.
     pub layouts: Vec<PathBuf>,
+    /// Content stores of containerd with the names that it has for their images, asked after the layouts.
+    pub stores: Vec<(PathBuf, Vec<(String, Sha256)>)>,
     /// Registries (`host[:port]`) spoken to in plain HTTP.
     pub plain_http: Vec<String>,
     /// A file in the form of docker's config.json or podman's auth.json, read instead of the user's.
@@ -93,8 +95,10 @@ impl Images {
                 .map_err(|source| RegistryError::Place { path: path.display().to_string(), source })
         };
         let cache = places.cache.as_deref().map(FactsCache::open).transpose()?;
+        let named = |(path, names): &(PathBuf, Vec<_>)| Ok(open(path)?.named(names.clone()));
+        let layouts = places.layouts.iter().map(open);
         Ok(Self {
-            layouts: places.layouts.iter().map(open).collect::<Result<_, _>>()?,
+            layouts: layouts.chain(places.stores.iter().map(named)).collect::<Result<_, _>>()?,
             remote: Remote::new(places, cache.clone()),
             cache,
             platform: places.platform,

@@ -86,6 +86,12 @@ async fn containerds_content_store_has_images_by_digest() {
         fs::remove_file(folder.path().join(file)).unwrap();
     }
     assert_eq!(facts(folder.path().into(), &pinned).await.unwrap(), expect);
+    // by the names that containerd's database has for them
+    let names = vec![(NAME.to_owned(), built.manifest_digest)];
+    let places = Places { stores: vec![(folder.path().into(), names)], ..Places::default() };
+    let images = Images::open(&Places { offline: true, ..places }).unwrap();
+    assert_eq!(images.resolve(NAME).await.unwrap().target_digest(), built.manifest_digest);
+    assert!(images.resolve("localhost/other:1").await.is_err());
     let path = blob(folder.path(), &built.manifest_digest);
     fs::write(&path, fs::read_to_string(&path).unwrap() + " ").unwrap();
     let error = facts(folder.path().into(), &pinned).await.unwrap_err();
