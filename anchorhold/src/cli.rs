@@ -132,9 +132,21 @@ pub struct Images {
     /// Never ask a registry: what is in no layout, lock file or cache is refused
     #[arg(long)]
     pub offline: bool,
-    /// Which image of a multi-platform index is taken: linux/amd64 or linux/arm64
-    #[arg(long, value_name = "OS/ARCH", default_value_t = Platform::default())]
-    pub platform: Platform,
+    /// Which image of a multi-platform index is taken: linux/amd64 or linux/arm64; a policy may be for both
+    #[arg(long, value_name = "OS/ARCH,…", value_delimiter = ',', default_value = "linux/amd64")]
+    pub platform: Vec<Platform>,
+}
+
+impl Images {
+    /// The same for one of several platforms.
+    pub fn on(&self, platform: Platform) -> Self {
+        Self { platform: vec![platform], ..self.clone() }
+    }
+
+    /// The platform whose images count first.
+    pub fn first_platform(&self) -> Platform {
+        self.platform.first().copied().unwrap_or_default()
+    }
 }
 
 /// What plays or is the CPU's security processor.

@@ -226,7 +226,7 @@ async fn run(dirs: &Dirs, options: &Genpolicy) -> Result<()> {
     let places = Images {
         images: options.images.clone(),
         plain_http: options.insecure_registry.clone(),
-        platform: options.platform,
+        platform: vec![options.platform],
         ..Images::default()
     };
     let made = policies(dirs, &inputs, &wanted, &places, choices).await?;

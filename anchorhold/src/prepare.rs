@@ -108,9 +108,9 @@ struct Facts {
 impl Facts {
     async fn read(dirs: &Dirs, source: &Source) -> Result<Self> {
         let own = ah_registry::Platform::default();
-        if source.images.platform != own {
+        if let Some(other) = source.images.platform.iter().find(|platform| **platform != own) {
             return Err(failure(
-                format!("--platform {}: the VM of this machine runs {own}", source.images.platform),
+                format!("--platform {other}: the VM of this machine runs {own}"),
                 "leave --platform out",
             ));
         }

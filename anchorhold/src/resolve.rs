@@ -12,7 +12,7 @@ use ah_oci::LayerDescriptor;
 use ah_pod::ImageFacts;
 use ah_registry::{
     BoxError, ConvertedLayer, Images, LayerConverter, LayerFiles, LockError, LockFile, Places,
-    RegistryError, ResolvedImage, TemporaryFiles,
+    Platform, RegistryError, ResolvedImage, TemporaryFiles,
 };
 use anyhow::Result;
 
@@ -39,6 +39,33 @@ pub(crate) enum Need {
     Layers,
 }
 
+/// [`resolve`] for facts, for each of the platforms. An image's name stands for one digest on all of them.
+pub(crate) async fn resolve_for_all(
+    dirs: &Dirs,
+    places: &cli::Images,
+    names: &BTreeSet<String>,
+) -> Result<Vec<(Platform, Resolved)>> {
+    let mut all: Vec<(Platform, Resolved)> = Vec::new();
+    for platform in places.platform.iter().copied() {
+        if all.iter().any(|(known, _)| *known == platform) {
+            continue;
+        }
+        let found = resolve(dirs, &places.on(platform), names.clone(), Need::Facts).await?;
+        if let Some((first, other)) = all.first() {
+            let differs =
+                found.pinned.iter().find(|(name, pinned)| other.pinned.get(*name) != Some(pinned));
+            if let Some((name, _)) = differs {
+                return Err(failure(
+                    format!("image {name} is another one for {first} than for {platform}"),
+                    "one policy for several platforms needs an image index, whose digest stands for all of them",
+                ));
+            }
+        }
+        all.push((platform, found));
+    }
+    Ok(all)
+}
+
 /// Resolves images by their names as written.
 pub(crate) async fn resolve(
     dirs: &Dirs,
@@ -56,7 +83,7 @@ pub(crate) async fn resolve(
     let mut wanted = BTreeMap::new();
     let progress = Progress::begin("images", names.len());
     for name in names {
-        match lock.image(&name, places.platform) {
+        match lock.image(&name, places.first_platform()) {
             Ok(locked) if need == Need::Facts => {
                 progress.step(&name, start.elapsed(), summary(&locked.facts));
                 found.pinned.insert(name.clone(), locked.pinned_name(&name));
@@ -131,7 +158,7 @@ pub(crate) async fn open(dirs: &Dirs, images: &cli::Images) -> Result<Images> {
         registry_folders: ah_registry::registry_folders(),
         cache: Some(dirs.facts()),
         offline: images.offline,
-        platform: images.platform,
+        platform: images.first_platform(),
     };
     Images::open(&places).map_err(registry_error)
 }

@@ -4,6 +4,7 @@ mod support;
 
 use ah_permit::{Policy, State, decide};
 use ah_policygen::{ends, honest_requests, stand_in_host};
+use ah_testkit_images::{Entry, ImageSpec, LayerSpec, LayoutBuilder, Packing};
 use anchorhold::cli::{Images, Source};
 use anchorhold::dirs::Dirs;
 use anchorhold::prepare::{Prepared, prepare};
@@ -166,4 +167,41 @@ fn images_are_those_of_the_machines_that_the_pod_may_be_placed_on() {
     check("arm", "--platform linux/arm64", 1, "found \"linux/amd64\"");
     check("plain", "--platform linux/riscv64", 2, "linux/amd64 or linux/arm64");
     desk.run("run -f plain.yaml IMAGES --platform linux/arm64 --tee software").ends(1);
+}
+
+#[test]
+fn one_policy_for_the_images_of_two_platforms() {
+    let desk = Desk::new();
+    let image = |word: &str| ImageSpec {
+        layers: vec![LayerSpec::of(Packing::Gzip, [Entry::file("web", word)])],
+        entrypoint: vec!["/web".to_owned()],
+        env: vec![format!("WORD={word}")],
+        ..ImageSpec::default()
+    };
+    let mut layout = LayoutBuilder::create(desk.path("both")).unwrap();
+    let images = [("amd64", &image("amd")), ("arm64", &image("arm"))];
+    let digest = layout.add_index("localhost/web:1", &images).unwrap();
+    layout.finish().unwrap();
+    desk.write("plain.yaml", PLAIN);
+    let generate = "policy generate -f plain.yaml --images both";
+    let both = "--platform linux/amd64,linux/arm64";
+    desk.run(&format!("{generate} {both} --lock both.lock -o out.yaml")).ends(0);
+    assert!(desk.read("out.yaml").contains(&format!("localhost/web:1@{}", digest.to_oci())));
+    let shown = desk.run("policy show out.yaml").ends(0);
+    shown.says("or, on linux/arm64:").says("WORD=arm").says("WORD=amd");
+    // the lock file has both, and the check reads them again
+    desk.run(&format!(
+        "policy generate -f plain.yaml --offline {both} --lock both.lock -o again.yaml"
+    ))
+    .ends(0);
+    assert_eq!(desk.read("again.yaml"), desk.read("out.yaml"));
+    desk.run(&format!("policy verify out.yaml --images both {both}")).ends(0);
+    desk.run("policy verify out.yaml --images both").ends(1).says("other platforms");
+    desk.run(&format!("{generate} --platform linux/amd64 -o amd.yaml")).ends(0);
+    desk.run("policy diff amd.yaml out.yaml").ends(1).says("lets in    linux/arm64: layers");
+    // an image that is no index has another digest on each
+    desk.run(&format!("policy generate -f plain.yaml IMAGES {both} -o no.yaml"))
+        .ends(1)
+        .says("found \"linux/amd64\"");
+    desk.run(&format!("run -f plain.yaml --images both {both} --tee software")).ends(1);
 }

@@ -12,7 +12,7 @@ use crate::inputs::{self, Input};
 use crate::policy::make::{self, Choices, Made, Wanted};
 use crate::policy::output::{self, Target};
 use crate::policy::sidecar;
-use crate::resolve::{self, Need};
+use crate::resolve;
 use crate::ui::{self, failure};
 
 /// Every pod of every document of every file gets its policy.
@@ -59,14 +59,14 @@ pub(crate) async fn policies(
     places: &crate::cli::Images,
     choices: impl Future<Output = Result<Choices>>,
 ) -> Result<Vec<Made>> {
-    make::check_platform(inputs, wanted, places.platform)?;
+    make::check_platform(inputs, wanted, &places.platform)?;
     let names = make::image_names(inputs, wanted);
     if !names.is_empty() {
         std::thread::spawn(ah_policygen::warm_up);
     }
-    let images = resolve::resolve(dirs, places, names, Need::Facts);
+    let images = resolve::resolve_for_all(dirs, places, &names);
     let (images, choices) = tokio::try_join!(images, choices)?;
-    make::make(inputs, wanted, &images.facts, &images.pinned, &choices)
+    make::make(inputs, wanted, &images, &choices)
 }
 
 /// Each file's new text.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ah_manifest::{Edits, Platform, PodTemplate, RUNS_ON_ANNOTATION};
-use ah_pod::{ImageFacts, Pod, RUNTIME_HINTS_ANNOTATION, RuntimeHints};
+use ah_pod::{Pod, RUNTIME_HINTS_ANNOTATION, RuntimeHints};
 use ah_policy::{
     AKS_ANNOTATION, AksPolicy, INITDATA_ANNOTATION, KeyService, PolicyDocument, ServicePublicKey,
 };
@@ -17,6 +17,7 @@ use crate::cli::policy::Form;
 use crate::dirs::Dirs;
 use crate::inputs::{Input, pod_name};
 use crate::prepare::{self, KEY_SERVICE};
+use crate::resolve::Resolved;
 use crate::ui::failure;
 
 /// Most bytes of all annotations of an object together (Kubernetes API, `TotalAnnotationSizeLimitB`).
@@ -98,17 +99,20 @@ pub(crate) fn public_key(text: &str) -> Result<KeyService> {
 pub(crate) fn check_platform(
     inputs: &[Input],
     wanted: Wanted<'_>,
-    platform: ah_registry::Platform,
+    platforms: &[ah_registry::Platform],
 ) -> Result<()> {
     let pods = inputs.iter().flat_map(|input| input.manifest.pods()).filter(|pod| wanted(pod));
     for pod in pods {
-        let said =
-            pod.architecture().filter(|arch| platform.name().strip_prefix("linux/") != Some(arch));
+        let is_one = |arch: &&str| {
+            platforms.iter().any(|platform| platform.name().strip_prefix("linux/") == Some(arch))
+        };
+        let said = pod.architecture().filter(|arch| !is_one(arch));
         if let Some(arch) = said {
             return Err(failure(
                 format!(
-                    "{}: nodeSelector says {arch}, the images are those of {platform}",
-                    pod_name(pod)
+                    "{}: nodeSelector says {arch}, the images are those of {}",
+                    pod_name(pod),
+                    words(platforms)
                 ),
                 format!(
                     "--platform linux/{arch} takes the images of these machines; generate other pods in a run of their own"
@@ -119,14 +123,18 @@ pub(crate) fn check_platform(
     Ok(())
 }
 
-/// Makes the policies, in the order of the inputs.
+fn words(platforms: &[ah_registry::Platform]) -> String {
+    platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Makes the policies, in the order of the inputs; `images` are those of each platform.
 pub(crate) fn make(
     inputs: &[Input],
     wanted: Wanted<'_>,
-    facts: &BTreeMap<String, ImageFacts>,
-    pinned: &BTreeMap<String, String>,
+    images: &[(ah_registry::Platform, Resolved)],
     choices: &Choices,
 ) -> Result<Vec<Made>> {
+    let Some(((_, first), others)) = images.split_first() else { return Ok(Vec::new()) };
     let places: Vec<(usize, usize)> = inputs
         .iter()
         .enumerate()
@@ -138,9 +146,9 @@ pub(crate) fn make(
     let one = |&(input, index): &(usize, usize)| {
         let file = &inputs[input];
         let pod = &file.manifest.pods()[index];
-        let made = make_one(file, pod, facts, choices)
+        let made = make_one(file, pod, first, others, choices)
             .with_context(|| format!("{}: {}", file.path.display(), pod_name(pod)))?;
-        let images = pod.images().filter_map(|image| pinned.get_key_value(image));
+        let images = pod.images().filter_map(|image| first.pinned.get_key_value(image));
         let images = images.map(|(name, pinned)| (name.clone(), pinned.clone())).collect();
         Ok(Made { input, index, images, ..made })
     };
@@ -172,14 +180,20 @@ pub(crate) fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R
 fn make_one(
     file: &Input,
     template: &PodTemplate,
-    facts: &BTreeMap<String, ImageFacts>,
+    first: &Resolved,
+    others: &[(ah_registry::Platform, Resolved)],
     choices: &Choices,
 ) -> Result<Made> {
     check_annotations(template, choices.form)?;
-    let pod = file.manifest.to_pod(template, facts).map_err(crate::manifest_error)?;
+    let pod = |facts| file.manifest.to_pod(template, facts).map_err(crate::manifest_error);
+    let others = others.iter();
+    let others: Vec<(String, Pod)> = others
+        .map(|(platform, images)| Ok((platform.to_string(), pod(&images.facts)?)))
+        .collect::<Result<_>>()?;
+    let pod = pod(&first.facts)?;
     check_release_socket(&pod, choices)?;
     let options = Options { key_service: choices.key_service.clone(), agent: choices.agent };
-    let generated = ah_policygen::generate(&pod, &options)?;
+    let generated = ah_policygen::generate_for_platforms(&pod, &others, &options)?;
     let (document, annotation) = match choices.form {
         Form::Initdata => {
             let annotation = generated.initdata.to_annotation();

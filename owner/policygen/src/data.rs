@@ -163,6 +163,35 @@ pub(crate) struct ContainerData {
     /// Its volumes of files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) volumes: Vec<VolumeData>,
+    /// What it is on other platforms, where their images differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) variants: Vec<VariantData>,
+}
+
+/// The parts of a container that its image decides, for another platform.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VariantData {
+    /// `os/architecture`; no rule reads it.
+    pub(crate) platform: String,
+    pub(crate) read: BTreeMap<String, Read>,
+    pub(crate) request: Value,
+    pub(crate) fill: Value,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) volumes: Vec<VolumeData>,
+}
+
+impl ContainerData {
+    /// The container as it is on each other platform.
+    pub(crate) fn on_other_platforms(&self) -> impl Iterator<Item = (&str, Self)> {
+        let alone = Self { variants: Vec::new(), ..self.clone() };
+        self.variants.iter().map(move |variant| {
+            let VariantData { platform, read, request, fill, volumes } = variant;
+            let (read, volumes) = (read.clone(), volumes.clone());
+            let (request, fill) = (request.clone(), fill.clone());
+            (platform.as_str(), Self { read, request, fill, volumes, ..alone.clone() })
+        })
+    }
 }
 
 /// CreateSandbox.

@@ -37,7 +37,7 @@ pub fn make_fragment(pod: &Pod, feed: &str, version: u32) -> Result<Fragment, Fr
     let mut pod = pod.clone();
     pod.owner_keys.fragments = vec![any_source()];
     pod.containers.iter().try_for_each(check)?;
-    let data = gather::policy_data(&pod, Agent::Anchorhold)?;
+    let data = gather::policy_data(&pod, &[], Agent::Anchorhold)?;
     let json = |err| FragmentMakeError::Generate(GenerateError::Json(err));
     let sidecar = serde_json::to_value(&data.sidecar).map_err(json)?;
     let own = data.containers.iter().filter(|container| container.name != SANDBOX);

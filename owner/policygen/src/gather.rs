@@ -12,48 +12,53 @@ use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::bounds::{BoundData, WordData};
-use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData};
+use crate::data::{self, ContainerData, PolicyData, SANDBOX, SandboxData, TreeData, VariantData};
 use crate::generate::GenerateError;
-use crate::{kata, sidecar, template, trees};
+use crate::{kata, platforms, sidecar, template, trees};
 
 /// Makes the example of a pod's name.
 const EXAMPLE_DIGITS: &str = "0123456789abcdef";
 
-/// The policy's data for a pod, as its agent's runtime sees it.
-pub(crate) fn policy_data(pod: &Pod, agent: Agent) -> Result<PolicyData, GenerateError> {
+/// The policy's data for a pod, as its agent's runtime sees it; `others` are the same pod with the images of other platforms.
+pub(crate) fn policy_data(
+    pod: &Pod,
+    others: &[(String, Pod)],
+    agent: Agent,
+) -> Result<PolicyData, GenerateError> {
     let beside = sidecar::beside(pod);
     let host = HostValues::placeholders(&beside);
-    let whole = |request| input(pod, agent, request);
-    let mut wholes = vec![whole(requests::create_sandbox_container(pod, &host)?)?];
-    let mut containers = vec![container_data(None, pod)?];
-    let mut bounds = vec![template::Mutable::new()];
     let mut all_trees = Vec::new();
+    let sandbox = Draft {
+        whole: input(pod, agent, requests::create_sandbox_container(pod, &host)?)?,
+        bounds: template::Mutable::new(),
+        data: container_data(None, pod)?,
+    };
+    let mut drafts = vec![sandbox];
+    drafts.extend(containers(pod, &beside, agent, &mut all_trees)?);
     let mut names = BTreeSet::new();
-    for (index, container) in in_order(&beside) {
-        // What the pod's own are does not depend on whether somebody adds one.
-        let pod = if container.name == sidecar::NAME { &beside } else { pod };
-        if !names.insert(container.name.as_str()) {
-            return Err(GenerateError::NameTwice { name: container.name.clone() });
-        }
-        let mut whole = whole(requests::create_container(pod, index, &host)?)?;
-        bounds.push(template::mutable(&mut whole, container)?);
-        let volumes = trees::volumes(pod, index, &whole, &mut all_trees)?;
-        wholes.push(whole);
-        containers.push(ContainerData { volumes, ..container_data(Some(container), pod)? });
+    if let Some(twice) = drafts.iter().find(|draft| !names.insert(&draft.data.name)) {
+        return Err(GenerateError::NameTwice { name: twice.data.name.clone() });
     }
-    let parts: Vec<(Value, Value)> = wholes.iter().map(parts).collect();
-    let common = common_of(parts.iter().skip(1).map(|(fixed, _)| fixed));
-    let common_fill = common_of(parts.iter().skip(1).map(|(_, fill)| fill));
-    let all = containers.iter_mut().zip(&wholes).zip(parts).zip(&mut bounds);
-    for (((container, whole), (fixed, fill)), bounds) in all {
-        container.read = template::reads(whole)?;
-        for (placeholder, read) in &mut container.read {
-            (read.within, read.example) = bounds.remove(placeholder).unzip();
+    let mut variants = Vec::new();
+    for (platform, other) in others {
+        let drafts = &drafts[1..];
+        let found = containers(other, other, agent, &mut all_trees)?;
+        for (index, draft) in platforms::differing(drafts, found, platform, agent)? {
+            variants.push((index.saturating_add(1), platform, draft));
         }
-        (container.request, container.fill) = match container.name.as_str() {
-            SANDBOX | sidecar::NAME => (fixed, fill),
-            _ => (rest(&fixed, &common), rest(&fill, &common_fill)),
-        };
+    }
+    let own = drafts.iter().skip(1).chain(variants.iter().map(|(_, _, draft)| draft));
+    let parts: Vec<(Value, Value)> = own.map(|draft| parts(&draft.whole)).collect();
+    let common = common_of(parts.iter().map(|(fixed, _)| fixed));
+    let common_fill = common_of(parts.iter().map(|(_, fill)| fill));
+    let finish = |draft: Draft| draft.finished(&common, &common_fill);
+    let mut containers = drafts.into_iter().map(finish).collect::<Result<Vec<_>, _>>()?;
+    for (index, platform, draft) in variants {
+        let ContainerData { read, request, fill, volumes, .. } = finish(draft)?;
+        let platform = platform.clone();
+        if let Some(container) = containers.get_mut(index) {
+            container.variants.push(VariantData { platform, read, request, fill, volumes });
+        }
     }
     // It is one of them for what they have in common, and none that may be created.
     let sidecar = match pod.owner_keys.fragments.is_empty() {
@@ -87,6 +92,55 @@ pub(crate) fn policy_data(pod: &Pod, agent: Agent) -> Result<PolicyData, Generat
         trees: all_trees,
         whole: pod.whole == WholePod::Awaited,
     })
+}
+
+/// A container on its way into the policy.
+pub(crate) struct Draft {
+    /// Its whole request, placeholders in place.
+    pub(crate) whole: Value,
+    bounds: template::Mutable,
+    pub(crate) data: ContainerData,
+}
+
+impl Draft {
+    /// With its request's parts, without what is in the common ones.
+    fn finished(
+        mut self,
+        common: &Value,
+        common_fill: &Value,
+    ) -> Result<ContainerData, GenerateError> {
+        let mut read = template::reads(&self.whole)?;
+        for (placeholder, read) in &mut read {
+            (read.within, read.example) = self.bounds.remove(placeholder).unzip();
+        }
+        let (fixed, fill) = parts(&self.whole);
+        let (request, fill) = match self.data.name.as_str() {
+            SANDBOX | sidecar::NAME => (fixed, fill),
+            _ => (rest(&fixed, common), rest(&fill, common_fill)),
+        };
+        Ok(ContainerData { read, request, fill, ..self.data })
+    }
+}
+
+/// The containers in their order; `beside` has one more where somebody may add some.
+fn containers(
+    pod: &Pod,
+    beside: &Pod,
+    agent: Agent,
+    trees: &mut Vec<TreeData>,
+) -> Result<Vec<Draft>, GenerateError> {
+    let host = HostValues::placeholders(beside);
+    let mut drafts = Vec::new();
+    for (index, container) in in_order(beside) {
+        // What the pod's own are does not depend on whether somebody adds one.
+        let pod = if container.name == sidecar::NAME { beside } else { pod };
+        let mut whole = input(pod, agent, requests::create_container(pod, index, &host)?)?;
+        let bounds = template::mutable(&mut whole, container)?;
+        let volumes = trees::volumes(pod, index, &whole, trees)?;
+        let data = ContainerData { volumes, ..container_data(Some(container), pod)? };
+        drafts.push(Draft { whole, bounds, data });
+    }
+    Ok(drafts)
 }
 
 fn none() -> Value {
@@ -147,6 +201,7 @@ fn container_data(
             fill: Value::Null,
             secrets: Vec::new(),
             volumes: Vec::new(),
+            variants: Vec::new(),
         });
     };
     let bounds = resources::oom_score_adj_bounds(pod, container);
@@ -171,6 +226,7 @@ fn container_data(
         fill: Value::Null,
         secrets: secrets(container),
         volumes: Vec::new(),
+        variants: Vec::new(),
     })
 }
 

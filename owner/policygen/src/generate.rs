@@ -27,6 +27,9 @@ const EXPLANATIONS: &str = include_str!("rules/explain.rego");
 /// The rules of debug sessions; only where the owner wants them.
 const DEBUG: &str = include_str!("rules/debug.rego");
 
+/// The rules of images for several platforms; only where a container differs.
+const PLATFORMS: &str = include_str!("rules/platforms.rego");
+
 /// What stands between the rules and the data.
 pub(crate) const DATA_MARK: &str = "\npolicy_data := ";
 
@@ -102,6 +105,18 @@ pub enum GenerateError {
         /// What is said.
         found: String,
     },
+    /// The images of two platforms differ in what one policy cannot tell apart.
+    #[error(
+        "container {container:?}: its image for {platform} has {what}: make a policy for each platform"
+    )]
+    Platforms {
+        /// The container's name.
+        container: String,
+        /// The other platform.
+        platform: String,
+        /// How the image differs.
+        what: &'static str,
+    },
     /// Two containers have one name.
     #[error("container name {name:?} occurs twice")]
     NameTwice {
@@ -131,19 +146,43 @@ pub enum GenerateError {
 /// # Errors
 /// [`GenerateError`].
 pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError> {
+    generate_for_platforms(pod, &[], options)
+}
+
+/// The same for a pod that may be placed on machines of several platforms: `others` names them (`os/architecture`), each with the pod
+/// as its images have it.
+///
+/// # Errors
+/// [`GenerateError`].
+pub fn generate_for_platforms(
+    pod: &Pod,
+    others: &[(String, Pod)],
+    options: &Options,
+) -> Result<Generated, GenerateError> {
     let agent = options.agent;
-    let pod = &agent.pod(pod)?;
-    requests::check(pod)?;
-    check_keys(pod)?;
-    let data = gather::policy_data(pod, agent)?;
+    let own = |pod: &Pod| {
+        let pod = agent.pod(pod)?;
+        requests::check(&pod)?;
+        check_keys(&pod)?;
+        Ok::<_, GenerateError>(pod)
+    };
+    let pod = &own(pod)?;
+    let others: Vec<(String, Pod)> = others
+        .iter()
+        .map(|(platform, pod)| Ok((platform.clone(), own(pod)?)))
+        .collect::<Result<_, GenerateError>>()?;
+    let data = gather::policy_data(pod, &others, agent)?;
+    let platforms = data.containers.iter().any(|container| !container.variants.is_empty());
     let data = serde_json::to_value(data)?;
     let data = match agent {
         Agent::Anchorhold => write::json(&data),
         Agent::Kata => write::rego(&data),
     };
-    let rules = rules_with(agent, &optional(pod));
+    let rules = rules_with(agent, &optional(pod, platforms));
     let policy = format!("{rules}{DATA_MARK}{data}\n");
-    dry_run::run(&policy, agent, pod)?;
+    for pod in std::iter::once(pod).chain(others.iter().map(|(_, pod)| pod)) {
+        dry_run::run(&policy, agent, pod)?;
+    }
     let settings = GuestSettings { key_service: options.key_service.clone() };
     let mut extra = BTreeMap::new();
     if settings != GuestSettings::default() {
@@ -154,8 +193,9 @@ pub fn generate(pod: &Pod, options: &Options) -> Result<Generated, GenerateError
 }
 
 /// The rules that a pod has beside those of every pod.
-fn optional(pod: &Pod) -> Vec<&'static str> {
-    pod.owner_keys.debug.map(|_| DEBUG).into_iter().collect()
+fn optional(pod: &Pod, platforms: bool) -> Vec<&'static str> {
+    let debug = pod.owner_keys.debug.map(|_| DEBUG);
+    debug.into_iter().chain(platforms.then_some(PLATFORMS)).collect()
 }
 
 /// The rules of every pod.
@@ -164,8 +204,9 @@ pub(crate) fn rules(agent: Agent) -> String {
 }
 
 /// Every text of rules that this generator writes for an agent.
-pub(crate) fn all_rules(agent: Agent) -> [String; 2] {
-    [rules(agent), rules_with(agent, &[DEBUG])]
+pub(crate) fn all_rules(agent: Agent) -> [String; 4] {
+    [&[][..], &[DEBUG], &[PLATFORMS], &[DEBUG, PLATFORMS]]
+        .map(|optional| rules_with(agent, optional))
 }
 
 /// The rules as they are, without the comments: people read them in the project, the guest does not.

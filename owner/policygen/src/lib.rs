@@ -16,6 +16,7 @@ mod gather;
 mod generate;
 mod honest;
 mod kata;
+mod platforms;
 mod request_json;
 mod show;
 mod sidecar;
@@ -29,5 +30,7 @@ pub use diff::{Change, ContainerDiff, Diff, Presence, diff};
 pub use dry_run::{ends, honest_requests, honest_requests_for, stand_in_host, warm_up};
 pub use explain::{ExplainError, Explained, Question, answer, explain};
 pub use fragment::{FragmentMakeError, make_fragment};
-pub use generate::{GenerateError, Generated, Options, generate};
-pub use show::{Shown, ShownContainer, ShownEnv, ShownFile, ShownMount, ShownVolume, show};
+pub use generate::{GenerateError, Generated, Options, generate, generate_for_platforms};
+pub use show::{
+    Shown, ShownContainer, ShownEnv, ShownFile, ShownMount, ShownPlatform, ShownVolume, show,
+};

@@ -103,6 +103,18 @@ pub struct ShownContainer {
     pub release_socket: bool,
     /// Whether it may be created again after it ended.
     pub restart: bool,
+    /// What it is on other platforms, where their images differ.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<ShownPlatform>,
+}
+
+/// What a container is on another platform than the first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShownPlatform {
+    /// `os/architecture`.
+    pub platform: String,
+    /// The container there.
+    pub container: Box<ShownContainer>,
 }
 
 /// One environment variable.
@@ -161,15 +173,12 @@ pub fn show(policy: &str) -> Result<Shown, ExplainError> {
     let data = read_data(&Policy::compile(policy)?)?;
     let workloads = data.containers.iter().filter(|container| container.name != SANDBOX);
     let containers = workloads.map(|container| {
-        let request = data.request(container);
-        let volumes = shown_volumes(&data, container, &request);
-        let mut shown = shown(container, &request);
-        let of_files = |mount: &ShownMount| {
-            volumes.iter().any(|volume| volume.destination == mount.destination)
-        };
-        shown.mounts.retain(|mount| !of_files(mount));
-        shown.standard_mounts.retain(|mount| !of_files(mount));
-        ShownContainer { volumes, ..shown }
+        let others = container.on_other_platforms();
+        let platforms = others.map(|(platform, other)| ShownPlatform {
+            platform: platform.to_owned(),
+            container: Box::new(whole(&data, &other)),
+        });
+        ShownContainer { platforms: platforms.collect(), ..whole(&data, container) }
     });
     Ok(Shown {
         agent: data.agent,
@@ -181,6 +190,18 @@ pub fn show(policy: &str) -> Result<Shown, ExplainError> {
         host_chooses: host_chooses(&data),
         host_files: data.files,
     })
+}
+
+/// A container with its volumes.
+fn whole(data: &PolicyData, container: &ContainerData) -> ShownContainer {
+    let request = data.request(container);
+    let volumes = shown_volumes(data, container, &request);
+    let mut shown = shown(container, &request);
+    let of_files =
+        |mount: &ShownMount| volumes.iter().any(|volume| volume.destination == mount.destination);
+    shown.mounts.retain(|mount| !of_files(mount));
+    shown.standard_mounts.retain(|mount| !of_files(mount));
+    ShownContainer { volumes, ..shown }
 }
 
 /// Every value that the policy leaves to the host.
@@ -318,6 +339,7 @@ pub(crate) fn shown(container: &ContainerData, request: &Value) -> ShownContaine
         stdin: container.stdin,
         tty: process("Terminal").and_then(Value::as_bool).unwrap_or_default(),
         restart: container.restart,
+        platforms: Vec::new(),
     }
 }
 

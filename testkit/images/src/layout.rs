@@ -53,8 +53,33 @@ impl LayoutBuilder {
     /// # Errors
     /// When a file cannot be written.
     pub fn add(&mut self, name: &str, image: &ImageSpec) -> io::Result<BuiltImage> {
+        let (built, mut descriptor) = self.image("amd64", image)?;
+        descriptor["annotations"] = names(name);
+        self.manifests.push(descriptor);
+        Ok(built)
+    }
+
+    /// Adds an image index under a name, with an image for each architecture; gives the index's digest.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_index(&mut self, name: &str, images: &[(&str, &ImageSpec)]) -> io::Result<Sha256> {
+        let all = images.iter().map(|(architecture, image)| Ok(self.image(architecture, image)?.1));
+        let index = index(all.collect::<io::Result<Vec<_>>>()?);
+        let (digest, size) = self.document(&index)?;
+        self.manifests.push(json!({
+            "mediaType": index["mediaType"],
+            "digest": digest.to_oci(),
+            "size": size,
+            "annotations": names(name),
+        }));
+        Ok(digest)
+    }
+
+    /// An image, and its manifest's descriptor.
+    fn image(&self, architecture: &str, image: &ImageSpec) -> io::Result<(BuiltImage, Value)> {
         let layers = image.layers.iter().map(|l| self.layer(l)).collect::<io::Result<Vec<_>>>()?;
-        let (config_digest, config_size) = self.document(&config(image, &layers))?;
+        let (config_digest, config_size) = self.document(&config(architecture, image, &layers))?;
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -70,17 +95,13 @@ impl LayoutBuilder {
             })).collect::<Vec<_>>(),
         });
         let (manifest_digest, manifest_size) = self.document(&manifest)?;
-        self.manifests.push(json!({
+        let descriptor = json!({
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "digest": manifest_digest.to_oci(),
             "size": manifest_size,
-            "platform": { "architecture": "amd64", "os": "linux" },
-            "annotations": {
-                "org.opencontainers.image.ref.name": name,
-                "io.containerd.image.name": name,
-            },
-        }));
-        Ok(BuiltImage { manifest_digest, config_digest, layers })
+            "platform": { "architecture": architecture, "os": "linux" },
+        });
+        Ok((BuiltImage { manifest_digest, config_digest, layers }, descriptor))
     }
 
     /// Writes the index.
@@ -88,12 +109,8 @@ impl LayoutBuilder {
     /// # Errors
     /// When a file cannot be written.
     pub fn finish(self) -> io::Result<PathBuf> {
-        let index = json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": self.manifests,
-        });
-        std::fs::write(self.folder.join("index.json"), index.to_string())?;
+        let index = index(self.manifests).to_string();
+        std::fs::write(self.folder.join("index.json"), index)?;
         std::fs::write(self.folder.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
         Ok(self.folder)
     }
@@ -117,6 +134,19 @@ impl LayoutBuilder {
     }
 }
 
+fn index(manifests: Vec<Value>) -> Value {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": manifests,
+    })
+}
+
+/// The annotations by which people find an image.
+fn names(name: &str) -> Value {
+    json!({ "org.opencontainers.image.ref.name": name, "io.containerd.image.name": name })
+}
+
 fn blob_path(folder: &Path, digest: &Sha256) -> PathBuf {
     folder.join("blobs/sha256").join(digest.to_string())
 }
@@ -136,7 +166,7 @@ fn pack(layer: &LayerSpec) -> io::Result<(Vec<u8>, &'static str)> {
     })
 }
 
-fn config(image: &ImageSpec, layers: &[BuiltLayer]) -> Value {
+fn config(architecture: &str, image: &ImageSpec, layers: &[BuiltLayer]) -> Value {
     let mut process = serde_json::Map::new();
     let mut put = |key: &str, value: Value, empty: bool| {
         if !empty {
@@ -155,7 +185,7 @@ fn config(image: &ImageSpec, layers: &[BuiltLayer]) -> Value {
     put("ExposedPorts", set(&image.exposed_ports), image.exposed_ports.is_empty());
     put("Volumes", set(&image.volumes), image.volumes.is_empty());
     json!({
-        "architecture": "amd64",
+        "architecture": architecture,
         "os": "linux",
         "config": process,
         "rootfs": {

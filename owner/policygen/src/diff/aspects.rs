@@ -1,5 +1,6 @@
 //! The sides of a policy that people have words for.
 
+use ah_digest::Sha256;
 use ah_grant::FragmentSource;
 use ah_permit::Secrets;
 use serde_json::{Value, json};
@@ -120,6 +121,7 @@ pub(crate) fn others_of_container(container: &ContainerData) -> Value {
         "request",
         "fill",
         "secrets",
+        "variants",
     ];
     without(serde_json::to_value(container).unwrap_or_default(), &read)
 }
@@ -173,6 +175,7 @@ pub(crate) fn of_container(data: &PolicyData, container: &ContainerData) -> Vec<
         mark("restart", container.restart, "may be created again after it ended"),
         aspect("oom score", false, bounds.into_iter().collect()),
         aspect("variables from Secrets", false, container.secrets.clone()),
+        aspect("other platforms", false, other_platforms(data, container)),
     ];
     for item in aspects.iter_mut().flat_map(|aspect| &mut aspect.items) {
         item.shown = secrets.mask_text(&item.raw);
@@ -183,6 +186,17 @@ pub(crate) fn of_container(data: &PolicyData, container: &ContainerData) -> Vec<
         aspect.items.iter_mut().for_each(|item| item.shown = Words(&masked).to_string());
     }
     aspects
+}
+
+/// What the container is on each: its layers, and a digest of all of it.
+fn other_platforms(data: &PolicyData, container: &ContainerData) -> Vec<String> {
+    let others = container.on_other_platforms();
+    let words = others.map(|(platform, other)| {
+        let request = unnumbered(&data.request(&other));
+        let whole = json!([request, other.read, other.volumes]).to_string();
+        format!("{platform}: layers {}, in all {}", layers(&request).join(" "), Sha256::of(whole))
+    });
+    words.collect()
 }
 
 /// Variables that the host may choose, each with its bound.

@@ -2,7 +2,9 @@
 
 container_name := object.get(input.OCI.Annotations, "io.kubernetes.cri.container-name", "(sandbox)")
 
-declared(name) := policy_data.containers[policy_data.places[name]]
+declared(name) := chosen(policy_data.containers[policy_data.places[name]])
+
+chosen(c) := c if not c.variants
 
 # What has no placeholder stands apart, so that only the rest is made anew for each request.
 container_request(c, found) := with_image_name(with_oom_score(c, with_env_order(object.union(fixed_part(c), filled(varying_part(c), found)))))
@@ -118,7 +120,7 @@ CreateContainerRequest := {"allowed": true, "ops": ops} if {
 	not data.pstate.destroyed
 	is_new(input.container_id)
 	i := policy_data.places[container_name]
-	c := policy_data.containers[i]
+	c := declared(container_name)
 	is_free(i)
 	is_turn(i)
 	found := values(c.read, data.pstate.facts)

@@ -6,8 +6,8 @@ use ah_grant::FragmentSource;
 
 use crate::agent::Agent;
 use crate::show::{
-    RELEASE_SOCKET, SHARED_DIR, Shown, ShownContainer, ShownEnv, ShownMount, ShownVolume,
-    VOLUME_DIR,
+    RELEASE_SOCKET, SHARED_DIR, Shown, ShownContainer, ShownEnv, ShownMount, ShownPlatform,
+    ShownVolume, VOLUME_DIR,
 };
 
 /// Digits of a root hash that tell layers apart for people.
@@ -108,6 +108,7 @@ impl fmt::Display for ShownContainer {
         writeln!(f, "{kind} {}", self.name)?;
         writeln!(f, "  image        {}", self.image)?;
         self.layers(f)?;
+        self.other_platforms(f)?;
         writeln!(f, "  command      {}", Words(&self.command))?;
         writeln!(f, "  in           {} as {}", self.working_dir, self.user)?;
         self.env.iter().try_for_each(|env| writeln!(f, "  env          {env}"))?;
@@ -139,6 +140,31 @@ impl fmt::Display for ShownContainer {
 }
 
 impl ShownContainer {
+    /// What is another one on another platform.
+    fn other_platforms(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ShownPlatform { platform, container } in &self.platforms {
+            writeln!(f, "  or, on {platform}:")?;
+            container.layers(f)?;
+            if container.command != self.command {
+                writeln!(f, "  command      {}", Words(&container.command))?;
+            }
+            if (&container.working_dir, &container.user) != (&self.working_dir, &self.user) {
+                writeln!(f, "  in           {} as {}", container.working_dir, container.user)?;
+            }
+            let of_all = |env: &&ShownEnv| self.env.contains(env);
+            for env in container.env.iter().filter(|env| !of_all(env)) {
+                writeln!(f, "  env          {env}")?;
+            }
+            for env in self.env.iter().filter(|env| !container.env.contains(env)) {
+                writeln!(f, "  env          not {}", env.name)?;
+            }
+            let mounts = container.mounts.iter().filter(|mount| !self.mounts.contains(mount));
+            mounts.into_iter().try_for_each(|mount| writeln!(f, "  mount        {mount}"))?;
+            writeln!(f, "  and on all platforms:")?;
+        }
+        Ok(())
+    }
+
     fn layers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.layers.is_empty() {
             return Ok(());
