@@ -28,16 +28,17 @@ pub(crate) async fn run(dirs: &Dirs, command: &LogCommand) -> Result<ExitCode> {
         LogCommand::Verify { pin, target, json } => {
             let verified = async {
                 let store = Store::open(dirs, target).await?;
-                let verified = verify(&store, pin.as_deref()).await;
+                let pinned = pin.as_deref().is_some_and(Path::exists);
+                let verified = verify(&store, pin.as_deref()).await.map(|found| (found, pinned));
                 store.close().await;
                 verified
             };
             match verified.await {
-                Ok(Ok(head)) => {
-                    tell(&head, *json);
+                Ok((Ok(head), pinned)) => {
+                    tell(&head, pin.as_deref(), pinned, *json);
                     Ok(ExitCode::SUCCESS)
                 }
-                Ok(Err(error)) => {
+                Ok((Err(error), _)) => {
                     if *json {
                         say!("{}", json!({ "whole": false, "reason": error.to_string() }));
                     }
@@ -129,9 +130,10 @@ async fn verify(store: &Store, pin: Option<&Path>) -> Result<Result<SignedHead, 
     Ok(Ok(head))
 }
 
-fn tell(head: &SignedHead, json: bool) {
+/// `pinned`: whether an earlier head was there to compare with.
+fn tell(head: &SignedHead, pin: Option<&Path>, pinned: bool, json: bool) {
     if json {
-        say!("{}", json!({ "whole": true, "head": head }));
+        say!("{}", json!({ "whole": true, "head": head, "compared_with_pin": pinned }));
     } else {
         say!(
             "the log is whole: {} entries, root {}, key {}",
@@ -139,5 +141,14 @@ fn tell(head: &SignedHead, json: bool) {
             head.root,
             head.public_key
         );
+        match (pin, pinned) {
+            (Some(path), true) => {
+                say!("it goes on from the head that {} had, which is now this one", path.display());
+            }
+            (Some(path), false) => {
+                say!("no earlier head to compare with: this one is now in {}", path.display());
+            }
+            (None, _) => say!("compared with no earlier head: --pin FILE keeps one"),
+        }
     }
 }

@@ -157,3 +157,36 @@ fn a_folder_works_offline() {
         .run(&desk, "collateral fetch @snp/ms-tav-turin/report.bin --dir kept --kds ftp://x")
         .ends(1);
 }
+
+#[test]
+fn attack_endorsement_that_the_reports_sender_chose() {
+    let Some(vectors) = vectors().map(Vectors) else { return };
+    let desk = Desk::new();
+    let line = "verify report @snp/ms-privacy-sandbox/snp.json --now 2024-01-01T00:00:00Z --runtime-data @snp/ms-privacy-sandbox/publicWrapKey.pem";
+    let own = format!("{line} --uvm @snp/ms-privacy-sandbox/uvm_endorsements.cose");
+    vectors.run(&desk, &own).ends(0).says("met      measurement");
+    // The owner names another one: that which came with the report helps no more.
+    let other = format!("{line} --uvm @snp/ms-aci/body.uvm_reference_info.bin");
+    vectors.run(&desk, &other).ends(1).says("NOT MET  measurement");
+}
+
+#[test]
+fn attack_policy_without_a_word_on_the_evidence_at_hand() {
+    let Some(vectors) = vectors().map(Vectors) else { return };
+    let desk = Desk::new();
+    desk.write("snp.toml", "[snp]\n");
+    desk.write("tdx.toml", "[tdx]\n");
+    vectors.run(&desk, &format!("{GENOA} --policy snp.toml")).ends(0);
+    vectors
+        .run(&desk, &format!("{GENOA} --policy tdx.toml"))
+        .ends(2)
+        .says("says nothing of SEV-SNP reports");
+    let import = "collateral import @tdx/dcapqvl-tdx-collateral.json --dir kept";
+    vectors.run(&desk, import).ends(0);
+    let quote = "verify quote @tdx/dcapqvl-tdx.bin --collateral kept --now 2025-06-20T00:00:00Z";
+    vectors.run(&desk, &format!("{quote} --policy tdx.toml")).ends(0);
+    vectors
+        .run(&desk, &format!("{quote} --policy snp.toml"))
+        .ends(2)
+        .says("says nothing of TDX quotes");
+}

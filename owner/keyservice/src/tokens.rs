@@ -39,6 +39,9 @@ pub enum TokenError {
     /// Not three parts of JSON and signature.
     #[error("token is not a signed JSON web token")]
     Malformed,
+    /// Its header wants something that is not understood here, and must be then (RFC 7515 section 4.1.11).
+    #[error("token's header has {0:?}, expected a plain signed token")]
+    Header(&'static str),
     /// Nobody trusts its issuer.
     #[error("token's issuer {found:?} is not trusted")]
     Issuer {
@@ -213,6 +216,7 @@ impl TokenVerifier for TrustedIssuers {
             return Err(TokenError::Malformed);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
+        check_header(token)?;
         // Read before it is verified, to know under whose keys it has to verify.
         let unverified: Map<String, Value> = jsonwebtoken::dangerous::insecure_decode_claims(token)
             .map_err(|_| TokenError::Malformed)?;
@@ -255,6 +259,19 @@ impl TokenVerifier for AnyOf {
             }
         }
         Err(last)
+    }
+}
+
+/// Refuses what would make the payload something else than its claims, and extensions that must be understood.
+fn check_header(token: &str) -> Result<(), TokenError> {
+    let text = token.split('.').next().unwrap_or_default();
+    let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text);
+    let header: Map<String, Value> =
+        serde_json::from_slice(&header.map_err(|_| TokenError::Malformed)?)
+            .map_err(|_| TokenError::Malformed)?;
+    match ["crit", "b64", "enc", "zip"].into_iter().find(|member| header.contains_key(*member)) {
+        Some(member) => Err(TokenError::Header(member)),
+        None => Ok(()),
     }
 }
 

@@ -109,6 +109,17 @@ fn attack_token_without_or_with_the_wrong_algorithm() {
 }
 
 #[test]
+fn attack_token_whose_header_changes_what_the_payload_is() {
+    let world = World::new(None);
+    for (member, value) in [("crit", json!(["exp"])), ("zip", json!("DEF")), ("b64", json!(false))]
+    {
+        assert!(world.check(with(rs256(), "other", value.clone()), claims()).is_ok());
+        let answer = world.check(with(rs256(), member, value), claims());
+        assert_eq!(answer, Err(TokenError::Header(member)));
+    }
+}
+
+#[test]
 fn attack_token_under_another_key() {
     let (world, thief) = (World::new(None), World::new(None));
     assert_eq!(world.verify(&thief.token(&rs256(), &claims())), Err(TokenError::Signature));
