@@ -184,8 +184,12 @@ fn guest_binaries() -> Result<()> {
 }
 
 /// Packages of the demo's workload and of what tests run in containers; never part of the guest image.
-const CONTAINER_PROGRAMS: [&str; 3] =
-    ["-pah-example-sealed-message", "-pah-testkit-images", "--example=list_tree"];
+const CONTAINER_PROGRAMS: [&str; 4] = [
+    "-pah-example-sealed-message",
+    "-pah-testkit-images",
+    "--example=list_tree",
+    "--example=udp_echo",
+];
 
 /// Where the guest's static programs of this checkout are.
 pub(crate) fn guest_build() -> GuestBuild {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::future::ready;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use ah_agent_api::agent::{CreateContainerRequest, ExecProcessRequest};
@@ -11,10 +11,10 @@ use ah_agent_client::CallError;
 use ah_layers::SnapshotLayers;
 use ah_sandbox::{Guest, LayerImage, SandboxError};
 use ah_verity::VerityInfo;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
-use crate::convert::{self, Copied, Sandbox, Spec, Workload};
+use crate::convert::{self, Copied, CopyKind, Sandbox, Spec, Workload};
 use crate::network::{self, PodNetwork};
 use crate::wire::task::Mount;
 use crate::{ShimError, host_files, machine};
@@ -24,10 +24,31 @@ const SIGKILL: u32 = 9;
 const SIGNAL_LIMIT: Duration = Duration::from_secs(10);
 const DESTROY_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often volumes are looked at for another version; the kubelet makes one within a minute or two of a change.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
+
 /// A pod that runs.
 pub(crate) struct Pod {
     pub(crate) guest: Guest,
     pub(crate) sandbox: Sandbox,
+    /// The containers' volumes that may get other files, by container.
+    followed: Mutex<BTreeMap<String, Vec<Followed>>>,
+}
+
+/// A volume in the guest, and its version there.
+#[derive(Clone)]
+struct Followed {
+    container: String,
+    copied: Copied,
+    version: PathBuf,
+}
+
+impl Followed {
+    /// The version that the node has; `None` for what has no versions.
+    fn version_of(copied: &Copied) -> Option<PathBuf> {
+        let versions = copied.kind == CopyKind::Volume;
+        versions.then(|| std::fs::read_link(copied.source.join("..data")).ok()).flatten()
+    }
 }
 
 impl Pod {
@@ -47,7 +68,7 @@ impl Pod {
         let network = read_network(&sandbox).await?;
         let guest = machine::guest(config, spec, &sandbox, network.as_ref()).await?;
         let guest = Guest::boot(guest, Arc::new(Stages)).await?;
-        let pod = Self { guest, sandbox };
+        let pod = Self { guest, sandbox, followed: Mutex::default() };
         match pod.prepare(network).await {
             Ok(()) => Ok(pod),
             Err(error) => {
@@ -105,10 +126,54 @@ impl Pod {
             layers.push(image.verity);
         }
         let workload = self.convert(id, spec, &layers, &paths)?;
+        let followed = workload.copies.iter().filter_map(|copied| {
+            let version = Followed::version_of(copied)?;
+            Some(Followed { container: workload.name.clone(), copied: copied.clone(), version })
+        });
+        let followed: Vec<Followed> = followed.collect();
         self.copy(Some(&workload.name), &workload.copies).await?;
         let create = self.guest.agent().create_container(&workload.request);
         self.guest.call(Some(&workload.name), create).await?;
+        lock(&self.followed).insert(id.to_owned(), followed);
         Ok(workload.request)
+    }
+
+    /// Copies volumes again when the kubelet has put other files in them: renewed tokens, changed ConfigMaps. Which of them the
+    /// containers get is the policy's to say. Ends with the pod.
+    pub(crate) async fn follow_volumes(pod: Weak<Self>) {
+        loop {
+            sleep(FOLLOW_INTERVAL).await;
+            let Some(pod) = pod.upgrade() else { return };
+            let all: Vec<(String, Vec<Followed>)> =
+                lock(&pod.followed).iter().map(|(id, all)| (id.clone(), all.clone())).collect();
+            for (id, all) in all {
+                for (index, followed) in all.into_iter().enumerate() {
+                    match Followed::version_of(&followed.copied) {
+                        Some(version) if version != followed.version => {
+                            pod.follow(&followed).await;
+                            if let Some(known) =
+                                lock(&pod.followed).get_mut(&id).and_then(|all| all.get_mut(index))
+                            {
+                                known.version = version;
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// What fails is told once: the container keeps what it has until there is a further version.
+    async fn follow(&self, followed: &Followed) {
+        let Followed { container, copied, .. } = followed;
+        let source = copied.source.display();
+        match self.copy(Some(container), std::slice::from_ref(copied)).await {
+            Ok(()) => tracing::info!(container, %source, "volume renewed"),
+            Err(error) => {
+                tracing::warn!(container, %source, error = error.told(), "volume not renewed");
+            }
+        }
     }
 
     fn convert(
@@ -173,6 +238,7 @@ impl Pod {
 
     /// Takes a container that has ended away.
     pub(crate) async fn remove(&self, id: &str) -> Result<(), ShimError> {
+        lock(&self.followed).remove(id);
         let removed = self.guest.agent().remove_container(id);
         match self.guest.call(None, removed).await {
             // with the VM everything is gone
@@ -193,6 +259,11 @@ impl Pod {
             tracing::debug!(error = error.told(), "leaving the network namespace");
         }
     }
+}
+
+/// What a mutex holds; a thread that panicked with it left it whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Stages into the log, with the time since the VM's start.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ah_agent_api::Empty;
 use ah_agent_api::agent::{CreateContainerRequest, UpdateContainerRequest};
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::convert::{self, Kind, Spec};
 use crate::events::{Publisher, timestamp};
-use crate::pod::Pod;
+use crate::pod::{Pod, lock};
 use crate::process::{Exit, GONE, Process, State};
 use crate::stdio::{Stdio, Streams, Whose};
 use crate::termination::TerminationLog;
@@ -37,10 +37,6 @@ pub(crate) struct Service {
     tasks: Mutex<BTreeMap<String, Arc<Task>>>,
     pod: Mutex<Option<Arc<Pod>>>,
     done: watch::Sender<bool>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Service {
@@ -150,6 +146,7 @@ impl Service {
     fn keep(&self, pod: Pod) -> Arc<Pod> {
         let pod = Arc::new(pod);
         tokio::spawn(tell_out_of_memory(pod.clone(), self.publisher.clone()));
+        tokio::spawn(Pod::follow_volumes(Arc::downgrade(&pod)));
         *lock(&self.pod) = Some(pod.clone());
         pod
     }

@@ -223,6 +223,88 @@ fn attack_volume_changed_under_a_created_container() {
     for copy in copies {
         case.denied(copy, "/path");
     }
+    let files = requests::copy_container_files(&case.pod, WEB, &case.host).unwrap();
+    for copy in files {
+        assert!(case.decide(copy).is_err(), "a file of the node");
+    }
+}
+
+/// A volume with files that the owner leaves to the host beside pinned ones, and where it is in a running container.
+fn followed() -> (Case, Vec<CopyFileRequest>) {
+    let mut pod = with_volumes();
+    let unpinned = Unpinned { objects: vec!["configMap/late".to_owned()], mode: 0o644 };
+    let free = FileContent::Free("a token".to_owned());
+    let token = VolumeFile { path: "token".to_owned(), mode: 0o600, content: free };
+    let mixed = FileVolume { files: vec![file("known", "k"), token], unpinned: None };
+    let late = FileVolume { files: vec![file("known", "k")], unpinned: Some(unpinned) };
+    for (name, files) in [("mixed", mixed), ("late", late)] {
+        pod.volumes.push(Volume { name: name.to_owned(), source: VolumeSource::Files(files) });
+        pod.containers[1].mounts.push(mount(name, &format!("/etc/{name}-config"), None));
+    }
+    let mut case = before_web(pod);
+    case.commit(case.create("web"));
+    // a later version of the same volumes
+    let mut host = case.host.clone();
+    host.volume_version = "..2031_02_03_04_05_06.789".to_owned();
+    let copies = requests::copy_container_files(&case.pod, WEB, &host).unwrap();
+    (case, copies)
+}
+
+fn of<'a>(copies: &'a [CopyFileRequest], volume: &str) -> Vec<&'a CopyFileRequest> {
+    copies.iter().filter(|copy| copy.path.contains(volume)).collect()
+}
+
+fn with_text(copy: &CopyFileRequest, text: &str) -> CopyFileRequest {
+    let file_size = i64::try_from(text.len()).unwrap();
+    CopyFileRequest { data: text.into(), file_size, ..copy.clone() }
+}
+
+#[test]
+fn volumes_with_files_of_the_hosts_choice_follow_the_cluster() {
+    let (mut case, copies) = followed();
+    for volume in ["-mixed-config", "-late-config"] {
+        for copy in of(&copies, volume) {
+            case.commit(copy.clone());
+        }
+    }
+    case.commit(with_text(named(&copies, ".789/token"), "another token"));
+    let known = of(&copies, "-late-config").into_iter().find(|c| c.path.ends_with(".789/known"));
+    let added = known.unwrap();
+    case.commit(CopyFileRequest {
+        path: added.path.replace("known", "added"),
+        ..with_text(added, "x")
+    });
+}
+
+#[test]
+fn attack_pinned_files_of_a_running_containers_volume() {
+    let (case, copies) = followed();
+    for volume in ["-mixed-config", "-late-config"] {
+        let copies = of(&copies, volume);
+        let known = copies.iter().find(|copy| copy.path.ends_with(".789/known")).unwrap();
+        case.allowed((*known).clone());
+        assert!(case.decide(with_text(known, "K")).is_err(), "{volume}");
+    }
+    let token = named(&copies, ".789/token");
+    case.allowed(with_text(token, "new"));
+    for copy in [
+        CopyFileRequest { file_mode: 0o100_644, ..with_text(token, "new") },
+        CopyFileRequest { uid: 7, ..with_text(token, "new") },
+        CopyFileRequest { path: token.path.replace("token", "other"), ..with_text(token, "new") },
+    ] {
+        assert!(case.decide(copy).is_err());
+    }
+    // volumes that are pinned as a whole, and a volume that the container was never given
+    for copy in of(&copies, "-config/")
+        .into_iter()
+        .filter(|copy| !copy.path.contains("e-config") && !copy.path.contains("d-config"))
+    {
+        case.denied(copy.clone(), "stay as they are");
+    }
+    let id = token.path["/run/kata-containers/shared/containers/".len()..][65..81].to_owned();
+    let never =
+        CopyFileRequest { path: token.path.replace(&id, "0123456789abcdef"), ..token.clone() };
+    assert!(case.decide(never).is_err());
 }
 
 #[test]

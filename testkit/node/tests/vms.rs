@@ -179,6 +179,40 @@ async fn a_pod_in_a_vm_runs_is_entered_and_leaves_nothing() {
     machine.until_nothing_is_left().await;
 }
 
+/// The kubelet renews a token or changes a ConfigMap by a folder of another version and a link that it turns over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_follows_what_the_kubelet_puts_in_it() {
+    let Some(machine) = machine().await else { return };
+    let volume = machine.settings.path().join("pods/1/volumes/kubernetes.io~projected/late");
+    let turn_to = |version: &str, text: &str| {
+        std::fs::create_dir_all(volume.join(version)).unwrap();
+        std::fs::write(volume.join(version).join("word"), text).unwrap();
+        std::os::unix::fs::symlink(version, volume.join("..next")).unwrap();
+        std::fs::rename(volume.join("..next"), volume.join("..data")).unwrap();
+    };
+    turn_to("..2026_01_01_00_00_00.1", "first\n");
+    std::os::unix::fs::symlink("..data/word", volume.join("word")).unwrap();
+    let pod = machine.pod("late").await;
+    let script = "cat /late/word; until grep second /late/word; do sleep 1; done; ls -A /late";
+    let mut reader = pod.container("reader", IMAGE, &["sh", "-c", script]);
+    reader.mounts.push(Mount {
+        container_path: "/late".into(),
+        host_path: volume.display().to_string(),
+        readonly: true,
+        ..Mount::default()
+    });
+    let reader = pod.create(reader).await.unwrap();
+    reader.start().await.unwrap();
+    machine.until("the first word", async || reader.output().unwrap().contains("first")).await;
+    turn_to("..2026_01_02_00_00_00.2", "second\n");
+    std::fs::remove_dir_all(volume.join("..2026_01_01_00_00_00.1")).unwrap();
+    assert_eq!(reader.wait(LIMIT).await.unwrap(), 0);
+    let printed = reader.output().unwrap();
+    assert!(printed.contains("second\n..2026_01_02_00_00_00.2\n..data\nword\n"), "{printed}");
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
+
 /// `ctr` has read an empty input before there is a task to close the input of; with one that has something it has not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_containers_input_ends_whether_or_not_there_was_something_in_it() {

@@ -1,6 +1,8 @@
 //! Files that the host copies in: hosts, resolv.conf and the like, and volumes of files, below one folder and nowhere else.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path};
 
 use ah_agent_api::FileType;
@@ -8,7 +10,7 @@ use ah_agent_api::agent::CopyFileRequest;
 use ah_container::ContainerId;
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fchown, mkdirat, openat2,
-    renameat, symlinkat, unlinkat,
+    readlinkat, renameat, symlinkat, unlinkat,
 };
 use rustix::io::{Errno, pwrite};
 
@@ -16,6 +18,8 @@ use crate::failure::Failure;
 
 /// Largest copied file, bytes. Kubernetes' own limit on a ConfigMap or Secret is 1 MiB.
 const MAX_FILE_BYTES: u64 = 16 << 20;
+/// Leads to the version of a volume's files that counts (kubelet, `AtomicWriter`).
+const VERSION_LINK: &str = "..data";
 /// Most folders below the shared one.
 const MAX_DEPTH: usize = 32;
 /// Longest target of a link, bytes.
@@ -68,6 +72,7 @@ fn make_link(
     (uid, gid): (Uid, Gid),
 ) -> Result<(), Failure> {
     let part = part_name(name);
+    let before = (name == VERSION_LINK).then(|| readlinkat(at, name, Vec::new()).ok()).flatten();
     let make = || {
         match unlinkat(at, part.as_slice(), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -80,7 +85,20 @@ fn make_link(
     make().map_err(|e| {
         let _ = unlinkat(at, part.as_slice(), AtFlags::empty());
         Failure::effect("copy a link", &std::io::Error::from(e))
-    })
+    })?;
+    if let Some(before) = before.filter(|before| before.as_bytes() != target.as_bytes()) {
+        remove_version(at, before.as_bytes());
+    }
+    Ok(())
+}
+
+/// The files of a volume that nothing leads to any more: nobody else takes them away, and a token is renewed each hour.
+fn remove_version(at: &OwnedFd, name: &[u8]) {
+    if name.starts_with(b"..") && name.len() > 2 && !name.contains(&b'/') {
+        let path = Path::new("/proc/self/fd").join(at.as_raw_fd().to_string());
+        // It follows no link, and what is left is gone with the container.
+        let _ = std::fs::remove_dir_all(path.join(OsStr::from_bytes(name)));
+    }
 }
 
 /// Takes away what was copied in for a container: its name begins with the id. A pod whose containers are made again and again

@@ -131,7 +131,34 @@ fn a_link_leads_to_what_lies_beside_it() {
     assert_eq!(std::fs::read(folder.path().join("v/key")).unwrap(), b"one");
     link("v/..data", b"..2").unwrap();
     assert_eq!(std::fs::read(folder.path().join("v/key")).unwrap(), b"two");
-    assert_eq!(std::fs::read_dir(folder.path().join("v")).unwrap().count(), 4);
+    // the version that nothing leads to is gone, and a link that stays takes nothing away
+    link("v/..data", b"..2").unwrap();
+    let left = std::fs::read_dir(folder.path().join("v")).unwrap();
+    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["..2", "..data", "key"]);
+}
+
+#[test]
+fn attack_version_link_that_takes_more_than_its_version_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = |name: &str, target: &[u8]| {
+        let mut link = own(request(&folder.path().join(name), target));
+        (link.file_mode, link.file_size) = (0o120_777, 0);
+        copy_file(&link, folder.path())
+    };
+    for name in ["v/key", "v/..1/a/key", "w/..data/key"] {
+        copy_file(&own(request(&folder.path().join(name), b"kept")), folder.path()).unwrap();
+    }
+    // a file or a part of a version is no version
+    for target in [b"key".as_slice(), b"..1/a", b"..2"] {
+        link("v/..data", target).unwrap();
+    }
+    // and a folder of that name is no link
+    assert!(link("w/..data", b"..1").is_err());
+    for name in ["v/key", "v/..1/a/key", "w/..data/key"] {
+        assert_eq!(std::fs::read(folder.path().join(name)).unwrap(), b"kept", "{name}");
+    }
 }
 
 #[test]

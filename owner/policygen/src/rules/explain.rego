@@ -189,7 +189,16 @@ no_stdin := [{"container": c.name, "text": "the container declares no stdin"} |
 	not declared(c.name).stdin
 ]
 
-explain_CopyFileRequest := array.concat(volume_reasons, [{
+explain_CopyFileRequest := array.concat(late_reasons, [r | count(late_reasons) == 0; some r in early_reasons])
+
+late_reasons := [{
+	"field": "/path",
+	"found": input.path,
+	"expected": "the path of a volume that the container has, of which the owner leaves files to the host",
+	"text": "the container has been created: its other files stay as they are",
+} | copied.late; count([t | some t in policy_data.trees; copied.name in t.names; may_differ(t)]) == 0]
+
+early_reasons := array.concat(volume_reasons, [{
 	"field": "/path",
 	"found": input.path,
 	"expected": concat("", [shared_dir, "<id of a container not yet created>-<16 hex>-<", concat("|", file_names), ">"]),

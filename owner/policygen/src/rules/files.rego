@@ -3,11 +3,11 @@
 shared_dir := "/run/kata-containers/shared/containers/"
 
 # <shared_dir><container id>-<16 hex>-<name>/<rest>: the id is at 39, the 16 digits at 104, the name at 121. The copy is for
-# a container that is not created yet. Its place is the rest with the version's folder under its common name.
+# a container that is not created yet, or has been ("late"). Its place is the rest with the version's folder under its common name.
 copied := c if {
 	data.pstate.sandbox
 	id := substring(input.path, 39, 64)
-	is_new(id)
+	is_copied_for(id)
 	file := substring(input.path, 104, 16)
 	is_plain(plain.file, file)
 	parts := split(substring(input.path, 121, -1), "/")
@@ -17,8 +17,19 @@ copied := c if {
 	at := concat("-", [id, file, parts[0]])
 	rest := array.slice(parts, 1, count(parts))
 	input.path == concat("/", array.concat([concat("", [shared_dir, at])], rest))
-	c := {"at": at, "name": parts[0], "rest": rest, "path": concat("/", rest), "place": place(rest)}
+	c := {
+		"at": at,
+		"late": count([1 | data.pstate.containers[id]]) == 1,
+		"name": parts[0],
+		"rest": rest,
+		"path": concat("/", rest),
+		"place": place(rest),
+	}
 }
+
+is_copied_for(id) if is_new(id)
+
+is_copied_for(id) if data.pstate.containers[id]
 
 # No path has the form of a placeholder.
 is_plain_part(part) if {
@@ -36,6 +47,7 @@ place(rest) := concat("/", rest) if not is_version(rest[0])
 # Files whose contents are the host's to say, never in the place of a volume's.
 CopyFileRequest if {
 	input.file_type == "Regular"
+	not copied.late
 	copied.name in policy_data.files
 	copied.path == ""
 	not data.pstate.copied[copied.at]

@@ -3,12 +3,31 @@
 # A part of a volume that some container declares under this name. What was copied is remembered, and a container is created
 # only when it is the whole of its own volumes.
 CopyFileRequest := {"allowed": true, "ops": ops} if {
+	not copied.late
 	is_dir_mode(input.dir_mode)
 	count(fitting) > 0
 	ops := array.concat(first_copy, array.concat(
 		[op(["copied", token(copied.at), token(copied.path)], [remembered(e) | some e in fitting])],
 		[op(["facts", e.is], behind(e)) | some e in fitting; e.is],
 	))
+}
+
+# A running container's volume follows the cluster where the owner leaves files of it to the host: what is pinned stays as it is.
+CopyFileRequest := {"allowed": true, "ops": ops} if {
+	copied.late
+	data.pstate.copied[copied.at]
+	is_dir_mode(input.dir_mode)
+	count(fitting) > 0
+	ops := [op(["facts", e.is], behind(e)) | some e in fitting; e.is]
+}
+
+may_differ(_) if not copied.late
+
+may_differ(t) if t.unpinned
+
+may_differ(t) if {
+	some e in t.entries
+	e.free
 }
 
 # The host's part of a file, behind the owner's.
@@ -28,6 +47,7 @@ remembered(e) := e if not e.link
 fitting := [e |
 	some t in policy_data.trees
 	copied.name in t.names
+	may_differ(t)
 	e := entry(t)
 	fits(e, t.gid)
 ]
