@@ -67,6 +67,11 @@ impl Effects for Arc<Guest> {
         Ok(())
     }
 
+    async fn needs_keys(&self, permit: &Permit<CreateContainerRequest>) -> Result<bool, Failure> {
+        let (guest, request) = (self.clone(), CreateContainerRequest::clone(permit));
+        blocking(move || guest.has_sealed(&request)).await
+    }
+
     async fn create_container(
         &self,
         permit: &Permit<CreateContainerRequest>,
