@@ -180,6 +180,15 @@ fn guest_binaries() -> Result<()> {
     step("container programs", || {
         build_guest(&root(), &target().join("guest"), &CONTAINER_PROGRAMS)?;
         Ok(Done::Did("what demo and tests run in containers, static".into()))
+    })?;
+    sidecar_program()
+}
+
+/// The key-release sidecar, a build of its own.
+pub(crate) fn sidecar_program() -> Result<()> {
+    step("sidecar, static", || {
+        build_guest(&root(), &target().join("guest"), &["-pah-sidecar"])?;
+        Ok(Done::Did("anchorhold-sidecar".into()))
     })
 }
 

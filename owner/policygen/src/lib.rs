@@ -17,6 +17,7 @@ mod generate;
 mod honest;
 mod kata;
 mod request_json;
+mod sealed;
 mod show;
 mod sidecar;
 mod template;
@@ -30,4 +31,5 @@ pub use dry_run::{ends, honest_requests, honest_requests_for, stand_in_host, war
 pub use explain::{ExplainError, Explained, Question, answer, explain};
 pub use fragment::{FragmentMakeError, make_fragment};
 pub use generate::{GenerateError, Generated, Options, generate};
+pub use sealed::has_sealed;
 pub use show::{Shown, ShownContainer, ShownEnv, ShownFile, ShownMount, ShownVolume, show};
