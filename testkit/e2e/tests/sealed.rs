@@ -30,7 +30,6 @@ fn pod(password: &str, script: &str) -> Result<String> {
     let script = serde_json::Value::from(script);
     Ok(format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: app}}\nstringData: {{token: {token}}}\n---\n\
-         apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: open}}\ndata: {{greeting: hello}}\n---\n\
          apiVersion: v1\nkind: Pod\nmetadata:\n  name: sealed\n  annotations: {{anchorhold.dev/unpinned: '[\"configMap/open\"]'}}\nspec:\n  restartPolicy: Never\n  \
          volumes:\n  - {{name: secret, secret: {{secretName: app, defaultMode: 0400}}}}\n  - {{name: open, configMap: {{name: open}}}}\n  \
          containers:\n  - name: main\n    image: localhost/busybox:1\n    command: [\"/bin/sh\", \"-c\", {script}]\n    \
@@ -131,12 +130,16 @@ async fn attack_sealed_value_put_into_a_file_that_the_host_chooses() -> Result<(
         let Ok(mut request) = CopyFileRequest::parse_from_bytes(&call.payload) else {
             return vec![call];
         };
-        if FileType::of(&request) != FileType::Regular || !request.path.ends_with("/greeting") {
+        if FileType::of(&request) != FileType::Directory || !request.path.contains("-open/..") {
             return vec![call];
         }
+        request.path.push_str("/greeting");
+        request.file_mode = 0o100_644;
         request.data = text.clone().into_bytes();
         request.file_size = i64::try_from(text.len()).unwrap_or_default();
-        vec![RawCall { payload: request.write_to_bytes().unwrap_or_default(), ..call }]
+        let file =
+            RawCall { payload: request.write_to_bytes().unwrap_or_default(), ..call.clone() };
+        vec![call, file]
     });
     let error = refused(&password, true, tamper).await?.to_string();
     let words = "file:greeting: sealed value is for env:DB_PASSWORD, found at file:greeting";
