@@ -184,10 +184,13 @@ fn guest_binaries() -> Result<()> {
     sidecar_program()
 }
 
+/// The sidecar, and a client of it that tests run in containers.
+const SIDECAR_PROGRAMS: [&str; 2] = ["-pah-sidecar", "--example=skr_grpc"];
+
 /// The key-release sidecar, a build of its own.
 pub(crate) fn sidecar_program() -> Result<()> {
     step("sidecar, static", || {
-        build_guest(&root(), &target().join("guest"), &["-pah-sidecar"])?;
+        build_guest(&root(), &target().join("guest"), &SIDECAR_PROGRAMS)?;
         Ok(Done::Did("anchorhold-sidecar".into()))
     })
 }

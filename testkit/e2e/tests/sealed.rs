@@ -3,8 +3,9 @@
 use ah_agent_api::FileType;
 use ah_agent_api::agent::CopyFileRequest;
 use ah_digest::Sha256;
+use ah_pod::requests;
 use ah_release_api::{Place, Secret, seal};
-use ah_sandbox::{Blame, RawCall, SandboxError, Tamper};
+use ah_sandbox::{Blame, RawCall, SandboxError, Stop, Stream, Tamper};
 use ah_testkit_e2e::attack::{on_call, on_create};
 use ah_testkit_e2e::{KEY, Scene};
 use ah_testkit_images::busybox;
@@ -25,12 +26,13 @@ fn sealed(place: &str, value: &str) -> Result<String> {
     Ok(seal(&key, &KEY.parse()?, &place, [1; 12], value.as_bytes())?)
 }
 
-fn pod(password: &str, script: &str) -> Result<String> {
+/// `more` stands behind the annotations.
+fn pod(password: &str, script: &str, more: &str) -> Result<String> {
     let token = sealed("file:token", TOKEN)?;
     let script = serde_json::Value::from(script);
     Ok(format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: app}}\nstringData: {{token: {token}}}\n---\n\
-         apiVersion: v1\nkind: Pod\nmetadata:\n  name: sealed\n  annotations: {{anchorhold.dev/unpinned: '[\"configMap/open\"]'}}\nspec:\n  restartPolicy: Never\n  \
+         apiVersion: v1\nkind: Pod\nmetadata:\n  name: sealed\n  annotations: {{anchorhold.dev/unpinned: '[\"configMap/open\"]'{more}}}\nspec:\n  restartPolicy: Never\n  \
          volumes:\n  - {{name: secret, secret: {{secretName: app, defaultMode: 0400}}}}\n  - {{name: open, configMap: {{name: open}}}}\n  \
          containers:\n  - name: main\n    image: localhost/busybox:1\n    command: [\"/bin/sh\", \"-c\", {script}]\n    \
          env:\n    - {{name: DB_PASSWORD, value: {password}}}\n    \
@@ -47,7 +49,7 @@ fn scene(yaml: &str) -> Result<Scene> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unmodified_program_finds_its_sealed_values_open() -> Result<()> {
-    let scene = scene(&pod(&sealed("env:DB_PASSWORD", PASSWORD)?, SCRIPT)?)?;
+    let scene = scene(&pod(&sealed("env:DB_PASSWORD", PASSWORD)?, SCRIPT, "")?)?;
     let prepared = scene.prepared().await?;
     scene.import_key(&prepared, &SEALING_KEY).await?;
     let outcome = scene.start(scene.launch(prepared).await?).await?;
@@ -59,13 +61,39 @@ async fn an_unmodified_program_finds_its_sealed_values_open() -> Result<()> {
     Ok(())
 }
 
+/// A command that enters the container has the container's environment: the request and the policy have the sealed text.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_the_container_finds_the_value_too() -> Result<()> {
+    let command = ["/bin/sh", "-c", "printf %s \"$DB_PASSWORD\" | sha256sum"];
+    let allowed = serde_json::json!({"main": [command]});
+    let annotation = format!(", anchorhold.dev/exec: '{allowed}'");
+    let yaml = pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "sleep 1000", &annotation)?;
+    let scene = scene(&yaml)?;
+    let prepared = scene.prepared().await?;
+    scene.import_key(&prepared, &SEALING_KEY).await?;
+    let config = scene.launch(prepared).await?.served()?;
+    let (events, mut stop) = (Arc::new(scene.heard.clone()), Stop::never());
+    let created = ah_sandbox::start(config, events, &mut stop).await?;
+    let request = requests::create_container(created.pod(), 0, created.host_values())?;
+    let (agent, id) = (created.agent(), &request.container_id);
+    agent.create_container(&request).await?;
+    agent.start_container(id).await?;
+    let words = command.map(str::to_owned);
+    let exec = requests::exec_process(created.pod(), 0, &words, "one", created.host_values())?;
+    agent.exec_process(&exec).await?;
+    let out = agent.read_stream(Stream::Stdout, id, "one", 4096).await?;
+    assert_eq!(String::from_utf8_lossy(&out), format!("{}  -\n", Sha256::of(PASSWORD)));
+    created.end().await;
+    Ok(())
+}
+
 /// What the host is told when the pod's values do not open; it is not told the values, and the container never ran.
 async fn refused(
     password: &str,
     with_key: bool,
     tamper: Option<Arc<dyn Tamper>>,
 ) -> Result<SandboxError> {
-    let scene = scene(&pod(password, "echo ran")?)?;
+    let scene = scene(&pod(password, "echo ran", "")?)?;
     let prepared = scene.prepared().await?;
     if with_key {
         scene.import_key(&prepared, &SEALING_KEY).await?;

@@ -165,6 +165,37 @@ async fn an_unmodified_client_gets_report_token_and_key_through_the_sidecar() ->
     Ok(())
 }
 
+/// The same sidecar as gRPC server, spoken to by a client of its service.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gets_reports_over_grpc() -> Result<()> {
+    let yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: grpc\n  annotations: {anchorhold.dev/release-socket: skr-sidecar}\nspec:\n  restartPolicy: Never\n  \
+         initContainers:\n  - {name: skr-sidecar, restartPolicy: Always, image: \"localhost/anchorhold-sidecar:latest\", args: [-server_type, grpc, -port, \"50000\"]}\n  \
+         containers:\n  - {name: client, image: \"localhost/skr-grpc:1\"}\n";
+    let scene = Scene::new(yaml, |images| {
+        let client = static_program("examples/skr_grpc");
+        images.add("localhost/skr-grpc:1", &program(&client, "/skr-grpc")?)?;
+        let built = static_program("anchorhold-sidecar");
+        images.add("localhost/anchorhold-sidecar:latest", &sidecar(&built)?)?;
+        Ok(())
+    })?;
+    let outcome = scene.run().await?;
+    assert_eq!(outcome.exit_code, 0, "{}", scene.heard.everything());
+    let lines = scene.heard.stdout("client");
+    let value = |what: &str| -> Value {
+        let line = lines.iter().find_map(|line| line.strip_prefix(what));
+        serde_json::from_str(line.unwrap_or_default()).unwrap_or_default()
+    };
+    assert_eq!(value("hello "), "Hello pod");
+    let report = hex::decode(value("report ").as_str().context("no report")?)?;
+    let report = SnpReport::parse(&report.as_slice().try_into()?)?;
+    // As the known sidecar has it: over the characters.
+    assert_eq!(report.report_data, ReportData::for_runtime_data(b"00ff"));
+    let data = value("data ");
+    assert!(data["certs_chars"].as_u64() > Some(1000), "{data}");
+    assert!(data["report"].as_str().is_some_and(|report| report.len() > 1000), "{data}");
+    Ok(())
+}
+
 /// The key is another pod's: its policy asks for a HOST_DATA that differs in one digit.
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_key_of_another_pod_through_the_sidecar() -> Result<()> {
