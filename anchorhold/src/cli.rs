@@ -6,6 +6,7 @@ pub mod fragment;
 mod key_serve;
 mod node;
 pub mod policy;
+mod secret;
 pub mod service;
 mod verify;
 
@@ -20,6 +21,7 @@ pub use debug::{Debug, Grant as DebugGrantOptions};
 pub use key_serve::{KeyServe, Listen};
 pub use node::{Alias, Node, NodeInstall, NodePlaces};
 pub use policy::Policy;
+pub use secret::{Seal, SecretCommand};
 use service::{BackupFile, KeyServiceCommand, LogCommand, OneKey, Target};
 pub use verify::{
     Chain, Expected, Verify, VerifyEvidence, VerifyQuote, VerifyReport, VerifyToken, VerifyWhat,
@@ -71,6 +73,9 @@ pub enum Command {
     /// Keys in the local key service, or in one elsewhere
     #[command(subcommand)]
     Key(Key),
+    /// Seal secrets of a pod to a key: the guest opens them, nobody else
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Debug sessions in running pods, granted by their owner's key
     #[command(subcommand)]
     Debug(Debug),

@@ -24,6 +24,7 @@ mod reference;
 mod remote;
 mod resolve;
 pub mod run;
+mod secret;
 mod store;
 mod tee;
 pub mod ui;
@@ -103,6 +104,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Command::Verify(options) => return Ok(verify::run(&dirs, options)),
         Command::Collateral(command) => wait(collateral::run(command))?,
         Command::Key(command) => wait(key(&dirs, command))?,
+        Command::Secret(command) => secret::run(command)?,
         Command::KeyService(command) => wait(keyservice::run(&dirs, command))?,
         Command::Log(command) => return wait(declog::run(&dirs, command)),
         Command::Run(options) => return wait(run::run(&dirs, options)),

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use ah_testkit_images::{ImageSpec, LayoutBuilder, program};
+use ah_testkit_images::{LayoutBuilder, sidecar as sidecar_image};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::cmd::{Done, root, step, target};
-use crate::setup::{build_guest, guest_build};
+use crate::cmd::{Done, step, target};
+use crate::setup::{guest_build, sidecar_program};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -35,16 +35,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn sidecar(options: &Options) -> Result<()> {
-    step("sidecar, static", || {
-        build_guest(&root(), &target().join("guest"), &["-pah-sidecar"])?;
-        Ok(Done::Did("anchorhold-sidecar".into()))
-    })?;
+    sidecar_program()?;
     let folder = options.out.clone().unwrap_or_else(|| target().join("images/sidecar"));
     step("sidecar image", || {
         let built = guest_build().init.with_file_name("anchorhold-sidecar");
-        let image = program(&built, "/anchorhold-sidecar")?;
-        // Any user may use the release socket, so none with rights is needed.
-        let image = ImageSpec { user: Some("65534:65534".into()), ..image };
+        let image = sidecar_image(&built)?;
         replace(&folder)?;
         let mut layout = LayoutBuilder::create(&folder)?;
         let made = layout.add(&options.name, &image)?;

@@ -180,6 +180,18 @@ fn guest_binaries() -> Result<()> {
     step("container programs", || {
         build_guest(&root(), &target().join("guest"), &CONTAINER_PROGRAMS)?;
         Ok(Done::Did("what demo and tests run in containers, static".into()))
+    })?;
+    sidecar_program()
+}
+
+/// The sidecar, and a client of it that tests run in containers.
+const SIDECAR_PROGRAMS: [&str; 2] = ["-pah-sidecar", "--example=skr_grpc"];
+
+/// The key-release sidecar, a build of its own.
+pub(crate) fn sidecar_program() -> Result<()> {
+    step("sidecar, static", || {
+        build_guest(&root(), &target().join("guest"), &SIDECAR_PROGRAMS)?;
+        Ok(Done::Did("anchorhold-sidecar".into()))
     })
 }
 

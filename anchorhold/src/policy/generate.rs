@@ -133,7 +133,9 @@ pub(crate) fn tell(made: &[Made]) -> Result<()> {
             "warning: values of Secrets stand in policies, which the host can read: {}",
             secrets.join("; ")
         );
-        ui::print_hint("let the pod ask for keys instead (anchorhold.dev/release-socket)");
+        ui::print_hint(
+            "seal them (anchorhold secret seal), or let the pod ask for keys (anchorhold.dev/release-socket)",
+        );
     }
     Ok(())
 }

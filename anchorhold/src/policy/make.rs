@@ -271,12 +271,11 @@ fn check_annotations(template: &PodTemplate, form: Form) -> Result<()> {
 
 fn check_release_socket(pod: &Pod, choices: &Choices) -> Result<()> {
     let asks = pod.containers.iter().find(|container| container.release_socket);
-    match (asks, &choices.key_service) {
-        (Some(container), None) => Err(failure(
-            format!(
-                "container {:?} has the release socket, and no key service is named",
-                container.name
-            ),
+    let asks = asks.map(|container| (container, "the release socket"));
+    let sealed = ah_policygen::has_sealed(pod)?.map(|container| (container, "sealed values"));
+    match (asks.or(sealed), &choices.key_service) {
+        (Some((container, what)), None) => Err(failure(
+            format!("container {:?} has {what}, and no key service is named", container.name),
             "--form initdata with --key-service local or a public key names one",
         )),
         _ => Ok(()),
@@ -286,7 +285,10 @@ fn check_release_socket(pod: &Pod, choices: &Choices) -> Result<()> {
 fn secrets(pod: &Pod) -> Vec<String> {
     let containers = pod.containers.iter();
     let variables = containers.flat_map(|container| {
-        let secret = container.env.iter().filter(|variable| variable.value.is_secret());
+        let secret = container.env.iter().filter(|variable| {
+            let text = variable.value.as_literal().unwrap_or_default();
+            variable.value.is_secret() && !ah_release_api::is_sealed(text.as_bytes())
+        });
         secret.map(|variable| format!("{}: {}", container.name, variable.name))
     });
     variables.collect()

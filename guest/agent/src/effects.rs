@@ -27,7 +27,9 @@ pub trait Effects: Send + Sync + 'static {
     async fn create_sandbox(&self, permit: &Permit<CreateSandboxRequest>) -> Result<(), Failure>;
     /// Ends every container; afterwards the machine is turned off.
     async fn destroy_sandbox(&self, permit: &Permit<DestroySandboxRequest>) -> Result<(), Failure>;
-    /// Root from verified layers, spec, first process up to the point before its program.
+    /// Whether making the container needs keys, for sealed values of its environment or files.
+    async fn needs_keys(&self, permit: &Permit<CreateContainerRequest>) -> Result<bool, Failure>;
+    /// Root from verified layers, sealed values opened, spec, first process up to the point before its program.
     async fn create_container(
         &self,
         permit: &Permit<CreateContainerRequest>,

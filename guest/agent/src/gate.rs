@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ah_agent_api::agent::{
-    GetDiagnosticDataResponse, GuestDetailsResponse, Interfaces, OOMEvent, ReadStreamResponse,
-    Routes, SetPolicyRequest, StatsContainerResponse, WaitProcessResponse, WriteStreamResponse,
+    CreateContainerRequest, GetDiagnosticDataResponse, GuestDetailsResponse, Interfaces, OOMEvent,
+    ReadStreamResponse, Routes, SetPolicyRequest, StatsContainerResponse, WaitProcessResponse,
+    WriteStreamResponse,
 };
 use ah_agent_api::types::Interface;
 use ah_agent_api::{AGENT_SERVICE, Empty, Request, method};
@@ -142,7 +143,7 @@ fn serialize(message: &impl protobuf::Message) -> Result<Vec<u8>, Failure> {
 
 /// Decides, carries out and commits under the lock.
 macro_rules! locked {
-    ($gate:ident, $request:ident, $effect:ident) => {{
+    ($gate:ident, $request:ident, $effect:ident $(, after $check:ident)?) => {{
         let mut rules = $gate.rules.lock().await;
         let (policy, state) = rules.stand()?;
         for (container_id, exit_code) in $gate.effects.exits() {
@@ -156,7 +157,10 @@ macro_rules! locked {
         );
         let response = match repeated(&permit) {
             Some(response) => response,
-            None => $gate.effects.$effect(&permit).await?,
+            None => {
+                $($gate.$check(policy, state, &permit).await?;)?
+                $gate.effects.$effect(&permit).await?
+            }
         };
         let (_, changes) = permit.into_parts();
         state.commit(changes).map_err(|e| Failure::effect("commit", &e))?;
@@ -237,7 +241,7 @@ impl<E: Effects> Gate<E> {
         match request {
             Request::CreateSandbox(r) => locked!(self, r, create_sandbox),
             Request::DestroySandbox(r) => locked!(self, r, destroy_sandbox),
-            Request::CreateContainer(r) => locked!(self, r, create_container),
+            Request::CreateContainer(r) => locked!(self, r, create_container, after keys_allowed),
             Request::StartContainer(r) => locked!(self, r, start_container),
             Request::RemoveContainer(r) => locked!(self, r, remove_container),
             Request::ExecProcess(r) => self.exec(r).await,
@@ -260,6 +264,19 @@ impl<E: Effects> Gate<E> {
             Request::GetOOMEvent(r) => waiting!(self, r, oom_event),
             Request::SetPolicy(r) => self.set_policy(&r).await,
             _ => Err(unsupported()),
+        }
+    }
+
+    /// Sealed values are opened with keys of the pod's, so the policy's word about those comes first.
+    async fn keys_allowed(
+        &self,
+        policy: &Policy,
+        state: &State,
+        permit: &Permit<CreateContainerRequest>,
+    ) -> Result<(), Failure> {
+        match self.effects.needs_keys(permit).await? {
+            true => may_release_keys(policy, state).map_err(denied),
+            false => Ok(()),
         }
     }
 

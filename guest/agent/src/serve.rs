@@ -77,10 +77,13 @@ async fn live(
     layout: Layout,
     runtime: Runtime,
 ) -> Result<(), Error> {
-    let guest = Arc::new(Guest::new(layout, runtime)?);
+    let keys = key_client(settings, guest_settings)?.map(Arc::new);
+    let guest = Arc::new(Guest::new(layout, runtime, keys.clone())?);
     let mut destroyed = guest.destroyed();
     let gate = Gate::new(rules, Arc::new(guest));
-    release_socket(settings, guest_settings, &gate)?;
+    if let Some(keys) = keys {
+        release_socket(keys, &gate)?;
+    }
     let running = listen(&settings.listen, &gate).await?;
     tell(Level::Info, "ready");
     destroyed.wait_for(|done| *done).await?;
@@ -124,17 +127,17 @@ fn read_initdata(path: &Path) -> Result<InitData, Error> {
     Ok(InitData::parse(&std::fs::read(path)?)?)
 }
 
-/// Starts the socket where containers get evidence and keys, when the owner's settings name a key service.
-fn release_socket(
-    settings: &Settings,
-    guest: &GuestSettings,
-    gate: &Gate<Arc<Guest>>,
-) -> Result<(), Error> {
-    let Some(service) = &guest.key_service else { return Ok(()) };
+/// Who asks for keys, when the owner's settings name a key service.
+fn key_client(settings: &Settings, guest: &GuestSettings) -> Result<Option<ReleaseClient>, Error> {
+    let Some(service) = &guest.key_service else { return Ok(None) };
     let ah_policy::ServiceAddress::Vsock { cid, port } = service.address;
     let source = Arc::from(ah_tee::report_source(settings.tee)?);
     let public_key = PublicKey::new(service.public_key.0);
-    let client = ReleaseClient::new(ServiceAddress { cid, port }, public_key, source);
+    Ok(Some(ReleaseClient::new(ServiceAddress { cid, port }, public_key, source)))
+}
+
+/// Starts the socket where containers get evidence and keys.
+fn release_socket(client: Arc<ReleaseClient>, gate: &Gate<Arc<Guest>>) -> Result<(), Error> {
     let gate = gate.clone();
     let admission: Admission = Arc::new(move || {
         let gate = gate.clone();

@@ -12,7 +12,10 @@ mod client;
 pub mod server;
 mod transport;
 
-pub use ah_release_api::PublicKey;
+pub use ah_release_api::{
+    IdError, KeyId, KeyKind, MAX_SEALED_BYTES, Place, PublicKey, Sealed, SealedError, Secret,
+    is_sealed,
+};
 pub use client::{ReleaseClient, ReleaseError, ReleasedKey};
 pub use server::{Admission, ReleaseServer, ServerError};
 pub use transport::{

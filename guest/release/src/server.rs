@@ -83,7 +83,7 @@ impl ReleaseServer {
     /// [`ServerError`] with the step that failed.
     pub fn bind(
         path: &Path,
-        client: ReleaseClient,
+        client: Arc<ReleaseClient>,
         admission: Admission,
     ) -> Result<Self, ServerError> {
         let failed = |step| move |source| ServerError { path: path.to_owned(), step, source };
@@ -102,7 +102,7 @@ impl ReleaseServer {
         }
         let listener = UnixListener::bind(path).map_err(failed("bind"))?;
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed("set mode"))?;
-        Ok(Self { admission, listener, client: Arc::new(client), path: path.to_owned() })
+        Ok(Self { admission, listener, client, path: path.to_owned() })
     }
 
     /// Serves until dropped.

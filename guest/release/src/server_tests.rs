@@ -27,7 +27,8 @@ async fn exchange_when(
 ) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/release.sock");
-    let server = ReleaseServer::bind(&path, client(service).0, always(admitted)).unwrap();
+    let server =
+        ReleaseServer::bind(&path, StdArc::new(client(service).0), always(admitted)).unwrap();
     let task = tokio::spawn(server.serve());
     let answer = tokio::task::spawn_blocking(move || {
         let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
@@ -169,7 +170,7 @@ async fn one_request_a_connection() {
 async fn the_socket_is_for_everybody_and_goes_away() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run/release.sock");
-    let bind = || ReleaseServer::bind(&path, client(releasing(b"")).0, always(Ok(())));
+    let bind = || ReleaseServer::bind(&path, StdArc::new(client(releasing(b"")).0), always(Ok(())));
     let first = bind().unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o666);
     std::mem::forget(first);

@@ -16,6 +16,7 @@ mod ids;
 mod message;
 pub mod policy;
 mod runtime_data;
+mod sealed;
 mod wrap;
 
 pub use ids::{IdError, KeyId, Nonce, PublicKey};
@@ -25,6 +26,9 @@ pub use message::{
 };
 pub use policy::ReleasePolicy;
 pub use runtime_data::{RuntimeData, RuntimeDataError};
+pub use sealed::{
+    MAX_SEALED_BYTES, Place, SEALING_KEY_BYTES, Sealed, SealedError, is_sealed, seal,
+};
 pub use wrap::{GuestKey, KeyKind, Secret, Seed, ServiceKey, WrapContext, WrapError, WrappedKey};
 
 /// Name and version of this protocol: part of every message, of the runtime data and of the key wrapping.

@@ -7,7 +7,7 @@ use ah_pod::{Pod, RequestError, Role, WholePod, requests};
 use ah_policy::{DocumentError, GuestSettings, InitData, KeyService, SETTINGS_KEY};
 
 use crate::agent::Agent;
-use crate::{dry_run, gather, write};
+use crate::{dry_run, gather, sealed, write};
 
 /// The rules that decide, the same for every pod, by subject. Those of the agent come behind them.
 const RULES: [&str; 8] = [
@@ -84,6 +84,22 @@ pub enum GenerateError {
         "init container {container:?} has the release socket, but keys wait for the whole pod, which is created after it"
     )]
     KeysTooLate {
+        /// Its name.
+        container: String,
+    },
+    /// A sealed value that the guest would not open.
+    #[error("container {container:?}: {detail}")]
+    Sealed {
+        /// The container's name.
+        container: String,
+        /// Where it is, and what is wrong.
+        detail: String,
+    },
+    /// Sealed values are opened before the container exists, keys come after all of them do.
+    #[error(
+        "container {container:?} has sealed values, but keys wait for the whole pod, which is created after it: leave the whole pod unawaited"
+    )]
+    SealedTooLate {
         /// Its name.
         container: String,
     },
@@ -164,6 +180,7 @@ pub fn generate_for_platforms(
         let pod = agent.pod(pod)?;
         requests::check(&pod)?;
         check_keys(&pod)?;
+        sealed::check(&pod, agent)?;
         Ok::<_, GenerateError>(pod)
     };
     let pod = &own(pod)?;

@@ -18,6 +18,7 @@ mod honest;
 mod kata;
 mod platforms;
 mod request_json;
+mod sealed;
 mod show;
 mod sidecar;
 mod template;
@@ -31,6 +32,7 @@ pub use dry_run::{ends, honest_requests, honest_requests_for, stand_in_host, war
 pub use explain::{ExplainError, Explained, Question, answer, explain};
 pub use fragment::{FragmentMakeError, make_fragment};
 pub use generate::{GenerateError, Generated, Options, generate, generate_for_platforms};
+pub use sealed::has_sealed;
 pub use show::{
     Shown, ShownContainer, ShownEnv, ShownFile, ShownMount, ShownPlatform, ShownVolume, show,
 };

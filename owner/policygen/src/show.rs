@@ -12,6 +12,7 @@ use crate::agent::Agent;
 use crate::bounds::WordData;
 use crate::data::{ContainerData, EntryData, PolicyData, SANDBOX};
 use crate::explain::ExplainError;
+use crate::sealed;
 
 pub(crate) use text::Words;
 
@@ -126,6 +127,9 @@ pub struct ShownEnv {
     pub value: Option<String>,
     /// Whether it comes from a Secret.
     pub secret: bool,
+    /// The key that the value is sealed to; the host sees the sealed text alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
 }
 
 /// One mount.
@@ -307,7 +311,8 @@ pub(crate) fn layers(request: &Value) -> Vec<String> {
 
 /// What people may see of a container: the values of Secrets are masked first.
 pub(crate) fn shown(container: &ContainerData, request: &Value) -> ShownContainer {
-    let secrets = Secrets::of(&container.secrets, request);
+    let names = &open_secrets(&container.secrets, request);
+    let secrets = Secrets::of(names, request);
     let request = &secrets.mask(request);
     let open = |words: &Vec<String>| words.iter().map(|word| secrets.mask_text(word)).collect();
     let process = |field: &str| request.pointer(&format!("/OCI/Process/{field}"));
@@ -323,7 +328,7 @@ pub(crate) fn shown(container: &ContainerData, request: &Value) -> ShownContaine
         command: texts(process("Args")),
         working_dir: text(process("Cwd")),
         user: format!("{}:{} {groups}", number("User/UID"), number("User/GID")),
-        env: texts(process("Env")).iter().map(|entry| env(entry, &container.secrets)).collect(),
+        env: texts(process("Env")).iter().map(|entry| env(entry, names)).collect(),
         release_socket: mounts.iter().any(|mount| mount.source == RELEASE_SOCKET),
         mounts,
         standard_mounts,
@@ -355,7 +360,18 @@ pub(crate) fn patterned(words: &[WordData], secrets: &Secrets) -> Vec<String> {
 fn env(entry: &str, secrets: &[String]) -> ShownEnv {
     let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
     let secret = secrets.iter().any(|known| known == name);
-    ShownEnv { name: name.to_owned(), value: (!secret).then(|| value.to_owned()), secret }
+    let sealed = sealed::key_of(name, value).map(|key| key.to_string());
+    ShownEnv { name: name.to_owned(), value: (!secret).then(|| value.to_owned()), secret, sealed }
+}
+
+/// The variables from Secrets whose values the policy has as they are; a sealed one says nothing.
+fn open_secrets(names: &[String], request: &Value) -> Vec<String> {
+    let env = texts(request.pointer("/OCI/Process/Env"));
+    let is_sealed = |name: &&String| {
+        let mut values = env.iter().filter_map(|entry| entry.split_once('='));
+        values.any(|(found, value)| found == *name && sealed::key_of(found, value).is_some())
+    };
+    names.iter().filter(|name| !is_sealed(name)).cloned().collect()
 }
 
 fn binds(request: &Value) -> Vec<ShownMount> {

@@ -7,4 +7,4 @@ mod heard;
 mod scene;
 
 pub use heard::Heard;
-pub use scene::{KEY, Scene, checkout, command, static_program, target};
+pub use scene::{KEY, Scene, checkout, command, software_root, static_program, target};

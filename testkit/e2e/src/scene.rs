@@ -48,8 +48,7 @@ impl Scene {
         let file = folder.path().join("pod.yaml");
         fs::write(&file, yaml)?;
         let images = Images { images: vec![layout], ..Images::default() };
-        // The software TEE's keys and the accelerator's answer are the same for every test.
-        let dirs = Dirs::below(&target().join("e2e")).with_keys(folder.path().join("keys"));
+        let dirs = shared_dirs().with_keys(folder.path().join("keys"));
         let dirs = dirs.with_layers(folder.path().join("layers"));
         let image = guest_image()?;
         Ok(Self { folder, dirs, source: Source { file, images }, image, heard: Heard::default() })
@@ -212,6 +211,20 @@ pub(crate) fn shell_pod(script: &str, more: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: shell\nspec:\n  restartPolicy: Never\n  containers:\n    - name: main\n      image: localhost/busybox:1\n      command: [\"/bin/sh\", \"-c\", {script}]\n{more}"
     )
+}
+
+/// The software TEE's keys and the accelerator's answer are the same for every test.
+fn shared_dirs() -> Dirs {
+    Dirs::below(&target().join("e2e"))
+}
+
+/// The root (DER) that reports of the tests' VMs lead to.
+///
+/// # Errors
+/// When the software TEE's folder cannot be read or made.
+pub fn software_root() -> Result<Vec<u8>> {
+    let tee = ah_software_tee::SoftwareTee::open(shared_dirs().software_tee())?;
+    Ok(tee.root_der().to_vec())
 }
 
 /// The root of the checkout.

@@ -113,6 +113,15 @@ pub fn program(file: &Path, path_in_image: &str) -> io::Result<ImageSpec> {
     })
 }
 
+/// The key-release sidecar, of its static program. Any user may use the release socket, so none with rights is needed.
+///
+/// # Errors
+/// When the program cannot be read.
+pub fn sidecar(file: &Path) -> io::Result<ImageSpec> {
+    let image = program(file, "/anchorhold-sidecar")?;
+    Ok(ImageSpec { user: Some("65534:65534".into()), ..image })
+}
+
 fn base_files() -> Vec<Entry> {
     let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
     let group = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";

@@ -16,7 +16,7 @@ mod tar_writer;
 
 pub use archive::write_archive;
 pub use awkward::{awkward_layer, awkward_upper_layer};
-pub use image::{ImageSpec, LayerSpec, Packing, busybox, program};
+pub use image::{ImageSpec, LayerSpec, Packing, busybox, program, sidecar};
 pub use layout::{BuiltImage, BuiltLayer, LayoutBuilder};
 pub use machine::{machine_layer, package_files};
 pub use random::{random_bytes, random_layer};

@@ -101,6 +101,14 @@ fn remove_version(at: &OwnedFd, name: &[u8]) {
     }
 }
 
+/// Whether a file is one of this container's.
+pub(super) fn is_for(request: &CopyFileRequest, base: &Path, id: &ContainerId) -> bool {
+    let name = Path::new(&request.path).strip_prefix(base).ok().and_then(|below| below.to_str());
+    name.is_some_and(|name| {
+        name.strip_prefix(id.as_str()).is_some_and(|rest| rest.starts_with('-'))
+    })
+}
+
 /// Takes away what was copied in for a container: its name begins with the id. A pod whose containers are made again and again
 /// would fill the guest's memory with their volumes.
 pub(super) fn remove_copies(base: &Path, id: &ContainerId) {

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::checks::{Kind, Plan, Volume, plan};
 use super::io::Io;
+use super::sealed;
 use super::termination::copied_files;
 use super::{Body, Container, Guest, MAX_PROCESSES, Process};
 use crate::console::{Level, tell};
@@ -91,8 +92,14 @@ impl Guest {
         for volume in &plan.volumes {
             make_volume(volume)?;
         }
-        let copied = copied_files(spec, &self.layout.kata().join("shared/containers"));
-        let spec = &self.hold_parts(id, spec, &plan.parts)?;
+        let shared = self.layout.kata().join("shared/containers");
+        let copied = copied_files(spec, &shared);
+        let opened = self.open_sealed(spec, &shared)?;
+        let mut spec = self.hold_parts(id, spec, &plan.parts)?;
+        if let Some(process) = spec.Process.as_mut() {
+            opened.put_into(&mut process.Env)?;
+        }
+        let spec = &spec;
         self.check_bind_sources(spec)?;
         let mut steps = Steps::begin();
         let access = RootAccess::Writable { size_bytes: scratch_bytes() };
@@ -108,24 +115,42 @@ impl Guest {
                 .map_err(|e| Failure::effect("look up the user's home", &e))?,
             shared_pid: sandbox.shared_pid,
         };
-        let value =
-            container_spec(spec, &context).map_err(|e| Failure::refused(format!("OCI.{e}")))?;
+        let value = container_spec(spec, &context)
+            .map_err(|e| opened.hide(Failure::refused(format!("OCI.{e}"))))?;
         make_working_directory(root.path(), Path::new(&process.Cwd))
             .map_err(|e| Failure::effect("prepare the root", &e))?;
         write_private(&self.layout.spec_file(id), &value)?;
         steps.done("spec");
         let first = self
             .make_process(process, |stdio| self.runtime.create(id, &self.layout.bundle(id), stdio));
-        let first = first.inspect_err(|_| {
+        let first = first.map_err(|e| {
             let _ = cgroup.kill();
             let _ = cgroup.remove();
+            opened.hide(e)
         })?;
         steps.done("process");
         steps.tell(id);
         Ok(Container {
-            body: Body::Workload { root: Mutex::new(Some(root)), cgroup, copied },
+            body: Body::Workload { root: Mutex::new(Some(root)), cgroup, opened, copied },
             processes: Mutex::new(BTreeMap::from([(None, Arc::new(first))])),
         })
+    }
+
+    /// Opens the container's sealed values; those of files are in their places then.
+    fn open_sealed(&self, spec: &oci::Spec, shared: &Path) -> Result<sealed::OpenedEnv, Failure> {
+        let found = sealed::find(spec, shared)?;
+        let opened = sealed::open(found, &|id| sealed::ask(self.keys.as_deref(), id))?;
+        opened.write_files()?;
+        Ok(opened.env)
+    }
+
+    /// Whether a container that is to be made has sealed values. Blocks.
+    pub(super) fn has_sealed(&self, request: &CreateContainerRequest) -> Result<bool, Failure> {
+        let shared = self.layout.kata().join("shared/containers");
+        match request.OCI.as_ref() {
+            Some(spec) => Ok(!sealed::find(spec, &shared)?.is_empty()),
+            None => Ok(false),
+        }
     }
 
     /// Carries out a permitted StartContainer. Blocks.
@@ -133,8 +158,10 @@ impl Guest {
         let (id, container) = self.container(id)?;
         match &container.body {
             Body::Sandbox { .. } => Ok(()),
-            Body::Workload { cgroup, .. } => {
-                self.runtime.start(&id).map_err(|e| Failure::effect("start the container", &e))?;
+            Body::Workload { cgroup, opened, .. } => {
+                self.runtime
+                    .start(&id)
+                    .map_err(|e| opened.hide(Failure::effect("start the container", &e)))?;
                 self.watch_memory(&id, cgroup);
                 Ok(())
             }
@@ -147,17 +174,19 @@ impl Guest {
         let exec = ExecId::parse(&request.exec_id, &id)
             .map_err(|e| Failure::refused(format!("exec_id: {e}")))?
             .ok_or_else(|| Failure::refused("exec_id: found none, expected one"))?;
-        let Body::Workload { root, .. } = &container.body else {
+        let Body::Workload { root, opened, .. } = &container.body else {
             return Err(Failure::refused("the sandbox has no process to be entered"));
         };
         let ports = (request.stdin_port, request.stdout_port, request.stderr_port);
         if request.string_user.is_some() || ports != (0, 0, 0) {
             return Err(Failure::refused("string_user, ports: found a value, expected none"));
         }
-        let process = request
+        let process = &mut request
             .process
             .as_ref()
+            .cloned()
             .ok_or_else(|| Failure::refused("process: found none, expected one"))?;
+        opened.put_into(&mut process.Env)?;
         let key = Some(exec.clone());
         {
             let mut known = container.processes();
@@ -176,13 +205,14 @@ impl Guest {
                 .map_err(|e| Failure::effect("look up the user's home", &e))?
         };
         let value = exec_process(process, &ExecContext { home })
-            .map_err(|e| Failure::refused(format!("process.{e}")))?;
+            .map_err(|e| opened.hide(Failure::refused(format!("process.{e}"))))?;
         let file = self.layout.exec_file(&id, &exec);
         write_private(&file, &value)?;
         let made =
             self.make_process(process, |stdio| self.runtime.exec(&id, &exec, &self.layout, stdio));
         let _ = fs::remove_file(&file);
-        container.processes().insert(key, Arc::new(made?));
+        let made = made.map_err(|e| opened.hide(e))?;
+        container.processes().insert(key, Arc::new(made));
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::io::{MAX_READ_BYTES, Output};
 use super::processes::end_of;
 use super::termination::read_message;
-use super::{Body, Guest, blocking, stats};
+use super::{Body, Guest, blocking, copy_file, sealed, stats};
 use crate::effects::Effects;
 use crate::failure::Failure;
 
@@ -65,6 +65,11 @@ impl Effects for Arc<Guest> {
         blocking(move || guest.end_sandbox()).await?;
         self.destroyed.send_replace(true);
         Ok(())
+    }
+
+    async fn needs_keys(&self, permit: &Permit<CreateContainerRequest>) -> Result<bool, Failure> {
+        let (guest, request) = (self.clone(), CreateContainerRequest::clone(permit));
+        blocking(move || guest.has_sealed(&request)).await
     }
 
     async fn create_container(
@@ -140,12 +145,14 @@ impl Effects for Arc<Guest> {
     }
 
     async fn copy_file(&self, permit: &Permit<CopyFileRequest>) -> Result<(), Failure> {
-        let (guest, request) = (self.clone(), CopyFileRequest::clone(permit));
+        let request = CopyFileRequest::clone(permit);
         self.sandbox()?;
-        blocking(move || {
-            super::copy_file::copy_file(&request, &guest.layout.kata().join("shared/containers"))
-        })
-        .await
+        let shared = self.layout.kata().join("shared/containers");
+        let running = self.containers().keys().any(|id| copy_file::is_for(&request, &shared, id));
+        if running {
+            sealed::check_late(&request.data)?;
+        }
+        blocking(move || copy_file::copy_file(&request, &shared)).await
     }
 
     async fn update_interface(

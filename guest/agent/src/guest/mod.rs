@@ -10,6 +10,7 @@ mod oom;
 mod parts;
 mod processes;
 mod sandbox;
+mod sealed;
 mod stats;
 mod termination;
 
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use ah_container::{Cgroup, ContainerId, ExecId, Layout, Runtime};
+use ah_release::ReleaseClient;
 use ah_rootfs::{LayerStore, VerifiedRoot};
 use tokio::sync::{mpsc, watch};
 
@@ -48,6 +50,8 @@ enum Body {
     Workload {
         root: Mutex<Option<VerifiedRoot>>,
         cgroup: Cgroup,
+        /// What its environment's sealed values were opened to.
+        opened: sealed::OpenedEnv,
         /// Files copied in for it, by the path at which it sees each.
         copied: BTreeMap<String, PathBuf>,
     },
@@ -66,6 +70,7 @@ pub struct Guest {
     layout: Layout,
     runtime: Runtime,
     layers: LayerStore,
+    keys: Option<Arc<ReleaseClient>>,
     processes: Processes,
     sandbox: Mutex<Option<Sandbox>>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
@@ -75,11 +80,15 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A guest without a sandbox. `runtime` is the runtime process, started before any thread.
+    /// A guest without a sandbox. `runtime` is the runtime process, started before any thread; `keys` opens sealed values.
     ///
     /// # Errors
     /// The signal handler for ended children cannot be installed.
-    pub fn new(layout: Layout, runtime: Runtime) -> std::io::Result<Self> {
+    pub fn new(
+        layout: Layout,
+        runtime: Runtime,
+        keys: Option<Arc<ReleaseClient>>,
+    ) -> std::io::Result<Self> {
         let processes = Processes::default();
         processes.reap_forever()?;
         let (oom_sender, oom_events) = mpsc::channel(oom::MAX_UNREAD);
@@ -88,6 +97,7 @@ impl Guest {
             layout,
             runtime,
             layers: LayerStore::new(),
+            keys,
             processes,
             sandbox: Mutex::default(),
             containers: Mutex::default(),

@@ -90,6 +90,10 @@ macro_rules! diary {
                 Ok(())
             }
 
+            async fn needs_keys(&self, permit: &Permit<CreateContainerRequest>) -> Result<bool, Failure> {
+                Ok(permit.container_id.starts_with("sealed"))
+            }
+
             async fn create_container(&self, permit: &Permit<CreateContainerRequest>) -> Result<(), Failure> {
                 self.write(format!("create {}", permit.container_id));
                 match permit.container_id.as_str() {

@@ -199,6 +199,9 @@ impl ShownContainer {
 
 impl fmt::Display for ShownEnv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(key) = &self.sealed {
+            return write!(f, "{}=(sealed to key {key}, opened in the guest)", self.name);
+        }
         match &self.value {
             // Such a value could move the lines around it.
             Some(value) if value.chars().any(char::is_control) => {

@@ -1,0 +1,140 @@
+//! Sealed values of a pod: each has to be where the guest opens it, and keys have to be there in time.
+
+use ah_pod::{Container, FileContent, Part, Pod, Text, VolumeFile, VolumeSource, WholePod};
+use ah_release_api::{KeyId, Place, Sealed, is_sealed};
+
+use crate::agent::Agent;
+use crate::generate::GenerateError;
+
+/// With which every sealed value begins.
+const MARK: &str = "sealed.eyJ";
+
+/// Checks the sealed values of all containers.
+///
+/// # Errors
+/// [`GenerateError::Sealed`], [`GenerateError::SealedTooLate`], [`GenerateError::NotOnKata`].
+pub(crate) fn check(pod: &Pod, agent: Agent) -> Result<(), GenerateError> {
+    for container in &pod.containers {
+        let keys = keys(pod, container)?;
+        check_words(container)?;
+        if keys.is_empty() {
+            continue;
+        }
+        if agent == Agent::Kata {
+            return Err(GenerateError::NotOnKata {
+                what: format!("container {:?} has sealed values", container.name),
+                remedy: "only this project's guest opens them: --for anchorhold",
+            });
+        }
+        if pod.whole == WholePod::Awaited {
+            return Err(GenerateError::SealedTooLate { container: container.name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The first container of a pod that has sealed values: it needs a key service.
+///
+/// # Errors
+/// [`GenerateError::Sealed`].
+pub fn has_sealed(pod: &Pod) -> Result<Option<&Container>, GenerateError> {
+    for container in &pod.containers {
+        if !keys(pod, container)?.is_empty() {
+            return Ok(Some(container));
+        }
+    }
+    Ok(None)
+}
+
+/// The key that a variable's value is sealed to, for a value that may be shown as that.
+pub(crate) fn key_of(name: &str, value: &str) -> Option<KeyId> {
+    let sealed =
+        is_sealed(value.as_bytes()).then(|| Sealed::parse(value, &Place::Env(name.into())));
+    sealed?.ok().map(|sealed| sealed.key_id().clone())
+}
+
+/// Which keys a container's sealed values are sealed to.
+fn keys(pod: &Pod, container: &Container) -> Result<Vec<KeyId>, GenerateError> {
+    let mut keys = Vec::new();
+    for variable in &container.env {
+        let text = variable.value.as_literal().unwrap_or_default();
+        if is_sealed(text.as_bytes()) {
+            keys.push(read(container, text, Place::Env(variable.name.clone()))?);
+        }
+    }
+    for (name, file) in files(pod, container) {
+        let FileContent::Fixed(bytes) = &file.content else { continue };
+        let bytes = bytes.0.trim_ascii_end();
+        if is_sealed(bytes) {
+            keys.push(read(container, &String::from_utf8_lossy(bytes), Place::File(name.into()))?);
+        }
+    }
+    Ok(keys)
+}
+
+fn read(container: &Container, text: &str, place: Place) -> Result<KeyId, GenerateError> {
+    match Sealed::parse(text, &place) {
+        Ok(sealed) => Ok(sealed.key_id().clone()),
+        Err(error) => Err(GenerateError::Sealed {
+            container: container.name.clone(),
+            detail: format!("{place}: {error}"),
+        }),
+    }
+}
+
+/// The files that a container sees, by their names there.
+fn files<'a>(
+    pod: &'a Pod,
+    container: &'a Container,
+) -> impl Iterator<Item = (&'a str, &'a VolumeFile)> {
+    container.mounts.iter().flat_map(move |mount| {
+        let volume = pod.volumes.iter().find(|volume| volume.name == mount.volume);
+        let files = volume.and_then(|volume| match &volume.source {
+            VolumeSource::Files(files) => Some(files.files.iter()),
+            VolumeSource::EmptyDir { .. } => None,
+        });
+        files.into_iter().flatten().filter_map(move |file| match mount.sub_path.as_deref() {
+            Some(part) if part == file.path => Some((base_name(&mount.path), file)),
+            Some(part) => {
+                let below = file.path.strip_prefix(part)?.starts_with('/');
+                below.then(|| (base_name(&file.path), file))
+            }
+            None => Some((base_name(&file.path), file)),
+        })
+    })
+}
+
+fn base_name(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+}
+
+/// A sealed value opens as the whole of a variable only: one that was put into another text by `$(NAME)` would reach the program as
+/// it is.
+fn check_words(container: &Container) -> Result<(), GenerateError> {
+    let marked = |text: &Text, from: usize| {
+        text.parts().iter().enumerate().any(|(number, part)| match part {
+            Part::Literal(text) => {
+                let skip = if number == 0 { from } else { 0 };
+                text.get(skip..).unwrap_or_default().contains(MARK)
+            }
+            Part::Host(_) => false,
+        })
+    };
+    let refused = |place: String| GenerateError::Sealed {
+        container: container.name.clone(),
+        detail: format!(
+            "{place}: a sealed value stands inside another text, where it is not opened: give the whole text as a sealed value"
+        ),
+    };
+    for variable in &container.env {
+        // The one at the beginning was read before.
+        let whole = variable.value.as_literal().is_some_and(|text| text.starts_with(MARK));
+        if marked(&variable.value, usize::from(whole)) {
+            return Err(refused(format!("env:{}", variable.name)));
+        }
+    }
+    match container.command.iter().chain(&container.args).any(|word| marked(word, 0)) {
+        true => Err(refused("command".to_owned())),
+        false => Ok(()),
+    }
+}
