@@ -24,6 +24,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("runc", "the runtime of pods without a VM, in the same tests"),
     ("containernetworking-plugins", "the network of pods in the same tests"),
     ("postgresql", "the database that several key services share, in their tests"),
+    ("softhsm2", "the token that the key service's key-encryption key is in, in its tests"),
 ];
 
 /// The vhost-user vsock device for kernels without vhost-vsock; pinned, from the crate registry.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ah_digest::Sha256;
-use ah_keyservice::{KekSource, Location};
+use ah_keyservice::{KekSource, Location, PinSource, TokenKey};
 use serde::Deserialize;
 
 use crate::app::Limits;
@@ -98,7 +98,7 @@ impl Default for Config {
     }
 }
 
-/// `[key_encryption_key]`: one of the two, or a file in `state`.
+/// `[key_encryption_key]`: one of the three, or a file in `state`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KekConfig {
@@ -106,6 +106,37 @@ pub struct KekConfig {
     pub file: Option<PathBuf>,
     /// An environment variable of 64 hex digits.
     pub environment: Option<String>,
+    /// A key in a token.
+    pub pkcs11: Option<Pkcs11Config>,
+}
+
+/// `[key_encryption_key.pkcs11]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pkcs11Config {
+    /// The token's module, a shared library.
+    pub module: PathBuf,
+    /// Label of the token.
+    pub token: String,
+    /// Label of the key, made on first use.
+    pub key: String,
+    /// A file of mode 0600 with the user's PIN.
+    pub pin_file: Option<PathBuf>,
+    /// An environment variable with it.
+    pub pin_environment: Option<String>,
+}
+
+impl Pkcs11Config {
+    /// `None` when the PIN has no place, or two.
+    fn key(&self) -> Option<TokenKey> {
+        let pin = match (&self.pin_file, &self.pin_environment) {
+            (Some(file), None) => PinSource::File(file.clone()),
+            (None, Some(name)) => PinSource::Variable(name.clone()),
+            _ => return None,
+        };
+        let (module, token, key) = (self.module.clone(), self.token.clone(), self.key.clone());
+        Some(TokenKey { module, token, key, pin })
+    }
 }
 
 /// `[tls]`
@@ -265,13 +296,22 @@ impl Config {
                 "leave it out for SQLite in the state folder",
             );
         }
-        let KekConfig { file, environment } = &self.key_encryption_key;
-        if file.is_some() && environment.is_some() {
+        let KekConfig { file, environment, pkcs11 } = &self.key_encryption_key;
+        let places = [file.is_some(), environment.is_some(), pkcs11.is_some()];
+        if places.into_iter().filter(|there| *there).count() > 1 {
             return wrong(
                 "key_encryption_key",
-                "file and environment",
-                "one of the two",
-                "remove one of them",
+                "several of file, environment and pkcs11",
+                "one of them",
+                "remove the others",
+            );
+        }
+        if pkcs11.as_ref().is_some_and(|config| config.key().is_none()) {
+            return wrong(
+                "key_encryption_key.pkcs11",
+                "none or both",
+                "one of pin_file and pin_environment",
+                "say where the PIN of the token's user comes from",
             );
         }
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
@@ -327,10 +367,11 @@ impl Config {
 
     /// Where the key-encryption key comes from.
     pub fn kek(&self) -> KekSource {
-        let KekConfig { file, environment } = &self.key_encryption_key;
-        match environment {
-            Some(name) => KekSource::Variable(name.clone()),
-            None => KekSource::File(
+        let KekConfig { file, environment, pkcs11 } = &self.key_encryption_key;
+        match (environment, pkcs11.as_ref().and_then(Pkcs11Config::key)) {
+            (_, Some(key)) => KekSource::Token(key),
+            (Some(name), None) => KekSource::Variable(name.clone()),
+            (None, None) => KekSource::File(
                 file.clone().unwrap_or_else(|| self.state.join("key-encryption-key")),
             ),
         }

@@ -22,7 +22,12 @@ fn every_error_says_what_to_do() {
         ("url = \"http://x\"", "expected https://host"),
         ("url = \"https://x/\"", "expected https://host"),
         ("database = \"mysql://u:secret@h\"", "found \"mysql\""),
-        ("[key_encryption_key]\nfile = \"a\"\nenvironment = \"B\"", "one of the two"),
+        ("[key_encryption_key]\nfile = \"a\"\nenvironment = \"B\"", "one of them"),
+        (
+            "[key_encryption_key.pkcs11]\nmodule = \"m\"\ntoken = \"t\"\nkey = \"k\"",
+            "one of pin_file and pin_environment",
+        ),
+        ("[key_encryption_key.pkcs11]\nmodule = \"m\"\npin = \"1\"", "unknown field `pin`"),
         ("[tls]\nkey = \"x\"", "both or none"),
         ("[[attestation]]\nissuer = \"https://x\"", "one of jwks_file and jwks_url"),
         ("[[attestation]]\nissuer = \"https://x\"\njwks_url = \"http://x\"", "an https address"),
@@ -38,4 +43,18 @@ fn every_error_says_what_to_do() {
     }
     let missing = Config::read(Path::new("/nonexistent/x.toml")).unwrap_err().to_string();
     assert!(missing.contains("hint: "), "{missing}");
+}
+
+#[test]
+fn a_key_in_a_token_is_read() {
+    let text = "[key_encryption_key.pkcs11]\nmodule = \"/lib/m.so\"\ntoken = \"t\"\nkey = \"k\"\npin_environment = \"PIN\"";
+    let expected = TokenKey {
+        module: "/lib/m.so".into(),
+        token: "t".into(),
+        key: "k".into(),
+        pin: PinSource::Variable("PIN".into()),
+    };
+    assert_eq!(check(text).unwrap().kek(), KekSource::Token(expected));
+    let both = format!("{text}\n[key_encryption_key]\nfile = \"f\"");
+    assert!(check(&both).is_err());
 }

@@ -39,6 +39,7 @@ mod release;
 mod rows;
 mod serve;
 mod service;
+mod token_kek;
 mod token_release;
 mod tokens;
 mod upgrade;
@@ -61,6 +62,7 @@ pub use logbook::{ConsistencyProof, InclusionProof, MAX_ENTRIES, StoredEntry};
 pub use material::{Family, KeyType, Material, MaterialError, Shape};
 pub use nonces::NonceError;
 pub use service::{KeyService, Observer, Options, ServiceError};
+pub use token_kek::{PinSource, TokenKey, TokenKeyError};
 pub use token_release::{TokenRefusal, TokenRequest, attributes, bundle};
 pub use tokens::{
     AnyOf, KeySet, KeySetError, MAX_TOKEN_BYTES, SharedKeys, TokenError, TokenVerifier,

@@ -16,6 +16,7 @@ use crate::environment::{Environment, random32};
 use crate::kek::{Kek, KekError};
 use crate::material::{Family, KeyType, MaterialError};
 use crate::rows::{self, KeyRow, SealedRow};
+use crate::token_kek::{TokenKey, TokenKeyError};
 use crate::upgrade::{upgrade_from_version_1, version_1_context};
 
 const IDENTITY: &str = "identity";
@@ -27,6 +28,8 @@ pub enum KekSource {
     File(PathBuf),
     /// An environment variable with 64 hex digits.
     Variable(String),
+    /// A key in a token, made on first use; it never leaves it.
+    Token(TokenKey),
 }
 
 /// Why keys cannot be kept or found.
@@ -196,6 +199,7 @@ impl Vault {
         let kek = match kek {
             KekSource::File(path) => open_kek_file(path, &database, environment).await?,
             KekSource::Variable(name) => Kek::from_variable(name)?,
+            KekSource::Token(key) => open_kek_in_token(key, &database).await?,
         };
         upgrade_from_version_1(&database, &kek, environment).await?;
         let make = || Ok(random32(environment).map_err(KekError::from)?.to_vec());
@@ -347,6 +351,18 @@ async fn open_kek_file(
     Ok(Kek::read(path)?)
 }
 
+async fn open_kek_in_token(key: &TokenKey, database: &Database) -> Result<Kek, VaultError> {
+    match Kek::in_token(key) {
+        Err(KekError::Token(TokenKeyError::NoKey { .. })) => {}
+        opened => return Ok(opened?),
+    }
+    if !database.is_empty().await? {
+        return Err(VaultError::KekMissing { path: key.to_string() });
+    }
+    key.make().map_err(KekError::from)?;
+    Ok(Kek::in_token(key)?)
+}
+
 async fn service_secret(
     database: &Database,
     kek: &Kek,
@@ -399,9 +415,8 @@ pub(crate) fn open_sealed(
             expected: hex(&kek.id()),
         });
     }
-    row.sealed()
-        .and_then(|sealed| kek.open(&sealed, aad))
-        .ok_or_else(|| VaultError::Altered { what: what() })
+    let sealed = row.sealed().ok_or_else(|| VaultError::Altered { what: what() })?;
+    kek.open(&sealed, aad)?.ok_or_else(|| VaultError::Altered { what: what() })
 }
 
 /// A name for a version: 32 random hex digits.
