@@ -15,6 +15,11 @@ use crate::roles::Role;
 
 /// Port where the configuration names none.
 const PORT: u16 = 8443;
+/// How long one key signs tokens where the configuration does not say.
+const ROTATE_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Retired keys stay published for hours, and only so many are kept.
+const SHORTEST_ROTATION: Duration = Duration::from_secs(3600);
+const LONGEST_ROTATION: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +80,10 @@ pub struct Config {
     pub provider: Vec<ProviderConfig>,
     /// Issuers of attestation tokens that are believed.
     pub attestation: Vec<IssuerConfig>,
+    /// How the keys that sign attestation tokens change.
+    pub token_keys: TokenKeysConfig,
+    /// What TDX quotes are verified with.
+    pub tdx: TdxConfig,
     /// Root (DER) of a software TEE whose reports are believed: they prove nothing about hardware.
     pub danger_software_root: Option<PathBuf>,
 }
@@ -93,6 +102,8 @@ impl Default for Config {
             callers: None,
             provider: Vec::new(),
             attestation: Vec::new(),
+            token_keys: TokenKeysConfig::default(),
+            tdx: TdxConfig::default(),
             danger_software_root: None,
         }
     }
@@ -137,6 +148,22 @@ impl Pkcs11Config {
         let (module, token, key) = (self.module.clone(), self.token.clone(), self.key.clone());
         Some(TokenKey { module, token, key, pin })
     }
+}
+
+/// `[token_keys]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenKeysConfig {
+    /// How long one key signs: `90d` or `12h`, 1 hour to 3650 days.
+    pub rotate_after: Option<String>,
+}
+
+/// `[tdx]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TdxConfig {
+    /// Folder with Intel's collateral, as `anchorhold collateral import` files it; without one, TDX quotes are refused.
+    pub collateral: Option<PathBuf>,
 }
 
 /// `[tls]`
@@ -322,6 +349,16 @@ impl Config {
                 "without both, a certificate is made",
             );
         }
+        if let Some(text) = &self.token_keys.rotate_after
+            && rotate_after(text).is_none()
+        {
+            return wrong(
+                "token_keys.rotate_after",
+                text,
+                "a number with d or h behind it, 1h to 3650d",
+                "\"90d\" is what it is when it is left out",
+            );
+        }
         for (file, url) in self.sources() {
             match (file, url) {
                 (true, None) => {}
@@ -377,6 +414,11 @@ impl Config {
         }
     }
 
+    /// How long one key signs tokens.
+    pub(crate) fn rotate_after(&self) -> Duration {
+        self.token_keys.rotate_after.as_deref().and_then(rotate_after).unwrap_or(ROTATE_AFTER)
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         let (of, usual) = (&self.limits, Limits::default());
         let seconds = |time: Option<u64>, usual| time.map_or(usual, Duration::from_secs);
@@ -392,6 +434,18 @@ impl Config {
             shutdown_timeout: seconds(of.shutdown_timeout_s, usual.shutdown_timeout),
         }
     }
+}
+
+/// `90d` or `12h`.
+fn rotate_after(text: &str) -> Option<Duration> {
+    let (number, hours) = match text.strip_suffix('d') {
+        Some(number) => (number, 24),
+        None => (text.strip_suffix('h')?, 1),
+    };
+    let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let hours = plain.then(|| number.parse::<u64>().ok()?.checked_mul(hours)).flatten()?;
+    let time = Duration::from_secs(hours.checked_mul(3600)?);
+    (SHORTEST_ROTATION..=LONGEST_ROTATION).contains(&time).then_some(time)
 }
 
 /// Reads a file of callers.

@@ -29,6 +29,11 @@ fn every_error_says_what_to_do() {
         ),
         ("[key_encryption_key.pkcs11]\nmodule = \"m\"\npin = \"1\"", "unknown field `pin`"),
         ("[tls]\nkey = \"x\"", "both or none"),
+        ("[token_keys]\nrotate_after = \"90\"", "1h to 3650d"),
+        ("[token_keys]\nrotate_after = \"0h\"", "1h to 3650d"),
+        ("[token_keys]\nrotate_after = \"4000d\"", "1h to 3650d"),
+        ("[token_keys]\nrotate_after = \"+1d\"", "1h to 3650d"),
+        ("[tdx]\nfolder = \"x\"", "unknown field `folder`"),
         ("[[attestation]]\nissuer = \"https://x\"", "one of jwks_file and jwks_url"),
         ("[[attestation]]\nissuer = \"https://x\"\njwks_url = \"http://x\"", "an https address"),
         (
@@ -57,4 +62,14 @@ fn a_key_in_a_token_is_read() {
     assert_eq!(check(text).unwrap().kek(), KekSource::Token(expected));
     let both = format!("{text}\n[key_encryption_key]\nfile = \"f\"");
     assert!(check(&both).is_err());
+}
+
+#[test]
+fn token_keys_change_every_ninety_days_unless_told() {
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    assert_eq!(Config::default().rotate_after(), days(90));
+    for (text, expect) in [("7d", days(7)), ("48h", days(2)), ("1h", Duration::from_secs(3600))] {
+        let config = check(&format!("[token_keys]\nrotate_after = {text:?}")).unwrap();
+        assert_eq!(config.rotate_after(), expect);
+    }
 }

@@ -23,6 +23,7 @@ mod backup;
 mod database;
 mod encoding;
 mod environment;
+mod evidence;
 pub mod files;
 mod flood;
 mod head;
@@ -61,7 +62,7 @@ pub use log::{Event, LogEntry, LoggedCondition, Verdict};
 pub use logbook::{ConsistencyProof, InclusionProof, MAX_ENTRIES, StoredEntry};
 pub use material::{Family, KeyType, Material, MaterialError, Shape};
 pub use nonces::NonceError;
-pub use service::{KeyService, Observer, Options, ServiceError};
+pub use service::{KeyService, Observer, Options, QuoteCollateralSource, ServiceError};
 pub use token_kek::{PinSource, TokenKey, TokenKeyError};
 pub use token_release::{TokenRefusal, TokenRequest, attributes, bundle};
 pub use tokens::{

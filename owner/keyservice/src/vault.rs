@@ -234,6 +234,33 @@ impl Vault {
         service_secret(&self.database, &self.kek, environment, name, make).await
     }
 
+    /// Changes such a secret from `old` to `new`; false when it is another one by now.
+    pub(crate) async fn change_service_secret(
+        &self,
+        environment: &dyn Environment,
+        name: &str,
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<bool, VaultError> {
+        let (what, aad) = (|| secret_words(name), service_context(name));
+        let Some(row) = read_service_secret(&self.database, name).await? else { return Ok(false) };
+        if open_sealed(&self.kek, &row, &aad, &what)?.as_slice() != old {
+            return Ok(false);
+        }
+        let sealed = self.kek.seal(new, &aad, environment)?;
+        let sql = "UPDATE service SET nonce = $1, sealed = $2 WHERE name = $3 AND nonce = $4 AND sealed = $5";
+        let done = sqlx::query(sql)
+            .bind(sealed.nonce.to_vec())
+            .bind(sealed.ciphertext)
+            .bind(name)
+            .bind(row.nonce)
+            .bind(row.ciphertext)
+            .execute(self.database.pool())
+            .await
+            .map_err(StoreError::from)?;
+        Ok(done.rows_affected() == 1)
+    }
+
     /// The row that stores a key.
     pub(crate) fn seal(
         &self,
@@ -370,8 +397,7 @@ async fn service_secret(
     name: &str,
     make: impl FnOnce() -> Result<Vec<u8>, VaultError>,
 ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    let what = || format!("the service's own secret {name:?}");
-    let aad = version_1_context(name, "service", "", 0);
+    let (what, aad) = (|| secret_words(name), service_context(name));
     if read_service_secret(database, name).await?.is_none() {
         let secret = Zeroizing::new(make()?);
         let sealed = kek.seal(&secret, &aad, environment)?;
@@ -388,6 +414,15 @@ async fn service_secret(
     let row = read_service_secret(database, name).await?;
     let row = row.ok_or_else(|| VaultError::Altered { what: what() })?;
     open_sealed(kek, &row, &aad, &what)
+}
+
+fn secret_words(name: &str) -> String {
+    format!("the service's own secret {name:?}")
+}
+
+/// What such a secret is bound to.
+fn service_context(name: &str) -> Vec<u8> {
+    version_1_context(name, "service", "", 0)
 }
 
 async fn read_service_secret(
