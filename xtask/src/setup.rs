@@ -63,6 +63,12 @@ pub(crate) fn run_for_tests(beside: impl FnOnce() -> Result<()>) -> Result<()> {
     same_guest_from_elsewhere()
 }
 
+/// What `cargo xtask soak` needs.
+pub(crate) fn for_soak() -> Result<()> {
+    packages()?;
+    nextest()
+}
+
 /// Where tools that this project builds for itself are kept.
 pub(crate) fn tools() -> PathBuf {
     target().join("tools")
