@@ -3,6 +3,7 @@
 mod collateral;
 mod debug;
 pub mod fragment;
+mod key_import;
 mod key_serve;
 mod node;
 pub mod policy;
@@ -18,6 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use collateral::CollateralCommand;
 pub use debug::{Debug, Grant as DebugGrantOptions};
+pub use key_import::{ImportFile, KeyImport, Kty};
 pub use key_serve::{KeyServe, Listen};
 pub use node::{Alias, Node, NodeInstall, NodePlaces};
 pub use policy::Policy;
@@ -256,8 +258,8 @@ pub struct GuestBuild {
 /// `anchorhold key …`
 #[derive(Debug, Subcommand)]
 pub enum Key {
-    /// Import a key under a release policy derived from a pod
-    Import(KeyImport),
+    /// Import a key under a release policy derived from a pod, or as a file of the known key importer says
+    Import(Box<KeyImport>),
     /// Answer the guests of a node: their requests for keys come sealed, over a unix socket or TCP
     Serve(KeyServe),
     /// List the keys: names, kinds, what a release needs; never their bytes
@@ -303,43 +305,4 @@ The key-encryption key is not in it: keep that elsewhere.")]
   install -m 600 -D kept/key-encryption-key DATA/keys/key-encryption-key
   anchorhold key restore keys.backup")]
     Restore(BackupFile),
-}
-
-/// `anchorhold key import`
-#[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("secret").required(true), after_help = "Example:
-  anchorhold key import demo/message --for out.yaml --generate")]
-pub struct KeyImport {
-    /// The key's name, for example demo/message
-    pub name: String,
-    /// Read the key's bytes from this file (`-`: standard input)
-    #[arg(long, value_name = "FILE", group = "secret")]
-    pub from: Option<PathBuf>,
-    /// Make 32 random bytes
-    #[arg(long, group = "secret")]
-    pub generate: bool,
-    /// Release to the pod of this YAML only (it must carry its policy annotation)
-    #[arg(long = "for", value_name = "FILE")]
-    pub pod: PathBuf,
-    /// The guest image that the pod must run in [default: DATA/guest]
-    #[arg(long, env = "ANCHORHOLD_GUEST", value_name = "DIR")]
-    pub guest: Option<PathBuf>,
-    /// The trusted execution environment that the pod must run in
-    #[arg(long, value_enum, default_value_t = Tee::Snp)]
-    pub tee: Tee,
-    /// Another number of virtual CPUs that the pod's VM may have, besides 1 and what the pod's CPU limits come to (repeatable)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=255))]
-    pub vcpus: Vec<u32>,
-    /// Release to the software TEE too: to a VM that the host can read
-    #[arg(long)]
-    pub danger_accept_software_tee: bool,
-    /// Replace a key of the same name; in a service elsewhere, become its latest version
-    #[arg(long)]
-    pub replace: bool,
-    /// Which service.
-    #[command(flatten)]
-    pub target: Target,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }

@@ -4,23 +4,25 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use ah_keyservice::{KeyInfo, KeyService, OnExisting, Options};
+use ah_importer::ImportKey;
+use ah_keyservice::{
+    Event, Family, KeyInfo, KeyService, KeyType, NewKey, OnExisting, Options, Rule,
+    SystemEnvironment,
+};
 use ah_release_api::policy::{PodFacts, TeeKind};
-use ah_release_api::{KeyId, KeyKind, MAX_SECRET_BYTES, ReleasePolicy, Secret};
+use ah_release_api::{KeyId, MAX_SECRET_BYTES, ReleasePolicy};
 use ah_software_tee::SoftwareTee;
 use ah_verifier::TrustedRoots;
 use anyhow::{Context, Result};
 use serde_json::json;
+use zeroize::Zeroizing;
 
-use crate::cli::{KeyImport, Tee};
+use crate::cli::{KeyImport, Kty, Tee};
 use crate::dirs::Dirs;
 use crate::remote::Remote;
 use crate::store::Store;
 use crate::ui::{self, failure};
 use crate::{guest, launches};
-
-/// Bytes of a key that is made here.
-const GENERATED_BYTES: usize = 32;
 
 /// Whose reports the embedded key service believes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,39 +66,66 @@ pub async fn open(
 
 /// Imports a key under the release policy that follows from a pod.
 pub(crate) async fn import(dirs: &Dirs, options: &KeyImport) -> Result<()> {
-    let id: KeyId = options.name.parse()?;
-    let policy = release_policy(dirs, options)?;
-    let secret = secret(options)?;
+    let (Some(name), Some(pod)) = (&options.name, &options.pod) else {
+        return Err(failure(
+            "key import needs a name and a pod",
+            "anchorhold key import NAME --for out.yaml --generate",
+        ));
+    };
+    let id: KeyId = name.parse()?;
+    let policy = release_policy(dirs, options, pod)?;
+    let key = key(options)?;
+    let what = describe(&key);
     if let Some(url) = &options.target.service {
         let remote = Remote::new(url, &options.target)?;
-        let key =
-            Store::import_remote(&remote, &options.name, &secret, &policy, options.replace).await?;
+        let imported = Store::import_remote(&remote, name, &key, &policy, options.replace).await?;
         match options.json {
-            true => crate::ui::say!("{key}"),
-            false => crate::ui::say!(
-                "imported {} ({} bytes) at {url}",
-                options.name,
-                secret.as_bytes().len()
-            ),
+            true => crate::ui::say!("{imported}"),
+            false => crate::ui::say!("imported {name} ({what}) at {url}"),
         }
         return Ok(());
     }
     let on_existing = if options.replace { OnExisting::Replace } else { OnExisting::Refuse };
     let service = open(dirs, Accept::Hardware, None).await?;
-    let info = service.import(&id, KeyKind::Oct, &secret, policy, on_existing).await?;
+    let bytes = key.material.secret.as_bytes().len();
+    let info = service.put(new_key(id, key, policy), Event::Import, on_existing, None).await?;
     service.close().await;
     if options.json {
-        let policy = policy_json(&info);
+        let (policy, kty) = (policy_json(&info), info.kty.name());
         crate::ui::say!(
             "{}",
-            json!({ "name": info.id.as_str(), "bytes": secret.as_bytes().len(), "release_policy": policy })
+            json!({ "name": info.id.as_str(), "kty": kty, "bytes": bytes, "release_policy": policy })
         );
     } else {
-        crate::ui::say!("imported {} ({} bytes)", info.id.as_str(), secret.as_bytes().len());
+        crate::ui::say!("imported {} ({what})", info.id.as_str());
         crate::ui::say!("released only if all of this is verified:");
         crate::ui::say!("{}", claims(&info));
     }
     Ok(())
+}
+
+/// What a key is, in a word or two.
+fn describe(key: &ImportKey) -> String {
+    match key.kty.family {
+        Family::Oct | Family::Opaque => {
+            format!("{} bytes", key.material.secret.as_bytes().len())
+        }
+        Family::Rsa | Family::Ec => key.kty.name().to_owned(),
+    }
+}
+
+fn new_key(id: KeyId, key: ImportKey, policy: ReleasePolicy) -> NewKey {
+    NewKey {
+        id,
+        kty: key.kty,
+        material: key.material,
+        ops: Vec::new(),
+        enabled: true,
+        exportable: true,
+        not_before_s: None,
+        expires_s: None,
+        rule: Some(Rule { text: policy.to_json(), policy, immutable: false }),
+    }
 }
 
 /// Lists the keys.
@@ -154,7 +183,7 @@ fn condition(one: &serde_json::Value) -> Option<String> {
     Some(lines.join(" or\n"))
 }
 
-fn release_policy(dirs: &Dirs, options: &KeyImport) -> Result<ReleasePolicy> {
+fn release_policy(dirs: &Dirs, options: &KeyImport, pod: &Path) -> Result<ReleasePolicy> {
     let tee = match options.tee {
         Tee::Snp => ah_evidence::Tee::Snp,
         Tee::Software if options.danger_accept_software_tee => ah_evidence::Tee::Software,
@@ -171,26 +200,30 @@ fn release_policy(dirs: &Dirs, options: &KeyImport) -> Result<ReleasePolicy> {
             ));
         }
     };
-    let document = crate::policy::carried_by(&options.pod)?;
+    let document = crate::policy::carried_by(pod)?;
     let image = guest::load(dirs, options.guest.as_deref())?;
     let facts = PodFacts {
         tee: if tee == ah_evidence::Tee::Software { TeeKind::Software } else { TeeKind::SevSnp },
-        launch_measurements: measurements(&image, options, tee)?,
+        launch_measurements: measurements(&image, options, pod, tee)?,
         host_data: document.host_data_snp()?,
     };
     if tee == ah_evidence::Tee::Software {
         eprintln!("{}: this key will be released to a VM that the host can read", ui::SOFTWARE_TEE);
     }
-    Ok(ReleasePolicy::for_pod(&facts)?)
+    match options.authority.as_slice() {
+        [] => Ok(ReleasePolicy::for_pod(&facts)?),
+        named => Ok(ReleasePolicy::for_pod_by(&facts, named)?),
+    }
 }
 
 /// Of each way in which the pod may be started.
 fn measurements(
     image: &ah_guest_image::GuestImage,
     options: &KeyImport,
+    pod: &Path,
     tee: ah_evidence::Tee,
 ) -> Result<Vec<ah_digest::Sha384>> {
-    let mut vcpus = launches::vcpus_of(&options.pod)?;
+    let mut vcpus = launches::vcpus_of(pod)?;
     vcpus.extend(options.vcpus.iter().copied());
     let all = launches::launches(image, &vcpus, tee)?;
     Ok(all.into_iter().map(|launch| launch.measurement).collect())
@@ -206,26 +239,87 @@ pub(crate) fn read_text(file: &Path) -> Result<String> {
     fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
 
-fn secret(options: &KeyImport) -> Result<Secret> {
-    let bytes = match &options.from {
-        None => {
-            let mut bytes = vec![0; GENERATED_BYTES];
-            getrandom::fill(&mut bytes)
-                .map_err(|error| anyhow::anyhow!("no randomness for a new key: {error}"))?;
-            bytes
-        }
-        Some(file) => {
-            let mut source: Box<dyn std::io::Read> = if file == Path::new("-") {
-                Box::new(std::io::stdin())
-            } else {
-                Box::new(
-                    fs::File::open(file).with_context(|| format!("reading {}", file.display()))?,
-                )
-            };
-            let mut bytes = Vec::new();
-            source.by_ref().take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-            bytes
-        }
+fn key(options: &KeyImport) -> Result<ImportKey> {
+    let family = match options.kty {
+        Kty::Oct => Family::Oct,
+        Kty::Rsa => Family::Rsa,
+        Kty::Ec => Family::Ec,
     };
-    Ok(Secret::new(bytes)?)
+    let kty = KeyType { family, hsm: false };
+    match &options.from {
+        None => Ok(ImportKey::generate(kty, &SystemEnvironment)?),
+        Some(file) => Ok(ImportKey::from_file(kty, &read_secret(file)?)?),
+    }
+}
+
+/// Reads a file that may hold a key; `-` is standard input. What is longer than any key is cut, which the key's length then tells.
+pub(crate) fn read_secret(file: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let mut source: Box<dyn std::io::Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(fs::File::open(file).with_context(|| format!("reading {}", file.display()))?)
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    source.by_ref().take(MAX_SECRET_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command, Key};
+
+    fn options(words: &str) -> Result<Box<KeyImport>, clap::Error> {
+        let words = format!("anchorhold key import {words}");
+        match Cli::try_parse_from(words.split_whitespace())?.command {
+            Command::Key(Key::Import(options)) => Ok(options),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A key of each kind, as it is then in the store.
+    #[tokio::test]
+    async fn every_kind_of_key_is_made_and_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = |kty: &str| options(&format!("{kty} --for p.yaml --generate --kty {kty}"));
+        let amd = Options::new(TrustedRoots::amd());
+        let service = KeyService::open(&dir.path().join("keys"), amd).await.unwrap();
+        for kty in ["oct", "RSA", "EC"] {
+            let options = options(kty).unwrap();
+            let key = key(&options).unwrap();
+            let said = describe(&key);
+            assert_eq!(said, if kty == "oct" { "32 bytes" } else { kty });
+            let text = r#"{"version":"1.0.0","anyOf":[{"authority":"https://a","allOf":[{"claim":"c","equals":"v"}]}]}"#;
+            let policy = ReleasePolicy::parse(text).unwrap();
+            let id = options.name.as_deref().unwrap().parse().unwrap();
+            let stored = service
+                .put(new_key(id, key, policy), Event::Import, OnExisting::Refuse, None)
+                .await
+                .unwrap();
+            assert_eq!(stored.kty.name(), kty);
+            assert_eq!(stored.public.is_empty(), kty == "oct");
+        }
+        service.close().await;
+    }
+
+    #[test]
+    fn the_two_forms_do_not_mix() {
+        assert!(options("name --for p.yaml --generate --authority https://a").is_ok());
+        assert!(options("-c file").is_ok());
+        for words in [
+            "name",
+            "name --for p.yaml",
+            "name --generate",
+            "--for p.yaml --generate",
+            "name --for p.yaml --generate --from f",
+            "-c file name",
+            "-c file --authority https://a",
+            "-c file --danger-accept-software-tee",
+            "name --for p.yaml --generate --key-out f",
+        ] {
+            assert!(options(words).is_err(), "{words}");
+        }
+    }
 }

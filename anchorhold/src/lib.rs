@@ -10,6 +10,7 @@ mod declog;
 pub mod dirs;
 mod genpolicy;
 pub mod guest;
+mod import_file;
 mod inputs;
 mod key_serve;
 pub mod keys;
@@ -119,6 +120,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
 async fn key(dirs: &Dirs, command: &Key) -> Result<()> {
     use keystore::Action;
     match command {
+        Key::Import(options) if options.file.config.is_some() => import_file::run(options).await,
         Key::Import(options) => keys::import(dirs, options).await,
         Key::Serve(options) => key_serve::run(dirs, options).await,
         Key::List { target, json } if target.service.is_some() => {

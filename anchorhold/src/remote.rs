@@ -41,6 +41,11 @@ impl Remote {
         Ok(Self { client: builder.build()?, url: url.trim_end_matches('/').to_owned(), token })
     }
 
+    /// The same service, called with another token.
+    pub(crate) fn with_token(self, token: String) -> Self {
+        Self { token: Some(token), ..self }
+    }
+
     /// One request of the vault's; `path` begins behind `/keys`.
     pub(crate) async fn keys(
         &self,

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
+use ah_importer::ImportKey;
 use ah_keyservice::{KeyChange, KeyService, SignedHead, StoredEntry, bundle, encode_base64url};
-use ah_release_api::{KeyId, ReleasePolicy, Secret};
+use ah_release_api::{KeyId, ReleasePolicy};
 use anyhow::{Context as _, Result};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -35,11 +36,11 @@ impl Store {
         }
     }
 
-    /// Imports a symmetric key at a service elsewhere.
+    /// Imports a key at a service elsewhere.
     pub(crate) async fn import_remote(
         remote: &Remote,
         name: &str,
-        secret: &Secret,
+        key: &ImportKey,
         policy: &ReleasePolicy,
         replace: bool,
     ) -> Result<Value> {
@@ -51,7 +52,7 @@ impl Store {
             ));
         }
         let body = json!({
-            "key": { "kty": "oct", "k": encode_base64url(secret.as_bytes()) },
+            "key": key.jwk()?,
             "attributes": { "exportable": true },
             "release_policy": {
                 "contentType": "application/json; charset=utf-8",

@@ -21,17 +21,23 @@ const ISSUER: &str = "https://attest.example";
 const HOST_DATA: &str = "cadd74f71ebb8fbf9782baab649612520f3c416bc5ce9ac768808ddc8d9b031c";
 /// Clients at work at the same time.
 const CLIENTS: usize = 4;
-/// How often the service is killed.
-const KILLS: usize = 3;
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Imports and releases of each client; the long run takes `ANCHORHOLD_KILL_REQUESTS=10000`.
+/// Imports, and as many releases; `cargo xtask soak keyservice` asks for more.
 fn requests() -> usize {
-    let asked = std::env::var("ANCHORHOLD_KILL_REQUESTS").ok();
-    asked.map_or(240, |text| text.parse().unwrap())
+    asked_for("ANCHORHOLD_KILL_REQUESTS", 240)
+}
+
+/// How often the service is killed.
+fn kills() -> usize {
+    asked_for("ANCHORHOLD_KILLS", 3)
+}
+
+fn asked_for(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
 }
 
 /// A folder with a configuration, and a token that any guest of these tests has.
@@ -215,7 +221,8 @@ async fn work(
 async fn survives_kills(site: Site) {
     let names = Arc::new(AtomicUsize::new(0));
     let (mut imports, mut releases) = (BTreeSet::new(), Vec::new());
-    for round in 1..=KILLS {
+    let kills = kills();
+    for round in 1..=kills {
         let mut running = site.start();
         let clients: Vec<_> = (0..CLIENTS)
             .map(|_| {
@@ -227,7 +234,7 @@ async fn survives_kills(site: Site) {
                 ))
             })
             .collect();
-        let enough = requests() * round / KILLS;
+        let enough = requests() * round / kills;
         while names.load(Ordering::SeqCst) < enough {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -239,7 +246,7 @@ async fn survives_kills(site: Site) {
         }
     }
     assert!(
-        imports.len() >= requests() - (CLIENTS + 1) * KILLS,
+        imports.len() >= requests() - (CLIENTS + 1) * kills,
         "{} imports were answered",
         imports.len()
     );

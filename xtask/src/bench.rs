@@ -12,6 +12,8 @@ enum Group {
     Main,
     /// The policy generator: images cold and warm from a registry on loopback, many pods, memory
     Policy,
+    /// Report verification, releases of the key service, its start, the sidecar
+    Attestation,
 }
 
 #[derive(clap::Args)]
@@ -30,6 +32,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match options.group {
         Group::Main => main_figures(options.json),
         Group::Policy => policy_figures(options.json),
+        Group::Attestation => attestation_figures(options.json),
     }
 }
 
@@ -52,6 +55,25 @@ fn policy_figures(json: bool) -> Result<()> {
         bench.arg("--work").arg(work).args(json.then_some("--json"));
         command(&mut bench)?;
         Ok(Done::Did("5 runs of each, medians; images are made by the first run".into()))
+    })
+}
+
+fn attestation_figures(json: bool) -> Result<()> {
+    setup::packages()?;
+    step("release build", || {
+        // by themselves: what is built together shares features
+        for package in ["anchorhold", "ah-sidecar", "ah-testkit-attestation"] {
+            let build = ["build", "--quiet", "--locked", "--release", "--bins", "--package"];
+            run_quiet(cargo(&build).arg(package))?;
+        }
+        Ok(Done::Did("anchorhold, the sidecar and the benchmark".into()))
+    })?;
+    step("verification, release, sidecar", || {
+        let mut bench = std::process::Command::new(target().join("release/bench-attestation"));
+        bench.arg("--anchorhold").arg(target().join("release/anchorhold"));
+        bench.arg("--sidecar").arg(target().join("release/anchorhold-sidecar"));
+        command(bench.args(json.then_some("--json")))?;
+        Ok(Done::Did("clients and services on the same cores".into()))
     })
 }
 

@@ -24,6 +24,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("runc", "the runtime of pods without a VM, in the same tests"),
     ("containernetworking-plugins", "the network of pods in the same tests"),
     ("postgresql", "the database that several key services share, in their tests"),
+    ("softhsm2", "the token that the key service's key-encryption key is in, in its tests"),
 ];
 
 /// The vhost-user vsock device for kernels without vhost-vsock; pinned, from the crate registry.
@@ -60,6 +61,12 @@ pub(crate) fn run_for_tests(beside: impl FnOnce() -> Result<()>) -> Result<()> {
     })?;
     guest_image()?;
     same_guest_from_elsewhere()
+}
+
+/// What `cargo xtask soak` needs.
+pub(crate) fn for_soak() -> Result<()> {
+    packages()?;
+    nextest()
 }
 
 /// Where tools that this project builds for itself are kept.

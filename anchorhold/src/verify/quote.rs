@@ -7,7 +7,7 @@ use ah_appraise::{AppraisalPolicy, Expect, TdxReferenceValues, appraise_quote};
 use ah_collateral::Folder;
 use ah_evidence::{RawQuote, ReportData};
 use ah_verifier::{
-    MAX_QUOTE_COLLATERAL_BYTES, QuoteCollateral, QuoteError, VerifiedQuote, verify_quote,
+    MAX_QUOTE_COLLATERAL_BYTES, QuoteCollateral, VerifiedQuote, verify_quote_by_any,
 };
 use anyhow::{Context, Result};
 
@@ -44,7 +44,7 @@ pub(super) fn answer(
         None => AppraisalPolicy::default(),
     };
     let form = format!("tdx quote, version {}", quote.view().version);
-    let verified = match with_any(quote, &documents(place)?, now) {
+    let verified = match verify_quote_by_any(quote, &documents(place)?, now) {
         Ok(verified) => verified,
         Err(error) => return Ok(Answer::refused("quote", form, error.check(), &error)),
     };
@@ -83,22 +83,6 @@ fn documents(place: &Path) -> Result<Vec<QuoteCollateral>> {
         )),
         false => Ok(documents),
     }
-}
-
-/// Each document is for one kind of platform. The last refusal is told, for all are about another platform or about the quote.
-fn with_any(
-    quote: &RawQuote,
-    documents: &[QuoteCollateral],
-    now: SystemTime,
-) -> Result<VerifiedQuote, QuoteError> {
-    let mut last = Err(QuoteError::Refused { reason: "no collateral".to_owned() });
-    for document in documents {
-        last = verify_quote(quote, document, now);
-        if last.is_ok() {
-            break;
-        }
-    }
-    last
 }
 
 fn facts(quote: &VerifiedQuote) -> Vec<Fact> {

@@ -8,6 +8,7 @@ mod appraisal;
 mod claims;
 mod meaning;
 mod policy;
+mod quote_claims;
 mod reference;
 mod rules;
 mod tdx;
@@ -15,6 +16,7 @@ mod token_claims;
 
 pub use appraisal::{Accepted, Appraisal, Claim, Verdict};
 pub use policy::{AppraisalPolicy, PolicyError, SnpPolicy, TdxPolicy};
+pub use quote_claims::quote_token_claims;
 pub use reference::{
     Allowance, ChipRule, Expect, FirmwareRule, Guest, PlatformRule, PolicyRule, ReferenceValues,
     Requirement, RevocationRule, TcbFloor,

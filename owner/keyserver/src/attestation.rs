@@ -4,73 +4,65 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ah_keyservice::{
-    KeyService, KeySet, SharedKeys, TokenError, TokenVerifier, TrustedIssuer, TrustedIssuers,
-    VerifiedToken,
+    KeyService, KeySet, QuoteCollateralSource, SharedKeys, TokenError, TokenVerifier,
+    TrustedIssuer, TrustedIssuers, VerifiedToken,
 };
 use ah_maa::{
-    Algorithm, AttestationService, KeyRing, MAA_LIFETIME, MemoryKeys, RingOptions, Settings,
-    SigningKeys, StoreError, UvmVerifier,
+    AttestationService, Clock, KeyRing, MAA_LIFETIME, MemoryKeys, QuoteVerifier, Settings,
+    SigningKeys as _, TdxVerifier, UvmVerifier,
 };
 use ah_verifier::{Revocation, TrustedRoots};
-use zeroize::Zeroizing;
 
+use crate::config::Config;
 use crate::start::{More, StartError};
+use crate::token_keys::{self, TokenKeys};
 
-/// Name of the keys that sign tokens, among the service's own secrets: sealed like the keys of the vault, and the same at every replica.
-const TOKEN_KEYS: &str = "token-keys";
 /// Lowest security version of a cloud's utility VM whose endorsement counts.
 const LEAST_UVM_SVN: u64 = 100;
 
-/// The attestation routes for a service at `url`, and the verifier of their tokens.
+/// The attestation routes for a service at `url`, the verifier of their tokens, and what keeps the keys of these.
 pub(crate) async fn attestation(
-    keys: &KeyService,
+    keys: &Arc<KeyService>,
     url: &str,
+    config: &Config,
     roots: TrustedRoots,
+    quotes: Option<QuoteCollateralSource>,
+    clock: Clock,
 ) -> Result<More, StartError> {
-    let kept = keys.shared_secret(TOKEN_KEYS, || Ok(made(url)?)).await?;
-    let service = Arc::new(open(&kept, url, roots)?);
+    let now = clock();
+    let stored = token_keys::stored(keys, url, now).await?;
+    let mirror = Arc::new(MemoryKeys::default());
+    mirror.write(&stored).map_err(failed)?;
+    let ring = token_keys::ring(&mirror, url, now).map_err(failed)?;
+    let settings = settings(ring, roots, quotes, clock.clone());
+    let service = Arc::new(AttestationService::new(settings).map_err(failed)?);
+    let rotate_after = config.rotate_after();
+    let token_keys = TokenKeys::new(keys.clone(), service.clone(), mirror, rotate_after, clock);
+    // A service that slept for months changes its keys before it signs.
+    token_keys.check().await.map_err(failed)?;
     let routes = ah_maa::router(service.clone());
-    Ok(More { routes, verifiers: vec![Box::new(Own(service))] })
+    Ok(More { routes, verifiers: vec![Box::new(Own(service))], token_keys: Arc::new(token_keys) })
 }
 
-fn options(url: &str) -> RingOptions {
-    RingOptions { algorithm: Algorithm::Rs256, grace: MAA_LIFETIME, issuer: url.to_owned() }
-}
-
-/// Fresh keys, as a ring keeps them.
-fn made(url: &str) -> Result<Vec<u8>, StartError> {
-    let store = Arc::new(MemoryKeys::default());
-    KeyRing::open(Box::new(Shared(store.clone())), options(url)).map_err(failed)?;
-    Ok(store.read().map_err(failed)?.map(|kept| kept.to_vec()).unwrap_or_default())
-}
-
-/// Keys in memory that somebody else keeps a hold of.
-struct Shared(Arc<MemoryKeys>);
-
-impl SigningKeys for Shared {
-    fn read(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
-        self.0.read()
-    }
-
-    fn write(&self, document: &[u8]) -> Result<(), StoreError> {
-        self.0.write(document)
-    }
-}
-
-fn open(kept: &[u8], url: &str, roots: TrustedRoots) -> Result<AttestationService, StartError> {
-    let store = MemoryKeys::default();
-    store.write(kept).map_err(failed)?;
+fn settings(
+    keys: KeyRing,
+    roots: TrustedRoots,
+    quotes: Option<QuoteCollateralSource>,
+    clock: Clock,
+) -> Settings {
     let reason = "this service has no revocation lists".to_owned();
-    let settings = Settings {
-        keys: KeyRing::open(Box::new(store), options(url)).map_err(failed)?,
+    let quotes = quotes.map(|source| -> Box<dyn QuoteVerifier> {
+        Box::new(TdxVerifier::new(Box::new(move || source())))
+    });
+    Settings {
+        keys,
         roots,
         revocation: Arc::new(move |_| Revocation::NotChecked { reason: reason.clone() }),
         lifetime: MAA_LIFETIME,
         endorsements: Some(Box::new(UvmVerifier::azure(LEAST_UVM_SVN))),
-        quotes: None,
-        clock: Arc::new(SystemTime::now),
-    };
-    AttestationService::new(settings).map_err(failed)
+        quotes,
+        clock,
+    }
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> StartError {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ah_digest::Sha256;
-use ah_keyservice::{KekSource, Location};
+use ah_keyservice::{KekSource, Location, PinSource, TokenKey};
 use serde::Deserialize;
 
 use crate::app::Limits;
@@ -15,6 +15,11 @@ use crate::roles::Role;
 
 /// Port where the configuration names none.
 const PORT: u16 = 8443;
+/// How long one key signs tokens where the configuration does not say.
+const ROTATE_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Retired keys stay published for hours, and only so many are kept.
+const SHORTEST_ROTATION: Duration = Duration::from_secs(3600);
+const LONGEST_ROTATION: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +80,10 @@ pub struct Config {
     pub provider: Vec<ProviderConfig>,
     /// Issuers of attestation tokens that are believed.
     pub attestation: Vec<IssuerConfig>,
+    /// How the keys that sign attestation tokens change.
+    pub token_keys: TokenKeysConfig,
+    /// What TDX quotes are verified with.
+    pub tdx: TdxConfig,
     /// Root (DER) of a software TEE whose reports are believed: they prove nothing about hardware.
     pub danger_software_root: Option<PathBuf>,
 }
@@ -93,12 +102,14 @@ impl Default for Config {
             callers: None,
             provider: Vec::new(),
             attestation: Vec::new(),
+            token_keys: TokenKeysConfig::default(),
+            tdx: TdxConfig::default(),
             danger_software_root: None,
         }
     }
 }
 
-/// `[key_encryption_key]`: one of the two, or a file in `state`.
+/// `[key_encryption_key]`: one of the three, or a file in `state`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KekConfig {
@@ -106,6 +117,53 @@ pub struct KekConfig {
     pub file: Option<PathBuf>,
     /// An environment variable of 64 hex digits.
     pub environment: Option<String>,
+    /// A key in a token.
+    pub pkcs11: Option<Pkcs11Config>,
+}
+
+/// `[key_encryption_key.pkcs11]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pkcs11Config {
+    /// The token's module, a shared library.
+    pub module: PathBuf,
+    /// Label of the token.
+    pub token: String,
+    /// Label of the key, made on first use.
+    pub key: String,
+    /// A file of mode 0600 with the user's PIN.
+    pub pin_file: Option<PathBuf>,
+    /// An environment variable with it.
+    pub pin_environment: Option<String>,
+}
+
+impl Pkcs11Config {
+    /// `None` when the PIN has no place, or two.
+    fn key(&self) -> Option<TokenKey> {
+        let pin = match (&self.pin_file, &self.pin_environment) {
+            (Some(file), None) => PinSource::File(file.clone()),
+            (None, Some(name)) => PinSource::Variable(name.clone()),
+            _ => return None,
+        };
+        let (module, token, key) = (self.module.clone(), self.token.clone(), self.key.clone());
+        Some(TokenKey { module, token, key, pin })
+    }
+}
+
+/// `[token_keys]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TokenKeysConfig {
+    /// How long one key signs: `90d` or `12h`, 1 hour to 3650 days.
+    pub rotate_after: Option<String>,
+}
+
+/// `[tdx]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TdxConfig {
+    /// Folder with Intel's collateral, as `anchorhold collateral import` files it; without one, TDX quotes are refused.
+    pub collateral: Option<PathBuf>,
 }
 
 /// `[tls]`
@@ -265,13 +323,22 @@ impl Config {
                 "leave it out for SQLite in the state folder",
             );
         }
-        let KekConfig { file, environment } = &self.key_encryption_key;
-        if file.is_some() && environment.is_some() {
+        let KekConfig { file, environment, pkcs11 } = &self.key_encryption_key;
+        let places = [file.is_some(), environment.is_some(), pkcs11.is_some()];
+        if places.into_iter().filter(|there| *there).count() > 1 {
             return wrong(
                 "key_encryption_key",
-                "file and environment",
-                "one of the two",
-                "remove one of them",
+                "several of file, environment and pkcs11",
+                "one of them",
+                "remove the others",
+            );
+        }
+        if pkcs11.as_ref().is_some_and(|config| config.key().is_none()) {
+            return wrong(
+                "key_encryption_key.pkcs11",
+                "none or both",
+                "one of pin_file and pin_environment",
+                "say where the PIN of the token's user comes from",
             );
         }
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
@@ -280,6 +347,16 @@ impl Config {
                 "one of certificate and key",
                 "both or none",
                 "without both, a certificate is made",
+            );
+        }
+        if let Some(text) = &self.token_keys.rotate_after
+            && rotate_after(text).is_none()
+        {
+            return wrong(
+                "token_keys.rotate_after",
+                text,
+                "a number with d or h behind it, 1h to 3650d",
+                "\"90d\" is what it is when it is left out",
             );
         }
         for (file, url) in self.sources() {
@@ -327,13 +404,19 @@ impl Config {
 
     /// Where the key-encryption key comes from.
     pub fn kek(&self) -> KekSource {
-        let KekConfig { file, environment } = &self.key_encryption_key;
-        match environment {
-            Some(name) => KekSource::Variable(name.clone()),
-            None => KekSource::File(
+        let KekConfig { file, environment, pkcs11 } = &self.key_encryption_key;
+        match (environment, pkcs11.as_ref().and_then(Pkcs11Config::key)) {
+            (_, Some(key)) => KekSource::Token(key),
+            (Some(name), None) => KekSource::Variable(name.clone()),
+            (None, None) => KekSource::File(
                 file.clone().unwrap_or_else(|| self.state.join("key-encryption-key")),
             ),
         }
+    }
+
+    /// How long one key signs tokens.
+    pub(crate) fn rotate_after(&self) -> Duration {
+        self.token_keys.rotate_after.as_deref().and_then(rotate_after).unwrap_or(ROTATE_AFTER)
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -351,6 +434,18 @@ impl Config {
             shutdown_timeout: seconds(of.shutdown_timeout_s, usual.shutdown_timeout),
         }
     }
+}
+
+/// `90d` or `12h`.
+fn rotate_after(text: &str) -> Option<Duration> {
+    let (number, hours) = match text.strip_suffix('d') {
+        Some(number) => (number, 24),
+        None => (text.strip_suffix('h')?, 1),
+    };
+    let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let hours = plain.then(|| number.parse::<u64>().ok()?.checked_mul(hours)).flatten()?;
+    let time = Duration::from_secs(hours.checked_mul(3600)?);
+    (SHORTEST_ROTATION..=LONGEST_ROTATION).contains(&time).then_some(time)
 }
 
 /// Reads a file of callers.

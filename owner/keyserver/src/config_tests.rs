@@ -22,8 +22,18 @@ fn every_error_says_what_to_do() {
         ("url = \"http://x\"", "expected https://host"),
         ("url = \"https://x/\"", "expected https://host"),
         ("database = \"mysql://u:secret@h\"", "found \"mysql\""),
-        ("[key_encryption_key]\nfile = \"a\"\nenvironment = \"B\"", "one of the two"),
+        ("[key_encryption_key]\nfile = \"a\"\nenvironment = \"B\"", "one of them"),
+        (
+            "[key_encryption_key.pkcs11]\nmodule = \"m\"\ntoken = \"t\"\nkey = \"k\"",
+            "one of pin_file and pin_environment",
+        ),
+        ("[key_encryption_key.pkcs11]\nmodule = \"m\"\npin = \"1\"", "unknown field `pin`"),
         ("[tls]\nkey = \"x\"", "both or none"),
+        ("[token_keys]\nrotate_after = \"90\"", "1h to 3650d"),
+        ("[token_keys]\nrotate_after = \"0h\"", "1h to 3650d"),
+        ("[token_keys]\nrotate_after = \"4000d\"", "1h to 3650d"),
+        ("[token_keys]\nrotate_after = \"+1d\"", "1h to 3650d"),
+        ("[tdx]\nfolder = \"x\"", "unknown field `folder`"),
         ("[[attestation]]\nissuer = \"https://x\"", "one of jwks_file and jwks_url"),
         ("[[attestation]]\nissuer = \"https://x\"\njwks_url = \"http://x\"", "an https address"),
         (
@@ -38,4 +48,28 @@ fn every_error_says_what_to_do() {
     }
     let missing = Config::read(Path::new("/nonexistent/x.toml")).unwrap_err().to_string();
     assert!(missing.contains("hint: "), "{missing}");
+}
+
+#[test]
+fn a_key_in_a_token_is_read() {
+    let text = "[key_encryption_key.pkcs11]\nmodule = \"/lib/m.so\"\ntoken = \"t\"\nkey = \"k\"\npin_environment = \"PIN\"";
+    let expected = TokenKey {
+        module: "/lib/m.so".into(),
+        token: "t".into(),
+        key: "k".into(),
+        pin: PinSource::Variable("PIN".into()),
+    };
+    assert_eq!(check(text).unwrap().kek(), KekSource::Token(expected));
+    let both = format!("{text}\n[key_encryption_key]\nfile = \"f\"");
+    assert!(check(&both).is_err());
+}
+
+#[test]
+fn token_keys_change_every_ninety_days_unless_told() {
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    assert_eq!(Config::default().rotate_after(), days(90));
+    for (text, expect) in [("7d", days(7)), ("48h", days(2)), ("1h", Duration::from_secs(3600))] {
+        let config = check(&format!("[token_keys]\nrotate_after = {text:?}")).unwrap();
+        assert_eq!(config.rotate_after(), expect);
+    }
 }

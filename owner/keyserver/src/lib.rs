@@ -19,6 +19,8 @@ mod providers;
 mod roles;
 mod server;
 mod start;
+mod tdx;
+mod token_keys;
 mod vault_bodies;
 mod vault_routes;
 
@@ -30,4 +32,6 @@ pub use error::ApiError;
 pub use providers::ProviderError;
 pub use roles::Role;
 pub use server::Server;
-pub use start::{StartError, Started, start};
+pub use start::{StartError, Started, start, start_with};
+pub use tdx::TdxError;
+pub use token_keys::TokenKeys;

@@ -19,6 +19,7 @@ use tower::ServiceExt as _;
 
 use crate::app::{App, Parts, Peer, router};
 use crate::limits::Counted;
+use crate::token_keys::Keeper;
 
 /// Longest head of a request, bytes; a token of the longest kind fits.
 const HEAD_BYTES: usize = 32 * 1024;
@@ -33,6 +34,7 @@ pub struct Server {
     tls: TlsAcceptor,
     app: Arc<App>,
     routes: Router,
+    keeper: Option<Keeper>,
 }
 
 impl Server {
@@ -55,7 +57,12 @@ impl Server {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let app = App::new(parts);
         let routes = router(&app, more);
-        Self { listener, tls: TlsAcceptor::from(Arc::new(tls)), app, routes }
+        Self { listener, tls: TlsAcceptor::from(Arc::new(tls)), app, routes, keeper: None }
+    }
+
+    /// Looks after the token keys while it is there.
+    pub(crate) fn keeping(self, keeper: Keeper) -> Self {
+        Self { keeper: Some(keeper), ..self }
     }
 
     /// Where it listens.
@@ -98,6 +105,7 @@ impl Server {
         })
         .await;
         tasks.shutdown().await;
+        drop(self.keeper);
         self.app.service.close().await;
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ah_digest::Sha256;
 use ah_keyservice::files::{FileError, Open, private_dir, private_file};
 use ah_keyservice::{
-    AnswerSigner, AnyOf, Environment as _, KeyService, Options, ServiceError, SignerError,
+    AnswerSigner, AnyOf, Environment, KeyService, Options, ServiceError, SignerError,
     SystemEnvironment, TokenVerifier, TrustedIssuers,
 };
 use ah_verifier::TrustedRoots;
@@ -24,6 +24,8 @@ use crate::callers::{Callers, Provider};
 use crate::config::{Config, ConfigError, KeyFiles, read_callers};
 use crate::providers::{ProviderError, trusted};
 use crate::server::Server;
+use crate::tdx::{QuoteFolder, TdxError};
+use crate::token_keys::TokenKeys;
 
 /// The root of the service's own certificates, in its state folder.
 const AUTHORITY: &str = "ca.pem";
@@ -69,6 +71,9 @@ pub enum StartError {
         "attestation: {0}\nhint: url is the issuer of its tokens; its keys are in the database"
     )]
     Attestation(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Collateral of TDX quotes.
+    #[error(transparent)]
+    Tdx(#[from] TdxError),
     /// An issuer of somebody else's under the service's own name, whose tokens would never be asked about.
     #[error(
         "attestation: issuer {0} is this service itself\nhint: leave it out, its own tokens are believed; or give the service another url"
@@ -95,6 +100,8 @@ pub(crate) struct More {
     pub(crate) routes: Router,
     /// Verifiers of attestation tokens.
     pub(crate) verifiers: Vec<Box<dyn TokenVerifier>>,
+    /// What signs them.
+    pub(crate) token_keys: Arc<TokenKeys>,
 }
 
 /// A service that is ready to serve.
@@ -107,6 +114,8 @@ pub struct Started {
     pub authority: Option<PathBuf>,
     /// Where the token is that was made just now, since no caller was known.
     pub first_token: Option<PathBuf>,
+    /// What signs attestation tokens; looked after by the server while it serves.
+    pub token_keys: Arc<TokenKeys>,
 }
 
 /// Opens everything that the configuration names.
@@ -114,10 +123,24 @@ pub struct Started {
 /// # Errors
 /// [`StartError`], each with a hint.
 pub async fn start(config: &Config) -> Result<Started, StartError> {
+    start_with(config, Arc::new(SystemEnvironment)).await
+}
+
+/// The same with a clock and randomness of one's own.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with(
+    config: &Config,
+    environment: Arc<dyn Environment>,
+) -> Result<Started, StartError> {
     private_dir(&config.state)?;
     let roots = || roots(config.danger_software_root.as_deref());
-    let service =
-        KeyService::connect(&config.location(), &config.kek(), Options::new(roots()?)).await?;
+    let quotes = config.tdx.collateral.clone().map(QuoteFolder::open).transpose()?;
+    let quotes = || quotes.as_ref().map(QuoteFolder::source);
+    let options =
+        Options { environment: environment.clone(), quotes: quotes(), ..Options::new(roots()?) };
+    let service = Arc::new(KeyService::connect(&config.location(), &config.kek(), options).await?);
     let listen = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
@@ -140,9 +163,12 @@ pub async fn start(config: &Config) -> Result<Started, StartError> {
     let authority_file = config.state.join(AUTHORITY);
     write_private(&authority_file, authority.pem().as_bytes())?;
     let (callers, first_token) = callers(config).await?;
-    let more = crate::attestation::attestation(&service, &url, roots()?).await?;
+    let clock = Arc::new(move || environment.now());
+    let more =
+        crate::attestation::attestation(&service, &url, config, roots()?, quotes(), clock).await?;
+    let token_keys = more.token_keys;
     let parts = Parts {
-        service: Arc::new(service),
+        service,
         callers,
         attestation: attestation(config, more.verifiers).await?,
         signer: AnswerSigner::new(&answers.key, &answers.chain)?,
@@ -155,8 +181,10 @@ pub async fn start(config: &Config) -> Result<Started, StartError> {
         tls_config(&tls, config.tls.client_ca.as_deref())?,
         parts,
         more.routes,
-    );
-    Ok(Started { server, url, authority: own.then_some(authority_file), first_token })
+    )
+    .keeping(token_keys.keep());
+    let authority = own.then_some(authority_file);
+    Ok(Started { server, url, authority, first_token, token_keys })
 }
 
 fn roots(software: Option<&Path>) -> Result<TrustedRoots, StartError> {

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::environment::{Environment, RandomError, random32};
 use crate::files::{FileError, Open, private_file};
+use crate::token_kek::{OpenToken, TokenKey, TokenKeyError};
 
 const KEY_BYTES: usize = 32;
 
@@ -37,6 +38,9 @@ pub enum KekError {
         /// Its name.
         name: String,
     },
+    /// The token that holds it.
+    #[error(transparent)]
+    Token(#[from] TokenKeyError),
     /// AES-GCM refused the operation.
     #[error("sealing under the key-encryption key failed")]
     Seal,
@@ -51,8 +55,14 @@ pub(crate) struct Sealed {
 
 /// The key-encryption key, ready for use.
 pub(crate) struct Kek {
-    key: LessSafeKey,
+    key: Key,
     id: [u8; 8],
+}
+
+/// Where the key is.
+enum Key {
+    Memory(LessSafeKey),
+    Token(OpenToken),
 }
 
 impl Kek {
@@ -101,7 +111,16 @@ impl Kek {
         let mut id = [0; 8];
         id.copy_from_slice(&digest.as_bytes()[..8]);
         let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| KekError::Seal)?;
-        Ok(Self { key: LessSafeKey::new(key), id })
+        Ok(Self { key: Key::Memory(LessSafeKey::new(key)), id })
+    }
+
+    /// The key in a token. Its id is made of what it seals, so that another key of the same name is told apart.
+    pub(crate) fn in_token(key: &TokenKey) -> Result<Self, KekError> {
+        let token = OpenToken::open(key)?;
+        let digest = Sha256::of(token.fingerprint()?);
+        let mut id = [0; 8];
+        id.copy_from_slice(&digest.as_bytes()[..8]);
+        Ok(Self { key: Key::Token(token), id })
     }
 
     /// Says which key-encryption key this is, and nothing else about it.
@@ -118,9 +137,14 @@ impl Kek {
     ) -> Result<Sealed, KekError> {
         let mut nonce = [0; NONCE_LEN];
         environment.random(&mut nonce)?;
+        let key = match &self.key {
+            Key::Memory(key) => key,
+            Key::Token(token) => {
+                return Ok(Sealed { nonce, ciphertext: token.seal(nonce, context, secret)? });
+            }
+        };
         let mut buffer = Zeroizing::new(secret.to_vec());
-        let tag = self
-            .key
+        let tag = key
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(context),
@@ -132,12 +156,23 @@ impl Kek {
     }
 
     /// Opens what was sealed under this key with equal `context`; `None` for anything else.
-    pub(crate) fn open(&self, sealed: &Sealed, context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn open(
+        &self,
+        sealed: &Sealed,
+        context: &[u8],
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, KekError> {
+        let key = match &self.key {
+            Key::Memory(key) => key,
+            Key::Token(token) => return Ok(token.open_sealed(sealed, context)?),
+        };
         let mut buffer = Zeroizing::new(sealed.ciphertext.clone());
         let nonce = Nonce::assume_unique_for_key(sealed.nonce);
-        let length = self.key.open_in_place(nonce, Aad::from(context), &mut buffer).ok()?.len();
+        let Ok(opened) = key.open_in_place(nonce, Aad::from(context), &mut buffer) else {
+            return Ok(None);
+        };
+        let length = opened.len();
         buffer.truncate(length);
-        Some(buffer)
+        Ok(Some(buffer))
     }
 }
 
@@ -185,14 +220,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kek = kek(&dir);
         let sealed = kek.seal(b"secret", b"context", &System).unwrap();
-        assert_eq!(kek.open(&sealed, b"context").unwrap().as_slice(), b"secret");
-        assert!(kek.open(&sealed, b"contexu").is_none());
+        assert_eq!(kek.open(&sealed, b"context").unwrap().unwrap().as_slice(), b"secret");
+        assert!(kek.open(&sealed, b"contexu").unwrap().is_none());
         let other = self::kek(&tempfile::tempdir().unwrap());
-        assert!(other.open(&sealed, b"context").is_none());
+        assert!(other.open(&sealed, b"context").unwrap().is_none());
         for index in 0..sealed.ciphertext.len() {
             let mut bad = sealed.clone();
             bad.ciphertext[index] ^= 1;
-            assert!(kek.open(&bad, b"context").is_none());
+            assert!(kek.open(&bad, b"context").unwrap().is_none());
         }
         let again = kek.seal(b"secret", b"context", &System).unwrap();
         assert_ne!((again.nonce, &again.ciphertext), (sealed.nonce, &sealed.ciphertext));

@@ -23,6 +23,7 @@ mod backup;
 mod database;
 mod encoding;
 mod environment;
+mod evidence;
 pub mod files;
 mod flood;
 mod head;
@@ -39,6 +40,7 @@ mod release;
 mod rows;
 mod serve;
 mod service;
+mod token_kek;
 mod token_release;
 mod tokens;
 mod upgrade;
@@ -60,7 +62,8 @@ pub use log::{Event, LogEntry, LoggedCondition, Verdict};
 pub use logbook::{ConsistencyProof, InclusionProof, MAX_ENTRIES, StoredEntry};
 pub use material::{Family, KeyType, Material, MaterialError, Shape};
 pub use nonces::NonceError;
-pub use service::{KeyService, Observer, Options, ServiceError};
+pub use service::{KeyService, Observer, Options, QuoteCollateralSource, ServiceError};
+pub use token_kek::{PinSource, TokenKey, TokenKeyError};
 pub use token_release::{TokenRefusal, TokenRequest, attributes, bundle};
 pub use tokens::{
     AnyOf, KeySet, KeySetError, MAX_TOKEN_BYTES, SharedKeys, TokenError, TokenVerifier,

@@ -207,6 +207,28 @@ impl Material {
         }
     }
 
+    /// The private key of PKCS#8 (RFC 5208) in DER.
+    ///
+    /// # Errors
+    /// [`MaterialError::Inconsistent`] for anything else than a whole key of that family.
+    pub fn from_pkcs8(family: Family, der: &[u8]) -> Result<Self, MaterialError> {
+        match family {
+            Family::Oct | Family::Opaque => Self::of_bytes(der.to_vec()),
+            Family::Rsa => of_rsa(
+                &RsaKeyPair::from_pkcs8(der).map_err(|_| MaterialError::Inconsistent("RSA"))?,
+            ),
+            Family::Ec => {
+                let pair = |curve: Curve| {
+                    Some((curve, EcdsaKeyPair::from_pkcs8(curve.algorithm(), der).ok()?))
+                };
+                let mut curves = [Curve::P256, Curve::P384, Curve::P521].into_iter();
+                let (curve, pair) =
+                    curves.find_map(pair).ok_or(MaterialError::Inconsistent("EC"))?;
+                of_ec(curve, &pair)
+            }
+        }
+    }
+
     /// A fresh key.
     ///
     /// # Errors

@@ -2,14 +2,12 @@
 
 use std::time::SystemTime;
 
-use ah_appraise::token_claims;
 use ah_digest::Sha256;
-use ah_evidence::{CertKind, CertTable, Evidence, RawReport, SigningKey, SnpReport, Tee};
+use ah_evidence::{Evidence, ReportData, Tee};
 use ah_release_api::policy::{Claims, ConditionResult, Decision, LOCAL_AUTHORITY, claim};
 use ah_release_api::{
     KeyId, Refusal, RefusedBy, ReleaseRequest, Released, RuntimeData, Seed, WrapContext,
 };
-use ah_verifier::{Collateral, Revocation, Verified, VerifyError, verify};
 
 use crate::environment::random32;
 use crate::journal::Change;
@@ -84,13 +82,13 @@ impl KeyService {
     ) -> Result<Released, Refused> {
         let evidence = &request.evidence;
         let runtime_data = self.open_statement(request, now, entry, spent)?;
-        let report = self.verify(evidence, now)?;
-        let claims = token_claims(&report);
-        check_report_data(evidence, &report)?;
+        let guest = self.verify(evidence, now)?;
+        let claims = guest.claims;
+        check_report_data(evidence, guest.report_data)?;
         // Only a report that was made for this request is one that not anybody could send again and again (`refuse`).
         entry.tee = claims.find(claim::TEE).map(|tee| tee.to_string());
         entry.claims = claims.as_json().clone();
-        check_label(evidence.tee, report.tee())?;
+        check_label(evidence.tee, guest.tee)?;
         let key = self.find(&request.key_id).await?;
         entry.key_version = Some(key.info.version.clone());
         let rule =
@@ -126,14 +124,6 @@ impl KeyService {
         Ok(data)
     }
 
-    fn verify(&self, evidence: &Evidence, now: SystemTime) -> Result<Verified<SnpReport>, Refused> {
-        let refused = |error: &dyn std::error::Error| Refused::of(RefusedBy::Verifier, error);
-        let raw = evidence.snp_report().map_err(|error| refused(&error))?;
-        let table = CertTable::decode(&evidence.auxblob).map_err(|error| refused(&error))?;
-        let collateral = collateral(&raw, &table)?;
-        verify(&raw, &collateral, now, self.roots()).map_err(|error| refused_report(&error))
-    }
-
     async fn find(&self, id: &KeyId) -> Result<StoredKey, Refused> {
         match self.vault().find(id, None).await {
             Ok(Some(key)) => Ok(key),
@@ -163,45 +153,8 @@ impl KeyService {
     }
 }
 
-/// Which root is found is useful to both sides: it is what an owner has to decide on.
-fn refused_report(error: &VerifyError) -> Refused {
-    let mut refused = Refused::of(RefusedBy::Verifier, error);
-    if let VerifyError::UntrustedRoot { .. } = error {
-        let told = format!("{error}; expected a root of AMD's");
-        refused.told = Refusal::new(RefusedBy::Verifier, &told);
-    }
-    refused
-}
-
-/// The certificates that came with the report. All of them are the host's word, until the verifier has followed them to a root.
-fn collateral(raw: &RawReport, table: &CertTable) -> Result<Collateral, Refused> {
-    let report = SnpReport::parse(raw).map_err(|error| Refused::of(RefusedBy::Verifier, &error))?;
-    let kind = match report.key_info.signing_key {
-        SigningKey::Vlek => CertKind::Vlek,
-        SigningKey::Vcek | SigningKey::None => CertKind::Vcek,
-    };
-    let find = |kind: CertKind| {
-        table.certificate(kind).map(<[u8]>::to_vec).ok_or_else(|| {
-            let words = format!(
-                "evidence carries no {kind:?} certificate, expected one in its certificate table"
-            );
-            Refused::new(RefusedBy::Verifier, words)
-        })
-    };
-    let revocation = match table.certificate(CertKind::Crl) {
-        Some(list) => Revocation::List(list.to_vec()),
-        None => Revocation::NotChecked { reason: "evidence carries no revocation list".to_owned() },
-    };
-    Ok(Collateral {
-        endorsement: find(kind)?,
-        intermediate: find(CertKind::Ask)?,
-        root: find(CertKind::Ark)?,
-        revocation,
-    })
-}
-
-fn check_report_data(evidence: &Evidence, report: &SnpReport) -> Result<(), Refused> {
-    let (found, expected) = (report.report_data, evidence.expected_report_data());
+fn check_report_data(evidence: &Evidence, found: ReportData) -> Result<(), Refused> {
+    let expected = evidence.expected_report_data();
     match found == expected {
         true => Ok(()),
         false => {

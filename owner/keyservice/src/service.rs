@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use ah_release_api::{
     Challenge, Nonce, PublicKey, Refusal, RefusedBy, ReleaseRequest, Released, Request, Response,
 };
-use ah_verifier::TrustedRoots;
+use ah_verifier::{QuoteCollateral, TrustedRoots};
 use aws_lc_rs::signature::Ed25519KeyPair;
 
 use crate::database::{Database, Location, StoreError};
@@ -33,11 +33,17 @@ const NONCE_CAPACITY: usize = 64 * 1024;
 /// Told of every decision that has a line in the log, after it is there.
 pub type Observer = Arc<dyn Fn(&LogEntry) + Send + Sync>;
 
+/// Gives the collateral of TDX quotes, one document for each kind of platform.
+pub type QuoteCollateralSource =
+    Arc<dyn Fn() -> Result<Vec<QuoteCollateral>, String> + Send + Sync>;
+
 /// How a service is set up.
 #[derive(Clone)]
 pub struct Options {
     /// Whose reports are believed.
     pub roots: TrustedRoots,
+    /// What TDX quotes are verified with; without it they are refused.
+    pub quotes: Option<QuoteCollateralSource>,
     /// How long a challenge is good for.
     pub nonce_lifetime: Duration,
     /// How many used challenges are remembered in memory, beside the database.
@@ -53,6 +59,7 @@ impl Options {
     pub fn new(roots: TrustedRoots) -> Self {
         Self {
             roots,
+            quotes: None,
             nonce_lifetime: NONCE_LIFETIME,
             nonce_capacity: NONCE_CAPACITY,
             environment: Arc::new(SystemEnvironment),
@@ -153,6 +160,21 @@ impl KeyService {
         let name = format!("shared/{name}");
         let make = || make().map_err(VaultError::Secret);
         Ok(self.vault.service_secret(self.environment(), &name, make).await?)
+    }
+
+    /// Puts `new` in the place of the shared secret `name`, if that is still `old`: of two replicas that change it at the same time, one
+    /// does. Says whether it was this one.
+    ///
+    /// # Errors
+    /// When the database fails, or the secret was altered there.
+    pub async fn change_shared_secret(
+        &self,
+        name: &str,
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<bool, ServiceError> {
+        let name = format!("shared/{name}");
+        Ok(self.vault.change_service_secret(self.environment(), &name, old, new).await?)
     }
 
     /// Whether the database answers.
@@ -320,6 +342,10 @@ impl KeyService {
 
     pub(crate) fn roots(&self) -> &TrustedRoots {
         &self.options.roots
+    }
+
+    pub(crate) fn quotes(&self) -> Option<&QuoteCollateralSource> {
+        self.options.quotes.as_ref()
     }
 
     pub(crate) fn environment(&self) -> &dyn Environment {

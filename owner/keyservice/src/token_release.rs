@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use ah_digest::Sha256;
-use ah_release_api::policy::{Claims, claim};
+use ah_release_api::policy::{Claims, HARDWARE_TEE, TDX_VM, claim};
 use ah_release_api::{KeyId, RefusedBy};
 use serde_json::{Map, Value, json};
 
@@ -19,8 +19,8 @@ use crate::tokens::TokenVerifier;
 use crate::vault::{KeyInfo, StoredKey};
 use crate::weakness::unnamed_weaknesses_of_token;
 
-/// The kind of guest that a token has to be about, where it says one.
-const SNP_VM: &str = "sevsnpvm";
+/// The kinds of guests that a token can be about, where it says one.
+const KINDS: [&str; 2] = [HARDWARE_TEE, TDX_VM];
 /// Longest nonce of a request, bytes.
 const MAX_NONCE_BYTES: usize = 256;
 
@@ -143,12 +143,9 @@ impl KeyService {
 /// Other kinds of guests have their weaknesses under other names, which nobody looks at here: a debuggable one would pass.
 fn check_kind(claims: &Claims) -> Result<(), Refused> {
     match claims.find(claim::ATTESTATION_TYPE).map(|kind| kind.to_string()) {
-        Some(kind) if kind != SNP_VM => Err(Refused::new(
+        Some(kind) if !KINDS.contains(&kind.as_str()) => Err(Refused::new(
             RefusedBy::Appraisal,
-            format!(
-                "{}: found {kind}, expected {SNP_VM}: keys are released to SEV-SNP guests only",
-                claim::ATTESTATION_TYPE
-            ),
+            format!("{}: found {kind}, expected {}", claim::ATTESTATION_TYPE, KINDS.join(" or ")),
         )),
         _ => Ok(()),
     }

@@ -16,6 +16,7 @@ use crate::environment::{Environment, random32};
 use crate::kek::{Kek, KekError};
 use crate::material::{Family, KeyType, MaterialError};
 use crate::rows::{self, KeyRow, SealedRow};
+use crate::token_kek::{TokenKey, TokenKeyError};
 use crate::upgrade::{upgrade_from_version_1, version_1_context};
 
 const IDENTITY: &str = "identity";
@@ -27,6 +28,8 @@ pub enum KekSource {
     File(PathBuf),
     /// An environment variable with 64 hex digits.
     Variable(String),
+    /// A key in a token, made on first use; it never leaves it.
+    Token(TokenKey),
 }
 
 /// Why keys cannot be kept or found.
@@ -196,6 +199,7 @@ impl Vault {
         let kek = match kek {
             KekSource::File(path) => open_kek_file(path, &database, environment).await?,
             KekSource::Variable(name) => Kek::from_variable(name)?,
+            KekSource::Token(key) => open_kek_in_token(key, &database).await?,
         };
         upgrade_from_version_1(&database, &kek, environment).await?;
         let make = || Ok(random32(environment).map_err(KekError::from)?.to_vec());
@@ -228,6 +232,33 @@ impl Vault {
         make: impl FnOnce() -> Result<Vec<u8>, VaultError>,
     ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         service_secret(&self.database, &self.kek, environment, name, make).await
+    }
+
+    /// Changes such a secret from `old` to `new`; false when it is another one by now.
+    pub(crate) async fn change_service_secret(
+        &self,
+        environment: &dyn Environment,
+        name: &str,
+        old: &[u8],
+        new: &[u8],
+    ) -> Result<bool, VaultError> {
+        let (what, aad) = (|| secret_words(name), service_context(name));
+        let Some(row) = read_service_secret(&self.database, name).await? else { return Ok(false) };
+        if open_sealed(&self.kek, &row, &aad, &what)?.as_slice() != old {
+            return Ok(false);
+        }
+        let sealed = self.kek.seal(new, &aad, environment)?;
+        let sql = "UPDATE service SET nonce = $1, sealed = $2 WHERE name = $3 AND nonce = $4 AND sealed = $5";
+        let done = sqlx::query(sql)
+            .bind(sealed.nonce.to_vec())
+            .bind(sealed.ciphertext)
+            .bind(name)
+            .bind(row.nonce)
+            .bind(row.ciphertext)
+            .execute(self.database.pool())
+            .await
+            .map_err(StoreError::from)?;
+        Ok(done.rows_affected() == 1)
     }
 
     /// The row that stores a key.
@@ -347,6 +378,18 @@ async fn open_kek_file(
     Ok(Kek::read(path)?)
 }
 
+async fn open_kek_in_token(key: &TokenKey, database: &Database) -> Result<Kek, VaultError> {
+    match Kek::in_token(key) {
+        Err(KekError::Token(TokenKeyError::NoKey { .. })) => {}
+        opened => return Ok(opened?),
+    }
+    if !database.is_empty().await? {
+        return Err(VaultError::KekMissing { path: key.to_string() });
+    }
+    key.make().map_err(KekError::from)?;
+    Ok(Kek::in_token(key)?)
+}
+
 async fn service_secret(
     database: &Database,
     kek: &Kek,
@@ -354,8 +397,7 @@ async fn service_secret(
     name: &str,
     make: impl FnOnce() -> Result<Vec<u8>, VaultError>,
 ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    let what = || format!("the service's own secret {name:?}");
-    let aad = version_1_context(name, "service", "", 0);
+    let (what, aad) = (|| secret_words(name), service_context(name));
     if read_service_secret(database, name).await?.is_none() {
         let secret = Zeroizing::new(make()?);
         let sealed = kek.seal(&secret, &aad, environment)?;
@@ -372,6 +414,15 @@ async fn service_secret(
     let row = read_service_secret(database, name).await?;
     let row = row.ok_or_else(|| VaultError::Altered { what: what() })?;
     open_sealed(kek, &row, &aad, &what)
+}
+
+fn secret_words(name: &str) -> String {
+    format!("the service's own secret {name:?}")
+}
+
+/// What such a secret is bound to.
+fn service_context(name: &str) -> Vec<u8> {
+    version_1_context(name, "service", "", 0)
 }
 
 async fn read_service_secret(
@@ -399,9 +450,8 @@ pub(crate) fn open_sealed(
             expected: hex(&kek.id()),
         });
     }
-    row.sealed()
-        .and_then(|sealed| kek.open(&sealed, aad))
-        .ok_or_else(|| VaultError::Altered { what: what() })
+    let sealed = row.sealed().ok_or_else(|| VaultError::Altered { what: what() })?;
+    kek.open(&sealed, aad)?.ok_or_else(|| VaultError::Altered { what: what() })
 }
 
 /// A name for a version: 32 random hex digits.

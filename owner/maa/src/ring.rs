@@ -96,6 +96,7 @@ pub enum RingError {
 }
 
 struct Keys {
+    since_s: u64,
     current: Arc<SigningKey>,
     next: Arc<SigningKey>,
     retired: Vec<(Arc<SigningKey>, u64)>,
@@ -113,6 +114,9 @@ pub struct KeyRing {
 #[serde(deny_unknown_fields)]
 struct DocumentWire {
     form: String,
+    /// When `current` became that, seconds since 1970; documents of older versions do not say.
+    #[serde(default)]
+    since_s: u64,
     current: KeyWire,
     next: KeyWire,
     retired: Vec<RetiredWire>,
@@ -138,13 +142,17 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`RingError`].
-    pub fn open(store: Box<dyn SigningKeys>, options: RingOptions) -> Result<Self, RingError> {
+    pub fn open(
+        store: Box<dyn SigningKeys>,
+        options: RingOptions,
+        now: SystemTime,
+    ) -> Result<Self, RingError> {
         let keys = match store.read()? {
             Some(document) => Keys::from_document(&document)?,
             None => {
                 let fresh = || SigningKey::generate(options.algorithm, &options.issuer);
                 let (current, next) = (Arc::new(fresh()?), Arc::new(fresh()?));
-                let keys = Keys { current, next, retired: Vec::new() };
+                let keys = Keys { since_s: unix_s(now), current, next, retired: Vec::new() };
                 store.write(&keys.to_document()?)?;
                 keys
             }
@@ -171,10 +179,28 @@ impl KeyRing {
         let until = unix_s(now).saturating_add(self.options.grace.as_secs());
         retired.push((keys.current.clone(), until));
         let next = SigningKey::generate(self.options.algorithm, &self.options.issuer)?;
-        let keys = Keys { current: keys.next.clone(), next: Arc::new(next), retired };
+        let (since_s, current) = (unix_s(now), keys.next.clone());
+        let keys = Keys { since_s, current, next: Arc::new(next), retired };
         self.store.write(&keys.to_document()?)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
         Ok(())
+    }
+
+    /// Takes over what is in the store now, which another ring may have written.
+    ///
+    /// # Errors
+    /// [`RingError`]; then nothing has changed.
+    pub fn follow(&self) -> Result<(), RingError> {
+        let _one_at_a_time = self.rotation.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(document) = self.store.read()? else { return Err(RingError::Document) };
+        let keys = Arc::new(Keys::from_document(&document)?);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+
+    /// Since when the current key signs.
+    pub fn since(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.keys().since_s)
     }
 
     /// The set that is published at `now`.
@@ -208,6 +234,7 @@ impl Keys {
         }
         let retired = wire.retired.iter().map(|one| Ok((one.key.key()?, one.until_s)));
         Ok(Self {
+            since_s: wire.since_s,
             current: wire.current.key()?,
             next: wire.next.key()?,
             retired: retired.collect::<Result<_, RingError>>()?,
@@ -218,6 +245,7 @@ impl Keys {
         let retired = self.retired.iter();
         let wire = DocumentWire {
             form: FORM.to_owned(),
+            since_s: self.since_s,
             current: KeyWire::of(&self.current),
             next: KeyWire::of(&self.next),
             retired: retired

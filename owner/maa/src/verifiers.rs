@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
+use ah_appraise::quote_token_claims;
 use ah_evidence::{RawQuote, SnpReport};
 use ah_reference::{UvmIssuer, verify_uvm};
-use ah_release_api::policy::{Claims, claim};
-use ah_verifier::{QuoteCollateral, TcbStatus, Verified, verify_quote};
+use ah_verifier::{QuoteCollateral, TcbStatus, Verified, verify_quote_by_any};
 
 use crate::service::{EndorsementVerifier, QuoteVerifier, VerifiedQuote};
 
@@ -56,9 +56,9 @@ impl EndorsementVerifier for UvmVerifier {
     }
 }
 
-/// Where a quote's collateral comes from.
+/// Where the collateral of quotes comes from: one document for each kind of platform.
 pub type QuoteCollateralSource =
-    Box<dyn Fn(&RawQuote) -> Result<QuoteCollateral, String> + Send + Sync>;
+    Box<dyn Fn() -> Result<Vec<QuoteCollateral>, String> + Send + Sync>;
 
 /// Verifies TDX quotes by Intel's collateral.
 pub struct TdxVerifier {
@@ -75,47 +75,15 @@ impl TdxVerifier {
 impl QuoteVerifier for TdxVerifier {
     fn verify(&self, quote: &[u8], now: SystemTime) -> Result<VerifiedQuote, String> {
         let raw = RawQuote::parse(quote).map_err(|error| error.to_string())?;
-        let collateral = (self.collateral)(&raw)?;
-        let quote =
-            verify_quote(&raw, &collateral, now).map_err(|error| crate::error::chain(&error))?;
+        let collateral = (self.collateral)()?;
+        let quote = verify_quote_by_any(&raw, &collateral, now)
+            .map_err(|error| crate::error::chain(&error))?;
         if quote.tcb_status() == TcbStatus::Revoked {
             return Err("the platform's keys are revoked".to_owned());
         }
-        Ok(VerifiedQuote { report_data: quote.report_data, claims: claims(&quote).into_json() })
+        Ok(VerifiedQuote {
+            report_data: quote.report_data,
+            claims: quote_token_claims(&quote).into_json(),
+        })
     }
-}
-
-/// Claims of a TDX token, by MAA's names (eat profile `aka.ms/maa-eat-profile-tdxvm`). Numbers of the report that are sets of bits are hex
-/// of their bytes as they stand in the report.
-fn claims(quote: &ah_verifier::VerifiedQuote) -> Claims {
-    let mut claims = Claims::default();
-    claims.insert(claim::TEE, "tdxvm");
-    claims.insert(claim::ATTESTATION_TYPE, "tdxvm");
-    claims.insert("eat_profile", "https://aka.ms/maa-eat-profile-tdxvm");
-    claims.insert("intuse", "generic");
-    claims.insert("attester_tcb_status", quote.tcb_status().to_string());
-    let debug = quote.td_attributes.debug();
-    claims.insert("dbgstat", if debug { "enabled" } else { "disabled" });
-    claims.insert("tdx_mrtd", quote.mr_td.to_string());
-    claims.insert("tdx_mrconfigid", quote.mr_config_id.to_string());
-    claims.insert("tdx_mrowner", quote.mr_owner.to_string());
-    claims.insert("tdx_mrownerconfig", quote.mr_owner_config.to_string());
-    claims.insert("tdx_mrseam", quote.mr_seam.to_string());
-    claims.insert("tdx_mrsignerseam", quote.mr_signer_seam.to_string());
-    let names = ["tdx_rtmr0", "tdx_rtmr1", "tdx_rtmr2", "tdx_rtmr3"];
-    for (name, value) in names.into_iter().zip(&quote.rtmr) {
-        claims.insert(name, value.to_string());
-    }
-    claims.insert("tdx_report_data", quote.report_data.to_string());
-    claims.insert("tdx_seam_attributes", hex::encode(quote.seam_attributes.to_le_bytes()));
-    claims.insert("tdx_tee_tcb_svn", hex::encode(quote.tee_tcb_svn));
-    claims.insert("tdx_xfam", hex::encode(quote.xfam.to_le_bytes()));
-    let attributes = quote.td_attributes;
-    claims.insert("tdx_td_attributes", hex::encode(attributes.0.to_le_bytes()));
-    claims.insert("tdx_td_attributes_debug", debug);
-    claims.insert("tdx_td_attributes_key_locker", attributes.key_locker());
-    claims.insert("tdx_td_attributes_perfmon", attributes.perfmon());
-    claims.insert("tdx_td_attributes_protection_keys", attributes.protection_keys());
-    claims.insert("tdx_td_attributes_septve_disable", attributes.septve_disabled());
-    claims
 }

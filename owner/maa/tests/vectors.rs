@@ -103,8 +103,9 @@ fn real_quote_gets_a_token() {
     let clock = TestClock::new();
     // Within the time of the collateral, which was issued 2025-06-19.
     clock.set(1_750_400_000);
-    let verifier = TdxVerifier::new(Box::new(move |_| {
-        ah_verifier::QuoteCollateral::from_json(&collateral).map_err(|error| error.to_string())
+    let verifier = TdxVerifier::new(Box::new(move || {
+        let read = ah_verifier::QuoteCollateral::from_json(&collateral);
+        read.map(|one| vec![one]).map_err(|error| error.to_string())
     }));
     let quotes: Option<Box<dyn QuoteVerifier>> = Some(Box::new(verifier));
     let settings = settings(&clock, TrustedRoots::amd(), Algorithm::Es256);

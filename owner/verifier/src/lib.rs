@@ -33,7 +33,8 @@ pub use collateral::{Collateral, MAX_CERTIFICATE_BYTES, MAX_CRL_BYTES, Revocatio
 pub use endorsement::{EndorsementFacts, endorsement_facts};
 pub use error::{Blame, Role, VerifyError};
 pub use quote::{
-    MAX_QUOTE_COLLATERAL_BYTES, QuoteCollateral, QuoteError, TcbStatus, VerifiedQuote, verify_quote,
+    MAX_QUOTE_COLLATERAL_BYTES, QuoteCollateral, QuoteError, TcbStatus, VerifiedQuote,
+    verify_quote, verify_quote_by_any,
 };
 pub use roots::{Root, TrustedRoots};
 pub use token::{

@@ -245,6 +245,25 @@ pub fn verify_quote(
     })
 }
 
+/// The same with documents for several kinds of platforms. The last refusal is told, for all are about another platform or about the quote.
+///
+/// # Errors
+/// [`QuoteError`]; [`QuoteError::Refused`] where there is no document.
+pub fn verify_quote_by_any(
+    quote: &RawQuote,
+    documents: &[QuoteCollateral],
+    now: SystemTime,
+) -> Result<VerifiedQuote, QuoteError> {
+    let mut last = Err(QuoteError::Refused { reason: "there is no collateral".to_owned() });
+    for document in documents {
+        last = verify_quote(quote, document, now);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
 /// The library verified the bytes; the view was read from the same bytes by our own parser.
 fn check_agreement(claims: &QuoteClaims, view: &TdxReportView) -> Result<(), QuoteError> {
     let differs = |field| Err(QuoteError::Ambiguous { field });

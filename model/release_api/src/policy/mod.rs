@@ -84,6 +84,19 @@ pub mod claim {
 /// Value of [`claim::TEE`] for evidence that leads to a processor vendor's root.
 pub const HARDWARE_TEE: &str = "sevsnpvm";
 
+/// Value of [`claim::TEE`] and of [`claim::ATTESTATION_TYPE`] for a quote under Intel's root.
+pub const TDX_VM: &str = "tdxvm";
+
+/// Names of claims about TDX guests that decide on their own: as Microsoft Azure Attestation names them, and one that it has not.
+pub mod quote_claim {
+    /// How Intel rates the platform's versions.
+    pub const TCB_STATUS: &str = "attester_tcb_status";
+    /// Whether the host reads and writes the guest's memory.
+    pub const DEBUG: &str = "tdx_td_attributes_debug";
+    /// Whether a migration service may move the guest.
+    pub const MIGRATABLE: &str = "x-anchorhold-tdx-migratable";
+}
+
 /// Value of [`claim::TEE`] for evidence of a software TEE.
 pub const SOFTWARE_TEE: &str = "software (not confidential)";
 

@@ -43,6 +43,15 @@ impl ReleasePolicy {
     /// # Errors
     /// [`PolicyError::NoMeasurement`] when no launch measurement is given, [`PolicyError::TooLarge`] for over 200.
     pub fn for_pod(facts: &PodFacts) -> Result<Self, PolicyError> {
+        Self::for_pod_by(facts, &[LOCAL_AUTHORITY.to_owned()])
+    }
+
+    /// The same, as told by other authorities than this project's own verifier: issuers of attestation tokens, whose word alone is
+    /// then taken. What kind of TEE it was, issuers of other makes say in the claim that all of them have.
+    ///
+    /// # Errors
+    /// As [`Self::for_pod`]; [`PolicyError::Authority`] for a name that is no https URL, [`PolicyError::EmptyList`] for none.
+    pub fn for_pod_by(facts: &PodFacts, authorities: &[String]) -> Result<Self, PolicyError> {
         if facts.launch_measurements.len() > 200 {
             return Err(PolicyError::TooLarge);
         }
@@ -56,16 +65,36 @@ impl ReleasePolicy {
                     .collect(),
             ),
         };
-        let condition = Condition::AllOf(vec![
-            equals(claim::TEE, facts.tee.claim_value()),
-            measurement,
-            equals(claim::HOST_DATA, &facts.host_data.to_string()),
-            equals(claim::IS_DEBUGGABLE, "false"),
-            equals(claim::MIGRATION_ALLOWED, "false"),
-            equals(claim::VMPL, "0"),
-        ]);
-        Ok(Self { any_of: vec![Authority { name: LOCAL_AUTHORITY.into(), condition }] })
+        if authorities.is_empty() {
+            return Err(PolicyError::EmptyList { at: "anyOf".into() });
+        }
+        let authority = |(index, name): (usize, &String)| {
+            if name.strip_prefix("https://").is_none_or(str::is_empty) {
+                let at = format!("anyOf[{index}]");
+                return Err(PolicyError::Authority { at, found: name.clone() });
+            }
+            let condition = condition(facts, measurement.clone(), name == LOCAL_AUTHORITY);
+            Ok(Authority { name: name.clone(), condition })
+        };
+        let any_of = authorities.iter().enumerate().map(authority).collect::<Result<_, _>>()?;
+        Ok(Self { any_of })
     }
+}
+
+fn condition(facts: &PodFacts, measurement: Condition, ours: bool) -> Condition {
+    let tee = match facts.tee {
+        TeeKind::SevSnp if !ours => claim::ATTESTATION_TYPE,
+        // Nobody else knows the software TEE.
+        TeeKind::SevSnp | TeeKind::Software => claim::TEE,
+    };
+    Condition::AllOf(vec![
+        equals(tee, facts.tee.claim_value()),
+        measurement,
+        equals(claim::HOST_DATA, &facts.host_data.to_string()),
+        equals(claim::IS_DEBUGGABLE, "false"),
+        equals(claim::MIGRATION_ALLOWED, "false"),
+        equals(claim::VMPL, "0"),
+    ])
 }
 
 fn equals(claim: &str, value: &str) -> Condition {

@@ -194,6 +194,27 @@ fn several_guest_images_are_alternatives_and_none_is_an_error() {
     assert!(matches!(ReleasePolicy::for_pod(&none), Err(PolicyError::NoMeasurement)));
 }
 
+/// Whoever is named is believed, and nobody else; what kind of TEE it was is asked of a claim that other issuers have.
+#[test]
+fn a_pods_policy_can_name_other_authorities() {
+    let issuer = "https://attest.example".to_owned();
+    let hardware = PodFacts { tee: TeeKind::SevSnp, ..facts() };
+    let policy = ReleasePolicy::for_pod_by(&hardware, std::slice::from_ref(&issuer)).unwrap();
+    assert_eq!(ReleasePolicy::parse(&policy.to_json()).unwrap(), policy);
+    let mut claims = pod_claims();
+    claims.insert(claim::TEE, "sevsnpvm");
+    assert!(matches!(policy.evaluate(&issuer, &claims), Decision::NotMet(_)));
+    claims.insert(claim::ATTESTATION_TYPE, "sevsnpvm");
+    assert!(matches!(policy.evaluate(&issuer, &claims), Decision::Met(_)));
+    assert!(!matches!(policy.evaluate(LOCAL_AUTHORITY, &claims), Decision::Met(_)));
+    let both = [issuer, LOCAL_AUTHORITY.to_owned()];
+    let policy = ReleasePolicy::for_pod_by(&hardware, &both).unwrap();
+    assert!(matches!(policy.evaluate(LOCAL_AUTHORITY, &claims), Decision::Met(_)));
+    for names in [vec![], vec!["http://attest.example".to_owned()], vec!["https://".to_owned()]] {
+        assert!(ReleasePolicy::for_pod_by(&hardware, &names).is_err(), "{names:?}");
+    }
+}
+
 #[test]
 fn the_pods_policy_is_pinned_and_reads_back() {
     let policy = ReleasePolicy::for_pod(&facts()).unwrap();

@@ -6,6 +6,8 @@ mod evidence;
 mod hostile;
 mod own;
 mod roles;
+mod rotation;
 mod support;
+mod tdx;
 mod vault;
 mod wire;

@@ -163,7 +163,7 @@ impl SigningKeys for Shared {
 
 fn ring(store: impl SigningKeys + 'static, algorithm: Algorithm) -> KeyRing {
     let options = RingOptions { algorithm, grace: 9 * HOUR, issuer: ISSUER.to_owned() };
-    KeyRing::open(Box::new(store), options).unwrap()
+    KeyRing::open(Box::new(store), options, SystemTime::UNIX_EPOCH).unwrap()
 }
 
 pub fn memory_ring(algorithm: Algorithm) -> KeyRing {
@@ -178,7 +178,7 @@ pub fn memory_ring(algorithm: Algorithm) -> KeyRing {
 pub fn kept_ring(store: &Arc<MemoryKeys>) -> Result<KeyRing, ah_maa::RingError> {
     let options =
         RingOptions { algorithm: Algorithm::Es256, grace: HOUR, issuer: ISSUER.to_owned() };
-    KeyRing::open(Box::new(Shared(store.clone())), options)
+    KeyRing::open(Box::new(Shared(store.clone())), options, SystemTime::UNIX_EPOCH)
 }
 
 pub fn settings(clock: &TestClock, roots: TrustedRoots, algorithm: Algorithm) -> Settings {

@@ -145,6 +145,30 @@ pub fn verified_payload(jws: &str, ca_pem: &str) -> Value {
     json(payload)
 }
 
+/// A clock that stands still until it is moved, and real randomness.
+pub struct TestClock(pub std::sync::atomic::AtomicU64);
+
+impl TestClock {
+    pub fn at(unix_s: u64) -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Self(unix_s.into()))
+    }
+
+    pub fn forward(&self, seconds: u64) {
+        self.0.fetch_add(seconds, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl ah_keyservice::Environment for TestClock {
+    fn now(&self) -> std::time::SystemTime {
+        let seconds = self.0.load(std::sync::atomic::Ordering::SeqCst);
+        std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds)
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> Result<(), ah_keyservice::RandomError> {
+        ah_keyservice::SystemEnvironment.random(bytes)
+    }
+}
+
 /// Everything of one test.
 pub struct World {
     pub address: SocketAddr,

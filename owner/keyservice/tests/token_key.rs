@@ -1,0 +1,197 @@
+//! The key-encryption key in a token, with SoftHSM as the token. Each test runs once more in a process of its own, whose environment says
+//! where that process's tokens are.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ah_keyservice::{
+    KekError, KekSource, KeyService, Location, OnExisting, Options, PinSource, ServiceError,
+    TokenKey, TokenKeyError, VaultError,
+};
+use ah_release_api::policy::TeeKind;
+use ah_release_api::{KeyId, KeyKind, Secret};
+use ah_verifier::TrustedRoots;
+use support::policy;
+
+const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
+const PIN: &str = "1234";
+/// Set in the process that has tokens.
+const INSIDE: &str = "AH_TEST_TOKENS";
+
+/// The folder of this process's tokens; without one, runs the test again with one and gives `None`.
+fn tokens(test: &str) -> Option<PathBuf> {
+    if let Ok(folder) = std::env::var(INSIDE) {
+        return Some(PathBuf::from(folder));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (tokens, conf) = (folder.path().join("tokens"), folder.path().join("softhsm2.conf"));
+    std::fs::create_dir(&tokens).unwrap();
+    let text = format!("directories.tokendir = {}\nobjectstore.backend = file\n", tokens.display());
+    std::fs::write(&conf, text).unwrap();
+    for label in ["one", "two"] {
+        let words =
+            ["--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", "567890"];
+        let done = Command::new("softhsm2-util")
+            .args(words)
+            .env("SOFTHSM2_CONF", &conf)
+            .output()
+            .expect("softhsm2-util of package softhsm2, which `cargo xtask setup` installs");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let done = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("SOFTHSM2_CONF", &conf)
+        .env(INSIDE, folder.path())
+        .env("AH_TEST_PIN", PIN)
+        .env("AH_TEST_WRONG_PIN", "4321")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+    assert!(said.contains("1 passed"), "{said}");
+    None
+}
+
+fn key(token: &str, key: &str) -> TokenKey {
+    TokenKey {
+        module: MODULE.into(),
+        token: token.into(),
+        key: key.into(),
+        pin: PinSource::Variable("AH_TEST_PIN".into()),
+    }
+}
+
+async fn open(database: &Path, key: TokenKey) -> Result<KeyService, ServiceError> {
+    let location = Location::Sqlite(database.to_owned());
+    let options = Options::new(TrustedRoots::amd());
+    KeyService::connect(&location, &KekSource::Token(key), options).await
+}
+
+async fn import(service: &KeyService, name: &str) {
+    let id: KeyId = name.parse().unwrap();
+    let secret = Secret::new(format!("secret of {name}").into_bytes()).unwrap();
+    let policy = policy(TeeKind::Software);
+    service.import(&id, KeyKind::Oct, &secret, policy, OnExisting::Refuse).await.unwrap();
+}
+
+fn token_error(opened: Result<KeyService, ServiceError>) -> TokenKeyError {
+    match opened.err().unwrap() {
+        ServiceError::Vault(VaultError::Kek(KekError::Token(error))) => {
+            let text = error.to_string();
+            assert!(text.contains("\nhint: ") && !text.contains(PIN), "{text}");
+            error
+        }
+        other => panic!("{other}"),
+    }
+}
+
+async fn states(service: &KeyService) -> Vec<Result<String, VaultError>> {
+    let all = service.list().await.unwrap().into_iter();
+    all.map(|key| key.map(|info| info.id.to_string())).collect()
+}
+
+#[tokio::test]
+async fn keys_sealed_by_a_token_outlive_the_process() {
+    let Some(folder) = tokens("keys_sealed_by_a_token_outlive_the_process") else { return };
+    let database = folder.join("keys.db");
+    let first = open(&database, key("one", "kek")).await.unwrap();
+    import(&first, "a").await;
+    let identity = first.identity();
+    first.close().await;
+    drop(first);
+    let again = open(&database, key("one", "kek")).await.unwrap();
+    assert_eq!(again.identity(), identity);
+    assert_eq!(states(&again).await.pop().unwrap().unwrap(), "a");
+    again.close().await;
+    let bytes = std::fs::read(&database).unwrap();
+    assert!(!bytes.windows(11).any(|window| window == b"secret of a"));
+    // A PIN in a private file does as well.
+    let pin = folder.join("pin");
+    ah_keyservice::files::private_file(&pin, ah_keyservice::files::Open::New).unwrap();
+    std::fs::write(&pin, format!("{PIN}\n")).unwrap();
+    let by_file = TokenKey { pin: PinSource::File(pin), ..key("one", "kek") };
+    assert_eq!(open(&database, by_file).await.unwrap().identity(), identity);
+}
+
+/// The database's owner cannot choose the key that seals: another token, another label, and a fresh key of the same label are told apart.
+#[tokio::test]
+async fn attack_another_token_or_label() {
+    let Some(folder) = tokens("attack_another_token_or_label") else { return };
+    let database = folder.join("keys.db");
+    let service = open(&database, key("one", "kek")).await.unwrap();
+    import(&service, "a").await;
+    service.close().await;
+    for wrong in [key("two", "kek"), key("one", "other")] {
+        let missing = open(&database, wrong).await.err().unwrap();
+        assert!(
+            matches!(missing, ServiceError::Vault(VaultError::KekMissing { .. })),
+            "no key is made beside a database that has keys: {missing}"
+        );
+    }
+    // The other token gets a key of that label.
+    let other = open(&folder.join("other.db"), key("two", "kek")).await.unwrap();
+    other.close().await;
+    let error = open(&database, key("two", "kek")).await.err().unwrap();
+    assert!(matches!(error, ServiceError::Vault(VaultError::OtherKek { .. })), "{error}");
+    let nowhere = token_error(open(&database, key("three", "kek")).await);
+    assert!(matches!(nowhere, TokenKeyError::Token { count: 0, .. }), "{nowhere}");
+    assert!(nowhere.to_string().contains("one"), "{nowhere}");
+    assert!(open(&database, key("one", "kek")).await.is_ok());
+}
+
+#[tokio::test]
+async fn attack_wrong_pin() {
+    let Some(folder) = tokens("attack_wrong_pin") else { return };
+    let database = folder.join("keys.db");
+    let with = |pin: PinSource| TokenKey { pin, ..key("one", "kek") };
+    let variable = |name: &str| with(PinSource::Variable(name.into()));
+    let refused = token_error(open(&database, variable("AH_TEST_WRONG_PIN")).await);
+    assert!(matches!(refused, TokenKeyError::Pin { .. }), "{refused}");
+    let none = token_error(open(&database, variable("AH_TEST_NO_PIN")).await);
+    assert!(matches!(none, TokenKeyError::NoPin { .. }), "{none}");
+    // A PIN that others may read is no secret.
+    let file = folder.join("pin");
+    std::fs::write(&file, PIN).unwrap();
+    let mode = |mode| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o644);
+    let wide = token_error(open(&database, with(PinSource::File(file.clone()))).await);
+    assert!(matches!(wide, TokenKeyError::PinFile(_)), "{wide}");
+    mode(0o600);
+    assert!(open(&database, with(PinSource::File(file.clone()))).await.is_ok());
+    let module = TokenKey { module: file.clone(), ..key("one", "kek") };
+    let broken = token_error(open(&database, module).await);
+    assert!(matches!(broken, TokenKeyError::Module { .. }), "{broken}");
+}
+
+/// Whoever writes the database puts one key's sealed bytes in the place of another's, or changes one of them.
+#[tokio::test]
+async fn attack_sealed_keys_swapped_or_altered() {
+    let Some(folder) = tokens("attack_sealed_keys_swapped_or_altered") else { return };
+    let database = folder.join("keys.db");
+    let service = open(&database, key("one", "kek")).await.unwrap();
+    for name in ["a", "b", "c"] {
+        import(&service, name).await;
+    }
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&database);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    let run = async |sql: &str| {
+        assert_eq!(sqlx::query(sql).execute(&pool).await.unwrap().rows_affected(), 1);
+    };
+    let part =
+        |column: &str| format!("{column} = (SELECT {column} FROM key_versions WHERE name = 'b')");
+    let swap =
+        format!("UPDATE key_versions SET {}, {} WHERE name = 'a'", part("nonce"), part("sealed"));
+    run(&swap).await;
+    run("UPDATE key_versions SET sealed = zeroblob(length(sealed)) WHERE name = 'c'").await;
+    let states = states(&service).await;
+    let altered =
+        |state: &Result<String, VaultError>| matches!(state, Err(VaultError::Altered { .. }));
+    assert!(altered(&states[0]) && altered(&states[2]), "{states:?}");
+    assert_eq!(states[1].as_deref().ok(), Some("b"), "the token still works: {states:?}");
+    service.close().await;
+}
