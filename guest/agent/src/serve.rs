@@ -10,6 +10,7 @@ use ah_digest::Sha256;
 use ah_permit::Policy;
 use ah_policy::{GuestSettings, InitData};
 use ah_release::{Admission, PublicKey, ReleaseClient, ReleaseServer, SOCKET_PATH, ServiceAddress};
+use ah_scratch::{Candidate, Scratch};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use crate::cli::{Listen, Settings};
@@ -77,7 +78,13 @@ async fn live(
     layout: Layout,
     runtime: Runtime,
 ) -> Result<(), Error> {
-    let guest = Arc::new(Guest::new(layout, runtime)?);
+    let scratch = match &settings.scratch {
+        None => Scratch::none(),
+        Some(name) => {
+            Scratch::open(Candidate { name: name.clone() }, layout.state().join("scratch"))
+        }
+    };
+    let guest = Arc::new(Guest::new(layout, runtime, scratch)?);
     let mut destroyed = guest.destroyed();
     let gate = Gate::new(rules, Arc::new(guest));
     release_socket(settings, guest_settings, &gate)?;

@@ -230,6 +230,7 @@ pub(crate) fn blockdev(node: &str, path: &Path, read_only: bool) -> Value {
         "driver": "raw",
         "node-name": node,
         "read-only": read_only,
+        "cache": {"no-flush": !read_only},
         "file": {"driver": "file", "filename": path, "read-only": read_only},
     })
 }
@@ -309,6 +310,22 @@ mod tests {
         assert_eq!(blockdev["file"]["filename"], "/d/a,b\".img");
         assert_eq!(blockdev["read-only"], true);
         assert_eq!(blockdev["file"]["read-only"], true);
+    }
+
+    #[test]
+    fn what_is_written_is_not_flushed() {
+        let args = arguments_of(|s| s.disks.push(Disk::scratch("/d/s", "scratch")));
+        let [fixed, scratch] = &values(&args, "-blockdev")[..] else { panic!("{args:?}") };
+        let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let (fixed, scratch) = (parsed(fixed), parsed(scratch));
+        assert_eq!(
+            (&fixed["read-only"], &fixed["cache"]["no-flush"]),
+            (&json!(true), &json!(false))
+        );
+        assert_eq!(
+            (&scratch["read-only"], &scratch["cache"]["no-flush"]),
+            (&json!(false), &json!(true))
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod processes;
 mod sandbox;
 mod stats;
 mod termination;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use std::time::Instant;
 
 use ah_container::{Cgroup, ContainerId, ExecId, Layout, Runtime};
 use ah_rootfs::{LayerStore, VerifiedRoot};
+use ah_scratch::Scratch;
 use tokio::sync::{mpsc, watch};
 
 use crate::failure::Failure;
@@ -66,6 +68,7 @@ pub struct Guest {
     layout: Layout,
     runtime: Runtime,
     layers: LayerStore,
+    scratch: Scratch,
     processes: Processes,
     sandbox: Mutex<Option<Sandbox>>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
@@ -75,11 +78,11 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A guest without a sandbox. `runtime` is the runtime process, started before any thread.
+    /// A guest without a sandbox. `runtime` is the runtime process, started before any thread; on `scratch` goes what containers write.
     ///
     /// # Errors
     /// The signal handler for ended children cannot be installed.
-    pub fn new(layout: Layout, runtime: Runtime) -> std::io::Result<Self> {
+    pub fn new(layout: Layout, runtime: Runtime, scratch: Scratch) -> std::io::Result<Self> {
         let processes = Processes::default();
         processes.reap_forever()?;
         let (oom_sender, oom_events) = mpsc::channel(oom::MAX_UNREAD);
@@ -88,6 +91,7 @@ impl Guest {
             layout,
             runtime,
             layers: LayerStore::new(),
+            scratch,
             processes,
             sandbox: Mutex::default(),
             containers: Mutex::default(),
