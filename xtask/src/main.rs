@@ -10,6 +10,7 @@ mod kubernetes;
 mod layers;
 mod lint;
 mod setup;
+mod soak;
 mod tcb;
 mod test;
 
@@ -43,6 +44,8 @@ enum Command {
     Tcb(tcb::Options),
     /// Runs the fuzz targets for a while
     Fuzz(fuzz::Options),
+    /// The same again and again: what only shows in the long run
+    Soak(soak::Options),
     /// Builds a container image of one of the project's programs, as an OCI layout
     Image(image::Options),
     /// Prints measured figures beside their goals
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Layers => layers::run(),
         Command::Tcb(options) => tcb::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Image(options) => image::run(&options),
         Command::Bench(options) => bench::run(&options),
     };
