@@ -238,3 +238,41 @@ async fn limits_beyond_the_disk_are_an_error() -> Result<()> {
     assert_eq!(scene.heard.everything(), "");
     Ok(())
 }
+
+/// A tmpfs of this size, taken away in the end.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: &Path, size: &str) -> Result<Self> {
+        let at = folder.join("small");
+        std::fs::create_dir(&at)?;
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&at);
+        anyhow::ensure!(mount.status()?.success(), "mounting a tmpfs failed");
+        Ok(Self(at))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_host_is_an_error_in_the_container() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: not root: a small file system cannot be mounted");
+        return Ok(());
+    }
+    let script = "dd if=/dev/zero of=/free/f bs=1048576 count=64 conv=fsync 2>&1 | grep -c 'rror'; \
+        test -e /memory && echo still here";
+    let scene = pod(script)?;
+    let small = SmallDisk::mount(scene.folder(), "24m")?;
+    let disk = small.0.join("scratch");
+    File::create(&disk)?.set_len(DISK_BYTES)?;
+    let outcome = run_on(&scene, &disk, || ()).await??;
+    assert_eq!(scene.heard.stdout("main"), ["1", "still here"], "{}", scene.heard.everything());
+    assert_eq!(outcome.exit_code, 0);
+    Ok(())
+}
