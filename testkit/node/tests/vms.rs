@@ -332,6 +332,30 @@ async fn a_killed_shim_takes_its_vm_along_and_the_pod_can_be_removed() {
     pod.remove().await.unwrap();
 }
 
+/// Before there is an agent, and before containerd has an answer to its call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_or_vm_killed_while_it_boots_is_told_and_leaves_nothing() {
+    let Some(machine) = machine().await else { return };
+    for words in [&["containerd-shim-anchorhold-v2", "-id"][..], &["qemu-system", "-sandbox"]] {
+        let pod = PodConfig::new("early", "vm");
+        let kill = async {
+            let booting = &["qemu-system", "-sandbox"];
+            machine.until("a VM", async || !machine.processes(booting).is_empty()).await;
+            machine.signal("KILL", &machine.processes(words)[0]);
+        };
+        let begun = Instant::now();
+        let (told, ()) = tokio::join!(machine.node.run_pod(&pod), kill);
+        assert!(told.is_err() && begun.elapsed() < LIMIT, "{told:?}");
+        machine.until_nothing_is_left().await;
+        let scratch = machine.settings.path().join("scratch");
+        assert_eq!(std::fs::read_dir(scratch).unwrap().count(), 0);
+    }
+    // the node is as good as before
+    let pod = machine.pod("after").await;
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_vm_ends_its_containers() {
     let Some(machine) = machine().await else { return };
