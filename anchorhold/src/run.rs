@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use ah_evidence::{GuestPolicy, HostData};
 use ah_guest_image::GuestImage;
 use ah_keyservice::{KeyService, LogEntry, Verdict};
+use ah_pod::RuntimeHints;
 use ah_policy::{InitData, PolicyDocument};
 use ah_sandbox::{
-    Events, GuestFiles, NetworkMode, Outcome, SandboxConfig, SandboxError, Stage, Stop, Stream,
-    VsockService,
+    Events, GuestFiles, NetworkMode, Outcome, SandboxConfig, SandboxError, ScratchConfig, Stage,
+    Stop, Stream, VsockService,
 };
 use ah_vmm::{TeeLaunch, Tools};
 use anyhow::{Context, Result};
@@ -32,6 +33,8 @@ pub const VCPUS: u32 = 1;
 const GUEST_OWN_MIB: u64 = 192;
 /// Memory for containers without a limit.
 const DEFAULT_MIB: u64 = 256;
+/// What writable layers and volumes without a limit may take together; as a node's shim has it.
+const SCRATCH_BYTES: u64 = 16 << 30;
 /// Longest time from the VM's start to the agent's first answer: slow machines emulate.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
@@ -94,6 +97,12 @@ impl Launch {
         let processor = Processor::open(dirs, tee, accelerator)?;
         let keys = Arc::new(keys::open(dirs, accept, observe).await?);
         let host_data = prepared.document.host_data_snp()?;
+        let scratch = ScratchConfig {
+            folder: std::env::temp_dir(),
+            shared_bytes: SCRATCH_BYTES,
+            limited_bytes: RuntimeHints::of(&prepared.pod)
+                .map_or(0, |hints| hints.volume_limits_bytes()),
+        };
         let sandbox = SandboxConfig {
             memory_mib: memory_mib(&prepared.pod)?,
             pod: prepared.pod,
@@ -115,6 +124,7 @@ impl Launch {
             accelerator,
             tee: TeeLaunch::None,
             vcpus: VCPUS,
+            scratch: Some(scratch),
             network: NetworkMode::User,
             boot_limit: BOOT_LIMIT,
             tamper: None,

@@ -44,7 +44,7 @@ enum Command {
     Tcb(tcb::Options),
     /// Runs the fuzz targets for a while
     Fuzz(fuzz::Options),
-    /// Runs a test for long that the other tests have short
+    /// The same again and again, for long: what only shows then
     Soak(soak::Options),
     /// Builds a container image of one of the project's programs, as an OCI layout
     Image(image::Options),

@@ -1,6 +1,7 @@
 //! The command line, which init writes: the agent takes nothing from the environment or from files it looks for itself.
 //!
-//! `anchorhold-agent serve --tee NAME --host-data HEX [--initdata PATH] [--log LEVEL] [--listen vsock:PORT|unix:PATH]`
+//! `anchorhold-agent serve --tee NAME --host-data HEX [--initdata PATH] [--log LEVEL] [--listen vsock:PORT|unix:PATH]
+//! [--scratch DISK]`
 
 use std::path::PathBuf;
 
@@ -31,6 +32,8 @@ pub struct Settings {
     pub log: Level,
     /// Where the agent listens.
     pub listen: Listen,
+    /// Name of the scratch disk in `/sys/block`; what is on it is lost.
+    pub scratch: Option<String>,
 }
 
 /// Why the command line is refused.
@@ -38,7 +41,7 @@ pub struct Settings {
 pub enum CliError {
     /// An option that does not exist, or twice.
     #[error(
-        "argument: found {found:?}, expected serve and then --tee, --host-data, --initdata, --log, --listen, each once"
+        "argument: found {found:?}, expected serve and then --tee, --host-data, --initdata, --log, --listen, --scratch, each once"
     )]
     Argument {
         /// The argument.
@@ -62,7 +65,7 @@ pub enum CliError {
     },
 }
 
-const OPTIONS: [&str; 5] = ["--tee", "--host-data", "--initdata", "--log", "--listen"];
+const OPTIONS: [&str; 6] = ["--tee", "--host-data", "--initdata", "--log", "--listen", "--scratch"];
 
 /// Reads the arguments after the program's name.
 ///
@@ -83,7 +86,7 @@ pub fn parse(arguments: &[String]) -> Result<Settings, CliError> {
             _ => return Err(CliError::Argument { found: word.clone() }),
         }
     }
-    let [tee, host_data, initdata, log, listen] = values;
+    let [tee, host_data, initdata, log, listen, scratch] = values;
     let tee = tee.ok_or(CliError::Missing { option: "--tee" })?;
     let value = |option, found: &String, expected| CliError::Value {
         option,
@@ -108,6 +111,12 @@ pub fn parse(arguments: &[String]) -> Result<Settings, CliError> {
             None => Listen::Vsock(ah_agent_api::ports::AGENT),
             Some(text) => parse_listen(text)
                 .ok_or_else(|| value("--listen", text, "vsock:PORT or unix:PATH"))?,
+        },
+        scratch: match scratch {
+            Some(name) if name.is_empty() || name.contains('/') || name.starts_with('.') => {
+                return Err(value("--scratch", name, "the name of a block device"));
+            }
+            found => found.cloned(),
         },
     })
 }
@@ -136,6 +145,9 @@ mod tests {
         assert_eq!(settings.initdata, Some("/run/initdata".into()));
         assert_eq!(settings.listen, Listen::Vsock(1024));
         assert_eq!(settings.log, Level::Debug);
+        assert_eq!(settings.scratch, None);
+        let settings = parse(&words("serve --tee software --initdata /x --scratch vdb")).unwrap();
+        assert_eq!(settings.scratch.as_deref(), Some("vdb"));
     }
 
     #[test]
@@ -152,6 +164,7 @@ mod tests {
             "serve --tee software --initdata /x --allow-all yes",
             "serve --tee software --host-data 00",
             "serve --tee software --initdata /x --listen tcp:1",
+            "serve --tee software --initdata /x --scratch ../vda",
         ] {
             assert!(parse(&words(bad)).is_err(), "{bad}");
         }

@@ -10,6 +10,7 @@ use ah_digest::Sha256;
 use ah_permit::Policy;
 use ah_policy::{GuestSettings, InitData};
 use ah_release::{Admission, PublicKey, ReleaseClient, ReleaseServer, SOCKET_PATH, ServiceAddress};
+use ah_scratch::{Candidate, Scratch};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use crate::cli::{Listen, Settings};
@@ -77,8 +78,14 @@ async fn live(
     layout: Layout,
     runtime: Runtime,
 ) -> Result<(), Error> {
+    let scratch = match &settings.scratch {
+        None => Scratch::none(),
+        Some(name) => {
+            Scratch::open(Candidate { name: name.clone() }, layout.state().join("scratch"))
+        }
+    };
     let keys = key_client(settings, guest_settings)?.map(Arc::new);
-    let guest = Arc::new(Guest::new(layout, runtime, keys.clone())?);
+    let guest = Arc::new(Guest::new(layout, runtime, scratch, keys.clone())?);
     let mut destroyed = guest.destroyed();
     let gate = Gate::new(rules, Arc::new(guest));
     if let Some(keys) = keys {

@@ -1,4 +1,4 @@
-//! The device-mapper requests that read-only verity devices need, made directly on `/dev/mapper/control`.
+//! The device-mapper requests that layers and the scratch disk need, made directly on `/dev/mapper/control`.
 //!
 //! Layout of every request (linux/dm-ioctl.h, interface 4.x), little-endian:
 //!
@@ -22,6 +22,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::SysError;
 
 const CONTROL: &str = "/dev/mapper/control";
@@ -36,6 +38,8 @@ const ANSWER_BYTES: usize = 4096;
 
 const DM_READONLY: u32 = 1;
 const DM_BUFFER_FULL: u32 = 1 << 8;
+/// The kernel wipes its copies of the request.
+const DM_SECURE_DATA: u32 = 1 << 15;
 
 /// `_IOWR(0xfd, nr, struct dm_ioctl)` without the number.
 const DM_IOCTL: libc::c_ulong = 0xc138_fd00;
@@ -56,6 +60,27 @@ pub struct Target<'a> {
     pub parameters: &'a str,
 }
 
+/// What may be done with a device, and whether its table holds a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading only.
+    ReadOnly,
+    /// Reading and writing.
+    Writable,
+    /// Reading and writing; the parameters hold a key: every copy of them that is made for the request is wiped.
+    WritableSecret,
+}
+
+impl Access {
+    fn flags(self) -> u32 {
+        match self {
+            Self::ReadOnly => DM_READONLY,
+            Self::Writable => 0,
+            Self::WritableSecret => DM_SECURE_DATA,
+        }
+    }
+}
+
 /// A mapped device that exists; it stays until [`MappedDevice::remove`].
 #[derive(Debug)]
 pub struct MappedDevice {
@@ -64,18 +89,18 @@ pub struct MappedDevice {
 }
 
 impl MappedDevice {
-    /// Creates the read-only device `name` with one target and makes it usable.
+    /// Creates the device `name` with one target and makes it usable.
     ///
     /// On a failure nothing stays behind.
     ///
     /// # Errors
     /// A name that does not fit, or the kernel's refusal, with the step that it refused.
-    pub fn create_read_only(name: &str, uuid: &str, target: &Target<'_>) -> Result<Self, SysError> {
+    pub fn create(name: &str, target: &Target<'_>, access: Access) -> Result<Self, SysError> {
         let control = Control::open()?;
         let mut create = Request::new(name, HEADER_BYTES)?;
-        create.put(UUID, uuid)?;
+        create.put(UUID, name)?;
         control.send(DEV_CREATE, "create mapped device", name, &mut create)?;
-        control.activate(name, target).inspect_err(|_| {
+        control.activate(name, target, access).inspect_err(|_| {
             let _ = control.remove(name);
         })
     }
@@ -127,12 +152,17 @@ impl Control {
             .map_err(|e| SysError::path("open", path, e))
     }
 
-    fn activate(&self, name: &str, target: &Target<'_>) -> Result<MappedDevice, SysError> {
-        let mut load = Request::with_target(name, target)?;
+    fn activate(
+        &self,
+        name: &str,
+        target: &Target<'_>,
+        access: Access,
+    ) -> Result<MappedDevice, SysError> {
+        let mut load = Request::with_target(name, target, access)?;
         self.send(TABLE_LOAD, "load the table of", name, &mut load)?;
         // Without the suspend flag, DEV_SUSPEND resumes: the loaded table becomes the live one.
         let mut resume = Request::new(name, HEADER_BYTES)?;
-        resume.set_flags(DM_READONLY);
+        resume.set_flags(access.flags() & DM_READONLY);
         self.send(DEV_SUSPEND, "activate", name, &mut resume)?;
         let minor = resume.minor();
         let node = PathBuf::from(format!("/dev/dm-{minor}"));
@@ -166,9 +196,9 @@ impl Control {
     }
 }
 
-/// A request buffer. Invariant: bytes 12..16 (data_size) equal the buffer's length.
+/// A request buffer, wiped in the end. Invariant: bytes 12..16 (data_size) equal the buffer's length.
 struct Request {
-    words: Vec<u64>,
+    words: Zeroizing<Vec<u64>>,
 }
 
 impl Request {
@@ -177,7 +207,7 @@ impl Request {
         let too_big = || SysError::new("make a request for", name, rustix::io::Errno::TOOBIG);
         let size =
             u32::try_from(words.checked_mul(8).ok_or_else(too_big)?).map_err(|_| too_big())?;
-        let mut request = Self { words: vec![0; words] };
+        let mut request = Self { words: Zeroizing::new(vec![0; words]) };
         request.put_u32(0, 4);
         request.put_u32(12, size);
         request.put_u32(16, 312);
@@ -185,11 +215,11 @@ impl Request {
         Ok(request)
     }
 
-    fn with_target(name: &str, target: &Target<'_>) -> Result<Self, SysError> {
+    fn with_target(name: &str, target: &Target<'_>, access: Access) -> Result<Self, SysError> {
         let parameters = HEADER_BYTES.saturating_add(TARGET_BYTES);
         let end = parameters.saturating_add(target.parameters.len());
         let mut request = Self::new(name, end.saturating_add(1))?;
-        request.set_flags(DM_READONLY);
+        request.set_flags(access.flags());
         request.put_u32(20, 1);
         request.put_bytes(HEADER_BYTES.saturating_add(8), &target.sectors.to_le_bytes());
         let kind = HEADER_BYTES.saturating_add(24);
@@ -267,7 +297,7 @@ mod tests {
     #[test]
     fn request_has_the_documented_layout() {
         let target = Target { kind: "verity", sectors: 8, parameters: "1 /dev/vda" };
-        let request = Request::with_target("layer", &target).unwrap();
+        let request = Request::with_target("layer", &target, Access::ReadOnly).unwrap();
         let bytes = request.bytes();
         assert_eq!(bytes.len() % 8, 0);
         assert_eq!(bytes[..4], [4, 0, 0, 0]);
@@ -279,6 +309,10 @@ mod tests {
         assert_eq!(bytes[320..328], 8_u64.to_le_bytes());
         assert_eq!(&bytes[336..343], b"verity\0");
         assert_eq!(&bytes[352..363], b"1 /dev/vda\0");
+        let request = Request::with_target("key", &target, Access::WritableSecret).unwrap();
+        assert_eq!(request.bytes()[28..32], DM_SECURE_DATA.to_le_bytes());
+        let request = Request::with_target("disk", &target, Access::Writable).unwrap();
+        assert_eq!(request.bytes()[28..32], [0; 4]);
     }
 
     #[test]

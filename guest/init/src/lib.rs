@@ -4,7 +4,7 @@
 //! expects. The disks, the answers over vsock and the time are the host's. The order of events:
 //!
 //! 1. proc, sys, dev, a tmpfs that becomes the root; the command line, strictly;
-//! 2. kernel modules, and then no more of them;
+//! 2. kernel modules, those for a scratch disk only where there is one, and then no more of them;
 //! 3. the random generator has a seed that the host does not know;
 //! 4. the initdata disk, found by its magic, and a report from the source that the command line names;
 //! 5. HOST_DATA equals the digest of the initdata, or the machine is turned off;
@@ -49,7 +49,7 @@ pub fn run() -> Result<Ending, InitError> {
     let loading = modules::start(tee)?;
     root::enter()?;
     ensure_entropy(tee)?;
-    loading.finish()?;
+    let scratch = loading.finish()?;
     stage("modules loaded");
     root::mount_the_rest(tee)?;
     let initdata = disk::initdata(Path::new("/sys/block"), Path::new("/dev"))?;
@@ -58,7 +58,7 @@ pub fn run() -> Result<Ending, InitError> {
     let bound = binding::bound(tee, &report, &nonce)?;
     let policy = binding::check(&bound, initdata.as_ref())?;
     stage("initdata accepted");
-    supervise::run_agent(&command_line, &policy)
+    supervise::run_agent(&command_line, &policy, scratch.as_ref())
 }
 
 /// The kernel also counts what the host gave it, through the boot loader or virtio-rng, so that it has a seed says nothing: the

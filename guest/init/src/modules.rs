@@ -7,18 +7,26 @@ use std::thread::{self, JoinHandle};
 
 use ah_guest_sys::SysError;
 use ah_guest_sys::kernel::Module;
+use ah_scratch::Candidate;
 use ah_tee::Tee;
 
 use crate::InitError;
 use crate::root::MODULES;
 
 const LIST: &str = "list";
+const BLOCK_DEVICES: &str = "/sys/block";
 /// Writing 1 here ends the loading of modules until the next boot.
 const DISABLE: &str = "/proc/sys/kernel/modules_disabled";
 
-/// Modules on their way into the kernel, one thread for each chain.
+/// Group of the modules that only a scratch disk needs.
+const SCRATCH: &str = "scratch";
+
+/// Modules on their way into the kernel, one thread for each chain, and those that are loaded behind them or not at all.
 #[derive(Debug)]
-pub(crate) struct Loading(Vec<JoinHandle<Result<(), SysError>>>);
+pub(crate) struct Loading {
+    chains: Vec<JoinHandle<Result<(), SysError>>>,
+    scratch: Vec<Module>,
+}
 
 /// Starts to load the modules of the list that are for every TEE or for `tee`: within a chain in the list's order, chains at the same time.
 ///
@@ -27,38 +35,45 @@ pub(crate) fn start(tee: Tee) -> Result<Loading, InitError> {
     let list = Path::new(MODULES).join(LIST);
     let text = fs::read_to_string(&list).map_err(InitError::file("read", &list))?;
     let mut chains: BTreeMap<String, Vec<Module>> = BTreeMap::new();
-    for (chain, name) in chosen(&text, tee)? {
-        let module = Module::open(&Path::new(MODULES).join(format!("{name}.ko")))?;
-        chains.entry(chain.to_owned()).or_default().push(module);
+    let open = |name: &str| Module::open(&Path::new(MODULES).join(format!("{name}.ko")));
+    for (chain, name) in chosen(&text, &["all", tee.name()])? {
+        chains.entry(chain.to_owned()).or_default().push(open(name)?);
     }
+    let scratch = chosen(&text, &[SCRATCH])?;
+    let scratch = scratch.iter().map(|(_, name)| open(name)).collect::<Result<_, _>>()?;
     let load =
         |modules: Vec<Module>| thread::spawn(move || modules.iter().try_for_each(Module::load));
-    Ok(Loading(chains.into_values().map(load).collect()))
+    Ok(Loading { chains: chains.into_values().map(load).collect(), scratch })
 }
 
 impl Loading {
-    /// Waits for all of them, and lets the kernel take no more.
-    pub(crate) fn finish(self) -> Result<(), InitError> {
-        for chain in self.0 {
+    /// Waits for all of them, and lets the kernel take no more. Gives the scratch disk, if there is one: without it, its modules
+    /// are not loaded.
+    pub(crate) fn finish(self) -> Result<Option<Candidate>, InitError> {
+        for chain in self.chains {
             chain.join().map_err(|_| InitError::ModuleThread)??;
+        }
+        let disk = ah_scratch::find(Path::new(BLOCK_DEVICES));
+        if disk.is_some() {
+            self.scratch.iter().try_for_each(Module::load)?;
         }
         // A kernel with everything built in may have no module support at all.
         let disable = Path::new(DISABLE);
         if disable.exists() {
             fs::write(disable, "1").map_err(InitError::file("write", disable))?;
         }
-        Ok(())
+        Ok(disk)
     }
 }
 
-/// Chain and name of each module to load.
-fn chosen(list: &str, tee: Tee) -> Result<Vec<(&str, &str)>, InitError> {
+/// Chain and name of each module of these groups.
+fn chosen<'a>(list: &'a str, groups: &[&str]) -> Result<Vec<(&'a str, &'a str)>, InitError> {
     let mut modules = Vec::new();
     for line in list.lines() {
         let mut words = line.split(' ');
         match (words.next(), words.next(), words.next(), words.next()) {
             (Some(group), Some(chain), Some(name), None) => {
-                if group == "all" || group == tee.name() {
+                if groups.contains(&group) {
                     modules.push((chain, name));
                 }
             }
@@ -74,12 +89,15 @@ mod tests {
 
     #[test]
     fn modules_for_every_tee_and_for_this_one_are_chosen() {
-        let list = "all 0 vsock\nall 1 erofs\nsnp 2 sev_guest\ntdx 3 tdx_guest\n";
-        let names =
-            |tee| chosen(list, tee).unwrap().iter().map(|(_, name)| *name).collect::<Vec<_>>();
-        assert_eq!(names(Tee::Software), ["vsock", "erofs"]);
-        assert_eq!(names(Tee::Snp), ["vsock", "erofs", "sev_guest"]);
-        assert!(matches!(chosen("all vsock", Tee::Snp), Err(InitError::ModuleList(_))));
-        assert!(matches!(chosen("all 0 vsock x", Tee::Snp), Err(InitError::ModuleList(_))));
+        let list =
+            "all 0 vsock\nall 1 erofs\nsnp 2 sev_guest\ntdx 3 tdx_guest\nscratch 1 dm_crypt\n";
+        let names = |groups: &[&str]| {
+            chosen(list, groups).unwrap().iter().map(|(_, name)| *name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&["all", Tee::Software.name()]), ["vsock", "erofs"]);
+        assert_eq!(names(&["all", Tee::Snp.name()]), ["vsock", "erofs", "sev_guest"]);
+        assert_eq!(names(&[SCRATCH]), ["dm_crypt"]);
+        assert!(matches!(chosen("all vsock", &["all"]), Err(InitError::ModuleList(_))));
+        assert!(matches!(chosen("all 0 vsock x", &["all"]), Err(InitError::ModuleList(_))));
     }
 }

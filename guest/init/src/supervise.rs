@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use ah_guest_sys::process::{self, WaitStatus};
+use ah_scratch::Candidate;
 
 use crate::InitError;
 use crate::binding::{Form, Policy};
@@ -46,12 +47,13 @@ impl fmt::Display for Ending {
 pub(crate) fn run_agent(
     command_line: &CommandLine,
     policy: &Policy<'_>,
+    scratch: Option<&Candidate>,
 ) -> Result<Ending, InitError> {
     write_initdata(policy)?;
     let agent = Path::new(AGENT);
     // Not waited for through std: as PID 1 this process is the parent of every orphan, and one wait has to serve all.
     let child = Command::new(agent)
-        .args(arguments(command_line, policy))
+        .args(arguments(command_line, policy, scratch))
         .env_clear()
         .current_dir("/")
         .spawn()
@@ -83,13 +85,21 @@ fn write_initdata(policy: &Policy<'_>) -> Result<(), InitError> {
 }
 
 /// The agent's command line (`ah_agent::cli`).
-fn arguments(command_line: &CommandLine, policy: &Policy<'_>) -> Vec<String> {
+fn arguments(
+    command_line: &CommandLine,
+    policy: &Policy<'_>,
+    scratch: Option<&Candidate>,
+) -> Vec<String> {
     let CommandLine { tee, log, confidential: _ } = command_line;
     let (option, value) = match policy.form() {
         Form::InitData(_) => ("--initdata", INITDATA.to_owned()),
         Form::Aks(digest) => ("--host-data", digest.to_string()),
     };
-    ["serve", "--tee", tee.name(), "--log", log.name(), option, &value].map(str::to_owned).to_vec()
+    let mut words = vec!["serve", "--tee", tee.name(), "--log", log.name(), option, &value];
+    if let Some(disk) = scratch {
+        words.extend(["--scratch", &disk.name]);
+    }
+    words.into_iter().map(str::to_owned).collect()
 }
 
 fn ending(status: WaitStatus) -> Ending {
@@ -107,10 +117,11 @@ mod tests {
     use ah_policy::InitData;
     use std::collections::BTreeMap;
 
-    fn check(bound: &Bound, initdata: Option<&InitData>, expect: &str) {
+    fn check(bound: &Bound, initdata: Option<&InitData>, scratch: Option<&str>, expect: &str) {
+        let scratch = scratch.map(|name| Candidate { name: name.into() });
         let command_line = "anchorhold.tee=software anchorhold.log=info".parse().unwrap();
         let policy = binding::check(bound, initdata).unwrap();
-        assert_eq!(arguments(&command_line, &policy).join(" "), expect);
+        assert_eq!(arguments(&command_line, &policy, scratch.as_ref()).join(" "), expect);
     }
 
     #[test]
@@ -119,13 +130,15 @@ mod tests {
         check(
             &Bound(document.host_data_snp().unwrap()),
             Some(&document),
+            None,
             "serve --tee software --log info --initdata /run/anchorhold/initdata.toml",
         );
         let digest = Sha256::of("package agent_policy");
         check(
             &Bound(digest),
             None,
-            &format!("serve --tee software --log info --host-data {digest}"),
+            Some("vdb"),
+            &format!("serve --tee software --log info --host-data {digest} --scratch vdb"),
         );
     }
 }

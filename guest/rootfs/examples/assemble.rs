@@ -15,10 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let layers: Vec<LayerSource> =
         layers.unwrap_or_default().split(',').map(source).collect::<Result<_, _>>()?;
     let store = LayerStore::new();
-    for access in [RootAccess::ReadOnly, RootAccess::Writable { size_bytes: 1 << 20 }] {
+    for access in [RootAccess::ReadOnly, RootAccess::WritableInMemory { size_bytes: 1 << 20 }] {
         let started = Instant::now();
         let target = Path::new("/run/kata-containers/c1/rootfs");
-        let root = VerifiedRoot::assemble(&store, &layers, target, access)
+        let root = VerifiedRoot::assemble(&store, &layers, target, access.clone())
             .inspect_err(|error| println!("refused: {error}: {:?}", error.source()))?;
         println!("{access:?} after {} ms", started.elapsed().as_millis());
         list(root.path(), 0);

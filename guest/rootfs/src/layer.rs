@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ah_digest::Sha256;
 use ah_guest_sys::SysError;
-use ah_guest_sys::device_mapper::{MappedDevice, Target};
+use ah_guest_sys::device_mapper::{Access, MappedDevice, Target};
 use ah_guest_sys::mount::{self, MountFlags};
 use ah_verity::VerityInfo;
 
@@ -178,7 +178,7 @@ impl Layer {
 fn map(name: &str, target: &Target<'_>) -> Result<MappedDevice, SysError> {
     let started = Instant::now();
     loop {
-        match MappedDevice::create_read_only(name, name, target) {
+        match MappedDevice::create(name, target, Access::ReadOnly) {
             Err(error) if is_coming(&error) && started.elapsed() < OPEN_TIMEOUT => {
                 std::thread::sleep(OPEN_POLL);
             }

@@ -1,4 +1,4 @@
-//! The root of a container: verified layers, and where the policy allows it a writable tmpfs above them.
+//! The root of a container: verified layers, and where the policy allows it something writable above them.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -13,15 +13,24 @@ use crate::{Layer, LayerPlace, LayerSource, LayerStore, RootError};
 const LAYERS_MAX: usize = 500;
 
 /// What the container may do with its root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RootAccess {
     /// The layers as they are.
     ReadOnly,
     /// Changes go to guest memory and are gone with the container.
-    Writable {
+    WritableInMemory {
         /// Most bytes that the changes may take.
         size_bytes: u64,
     },
+    /// Changes go to this empty folder, which only the guest reads and writes, and are gone with the container.
+    WritableIn(PathBuf),
+}
+
+/// What is writable, as it is taken away.
+#[derive(Debug)]
+enum Changes {
+    Memory(PathBuf),
+    Folder(PathBuf),
 }
 
 /// A layer of which dm-verity refused a block while the container ran.
@@ -37,14 +46,14 @@ pub struct Corruption(pub LayerPlace);
 #[derive(Debug)]
 pub struct VerifiedRoot {
     path: PathBuf,
-    scratch: Option<PathBuf>,
+    changes: Option<Changes>,
     layers: Vec<Arc<Layer>>,
 }
 
 impl VerifiedRoot {
     /// Opens `layers` (top first) and mounts them on `target`, a folder that is made when it is missing.
     ///
-    /// A writable root keeps its changes in a tmpfs beside `target`, in `<target's parent>/scratch`.
+    /// Changes in memory are in a tmpfs beside `target`, `<target's parent>/scratch`.
     ///
     /// # Errors
     /// [`RootError`], naming the layer; nothing of this root stays mounted.
@@ -62,10 +71,14 @@ impl VerifiedRoot {
         }
         let layers = open_layers(store, layers)?;
         make_folder(target)?;
-        let mut root = Self { path: target.to_owned(), scratch: None, layers };
+        let mut root = Self { path: target.to_owned(), changes: None, layers };
         let upper = match access {
             RootAccess::ReadOnly => None,
-            RootAccess::Writable { size_bytes } => Some(root.make_scratch(size_bytes)?),
+            RootAccess::WritableInMemory { size_bytes } => Some(root.make_memory(size_bytes)?),
+            RootAccess::WritableIn(folder) => {
+                root.changes = Some(Changes::Folder(folder.clone()));
+                Some(root.make_upper(&folder)?)
+            }
         };
         let mut lower = lower_folders(&root.layers);
         if lower.len() == 1 {
@@ -105,7 +118,7 @@ impl VerifiedRoot {
         }
     }
 
-    fn make_scratch(&mut self, size_bytes: u64) -> Result<Upper, RootError> {
+    fn make_memory(&mut self, size_bytes: u64) -> Result<Upper, RootError> {
         let scratch = self.path.with_file_name("scratch");
         make_folder(&scratch)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
@@ -117,8 +130,12 @@ impl VerifiedRoot {
             &format!("mode=0700,size={size_bytes}"),
         )
         .map_err(|source| RootError::Assemble { target: self.path.clone(), source })?;
-        let upper = Upper { upper: scratch.join("upper"), work: scratch.join("work") };
-        self.scratch = Some(scratch);
+        self.changes = Some(Changes::Memory(scratch.clone()));
+        self.make_upper(&scratch)
+    }
+
+    fn make_upper(&self, folder: &Path) -> Result<Upper, RootError> {
+        let upper = Upper { upper: folder.join("upper"), work: folder.join("work") };
         make_folder(&upper.work)?;
         make_folder(&upper.upper)?;
         if let Some(top) = self.layers.first() {
@@ -131,9 +148,14 @@ impl VerifiedRoot {
 impl Drop for VerifiedRoot {
     fn drop(&mut self) {
         let _ = mount::unmount(&self.path).or_else(|_| mount::detach(&self.path));
-        if let Some(scratch) = &self.scratch {
-            let _ = mount::unmount(scratch).or_else(|_| mount::detach(scratch));
-            let _ = fs::remove_dir(scratch);
+        match &self.changes {
+            None => {}
+            Some(Changes::Memory(scratch)) => {
+                let _ = mount::unmount(scratch).or_else(|_| mount::detach(scratch));
+                let _ = fs::remove_dir(scratch);
+            }
+            // What a container wrote is removed without following its links.
+            Some(Changes::Folder(folder)) => drop(fs::remove_dir_all(folder)),
         }
         let _ = fs::remove_dir(&self.path);
     }

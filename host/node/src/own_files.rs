@@ -128,7 +128,12 @@ impl ShimConfig {
              vcpus = 1\n\
              memory_mib = 256\n\
              overhead_mib = {OVERHEAD_MIB}\n\
+             # disks for what containers write: files without a name, which take what was written; 0 leaves it in the VM's memory\n\
+             scratch_folder = \"/var/lib/anchorhold/scratch\"\n\
+             scratch_mib = 16384\n\
              boot_limit_seconds = 60\n\
+             # where the snapshotter counts for its metrics (events there)\n\
+             metrics_events = \"/run/anchorhold/metrics-events.sock\"\n\
              # folders in which QEMU and vhost-device-vsock are looked for before PATH\n\
              tools = []\n",
             confidential = self.confidential,
@@ -156,6 +161,9 @@ pub fn snapshotter_config(
          socket = {}\n\
          containerd = {}\n\
          conversions = 2\n\
+         # GET /metrics is answered there: unix:/PATH or tcp:IP:PORT\n\
+         metrics = \"unix:/run/anchorhold/metrics.sock\"\n\
+         events = \"/run/anchorhold/metrics-events.sock\"\n\
          log = \"info\"\n",
         quoted(socket),
         quoted(containerd),

@@ -13,7 +13,7 @@ use ah_vmm::{
     Accelerator, Disk, HostForward, Network, Protocol, TeeLaunch, Tools, VmSpec, VsockBackend,
 };
 
-use crate::SandboxError;
+use crate::{SandboxError, ScratchConfig};
 
 /// Serial of the initdata disk.
 pub(crate) const INITDATA_SERIAL: &str = "initdata";
@@ -47,6 +47,8 @@ pub struct SandboxConfig {
     pub vcpus: u32,
     /// Guest memory in MiB.
     pub memory_mib: u32,
+    /// The disk for what containers write; `None` leaves it in the guest's memory.
+    pub scratch: Option<ScratchConfig>,
     /// Whether the pod has a network.
     pub network: NetworkMode,
     /// Longest time from the VM's start to the agent's first answer.
@@ -104,7 +106,11 @@ pub enum NetworkMode {
 }
 
 impl SandboxConfig {
-    pub(crate) fn vm_spec(&self, initdata: Option<PathBuf>) -> Result<VmSpec, SandboxError> {
+    pub(crate) fn vm_spec(
+        &self,
+        initdata: Option<PathBuf>,
+        scratch: Option<Disk>,
+    ) -> Result<VmSpec, SandboxError> {
         let initdata = initdata.map(|path| Disk::read_only(path, INITDATA_SERIAL));
         let layers =
             self.layers.iter().map(|layer| Disk::read_only(&layer.path, layer_serial(layer)));
@@ -115,7 +121,7 @@ impl SandboxConfig {
             cmdline: self.guest.cmdline.clone(),
             vcpus: self.vcpus,
             memory_mib: self.memory_mib,
-            disks: initdata.into_iter().chain(layers).collect(),
+            disks: initdata.into_iter().chain(layers).chain(scratch).collect(),
             bridges: 0,
             network: network(&self.pod, self.network)?,
             vsock: VsockBackend::Auto,

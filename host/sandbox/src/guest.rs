@@ -6,11 +6,12 @@ use ah_agent_client::{AgentClient, CallError};
 use ah_vmm::{Accelerator, Disk, Network, RunDir, TeeLaunch, Tools, VmSpec, VsockBackend};
 
 use crate::{
-    Events, GuestFiles, LayerImage, SandboxError, VsockService,
+    Events, GuestFiles, LayerImage, SandboxError, ScratchConfig, VsockService,
     config::{INITDATA_SERIAL, layer_serial},
     events::Timeline,
     link::{self, Link},
     machine::Machine,
+    scratch::ScratchFile,
     states::{Boot, initdata_file},
 };
 
@@ -39,6 +40,8 @@ pub struct GuestConfig {
     pub vcpus: u32,
     /// Guest memory in MiB.
     pub memory_mib: u32,
+    /// The disk for what containers write; `None` leaves it in the guest's memory.
+    pub scratch: Option<ScratchConfig>,
     /// The network card.
     pub network: Network,
     /// Longest time from the VM's start to the agent's first answer.
@@ -63,7 +66,10 @@ impl Guest {
             Some(bytes) => Some(initdata_file(&run_dir, bytes)?),
             None => None,
         };
-        let disks = initdata.map(|path| Disk::read_only(path, INITDATA_SERIAL));
+        let initdata = initdata.map(|path| Disk::read_only(path, INITDATA_SERIAL));
+        // Held until the guest is up: QEMU has it open by then.
+        let scratch = config.scratch.as_ref().map(ScratchFile::create).transpose()?;
+        let scratch_disk = scratch.as_ref().map(ScratchFile::disk);
         let spec = VmSpec {
             kernel: Some(config.files.kernel),
             initrd: Some(config.files.initrd),
@@ -71,7 +77,7 @@ impl Guest {
             cmdline: config.files.cmdline,
             vcpus: config.vcpus,
             memory_mib: config.memory_mib,
-            disks: disks.into_iter().collect(),
+            disks: initdata.into_iter().chain(scratch_disk).collect(),
             bridges: BRIDGES,
             network: config.network,
             vsock: VsockBackend::Auto,

@@ -20,6 +20,7 @@ mod guest;
 mod ids;
 mod link;
 mod machine;
+mod scratch;
 mod services;
 mod states;
 mod stop;
@@ -31,6 +32,7 @@ pub use error::{Blame, SandboxError};
 pub use events::{Events, Stage, StageName};
 pub use guest::{Guest, GuestConfig};
 pub use ids::host_values;
+pub use scratch::ScratchConfig;
 pub use states::{Booted, Configured, Created, Networked};
 pub use stop::{Stop, StopHandle};
 

@@ -15,6 +15,7 @@ use crate::{
     ids,
     link::{self, Link},
     machine::Machine,
+    scratch::ScratchFile,
     services::Services,
 };
 
@@ -30,6 +31,7 @@ pub struct Configured {
     spec: VmSpec,
     host: HostValues,
     run_dir: RunDir,
+    scratch: Option<ScratchFile>,
     timeline: Timeline,
 }
 
@@ -45,10 +47,11 @@ impl Configured {
             Some(bytes) => Some(initdata_file(&run_dir, bytes)?),
             None => None,
         };
-        let spec = config.vm_spec(initdata)?;
+        let scratch = config.scratch.as_ref().map(ScratchFile::create).transpose()?;
+        let spec = config.vm_spec(initdata, scratch.as_ref().map(ScratchFile::disk))?;
         spec.check()?;
         let host = ids::host_values(&config.pod, config.pci_paths(&spec))?;
-        Ok(Self { config, spec, host, run_dir, timeline: Timeline::new(events) })
+        Ok(Self { config, spec, host, run_dir, scratch, timeline: Timeline::new(events) })
     }
 
     /// The VM that will be started; the attack tests alter it.
@@ -61,7 +64,7 @@ impl Configured {
     /// # Errors
     /// [`SandboxError::RefusedByInit`] when init refused what it was given; otherwise by blame.
     pub async fn boot(self) -> Result<Booted, SandboxError> {
-        let Self { config, spec, host, run_dir, timeline } = self;
+        let Self { config, spec, host, run_dir, scratch, timeline } = self;
         let boot = Boot {
             spec: &spec,
             tools: &config.tools,
@@ -72,6 +75,8 @@ impl Configured {
             tamper: config.tamper.clone(),
         };
         let link = boot.run(run_dir, timeline).await?;
+        // QEMU has it open.
+        drop(scratch);
         Ok(Booted { link, pod: config.pod, host, network: config.network })
     }
 }

@@ -13,6 +13,8 @@ use crate::wire::options::Options;
 const DEFAULT_PATH: &str = "/etc/anchorhold/shim.toml";
 /// Longest file that is read, bytes.
 const MAX_BYTES: u64 = 64 << 10;
+/// The guest takes disks up to 4 TiB, of which half is for this.
+const SCRATCH_MAX_MIB: u64 = 1 << 20;
 /// Type of containerd's options for a runtime that it does not know.
 const OPTIONS_TYPE: &str = "runtimeoptions.v1.Options";
 
@@ -94,9 +96,18 @@ pub struct Config {
     /// What kernel and agent need beside the containers, MiB.
     #[serde(default = "default_overhead_mib")]
     pub overhead_mib: u32,
+    /// Folder for the disks of what containers write: files without a name that grow as they are written.
+    #[serde(default = "default_scratch_folder")]
+    pub scratch_folder: PathBuf,
+    /// What a pod's writable layers and emptyDirs without a limit may take together, MiB; 0 leaves them and all emptyDirs in the VM's memory.
+    #[serde(default = "default_scratch_mib")]
+    pub scratch_mib: u64,
     /// Longest time from the VM's start to the agent's first answer, seconds.
     #[serde(default = "default_boot_limit_seconds")]
     pub boot_limit_seconds: u64,
+    /// Socket of who counts on this node.
+    #[serde(default = "default_metrics_events")]
+    pub metrics_events: PathBuf,
     /// Folders in which QEMU and the vsock device are looked for before `PATH`.
     #[serde(default)]
     pub tools: Vec<PathBuf>,
@@ -148,6 +159,18 @@ fn default_overhead_mib() -> u32 {
     192
 }
 
+fn default_scratch_folder() -> PathBuf {
+    "/var/lib/anchorhold/scratch".into()
+}
+
+fn default_scratch_mib() -> u64 {
+    16 << 10
+}
+
+fn default_metrics_events() -> PathBuf {
+    ah_metrics::EVENTS_SOCKET.into()
+}
+
 fn default_boot_limit_seconds() -> u64 {
     60
 }
@@ -186,6 +209,13 @@ impl Config {
         match &self {
             config if !config.guest.is_absolute() => {
                 refuse("guest", config.guest.display().to_string(), "an absolute path")
+            }
+            config if !config.scratch_folder.is_absolute() => {
+                let found = config.scratch_folder.display().to_string();
+                refuse("scratch_folder", found, "an absolute path")
+            }
+            config if config.scratch_mib > SCRATCH_MAX_MIB => {
+                refuse("scratch_mib", config.scratch_mib.to_string(), "at most 1048576 (1 TiB)")
             }
             config if config.vcpus == 0 || config.vcpus > 255 => {
                 refuse("vcpus", config.vcpus.to_string(), "1 to 255")
@@ -242,6 +272,9 @@ mod tests {
         check("key_service = \"unix:/run/k.sock\"\n", None);
         check("key_service = \"http://x\"\n", Some("unix:/PATH"));
         check("vcpus = 0\n", Some("vcpus"));
+        check("scratch_mib = 0\nscratch_folder = \"/d\"\n", None);
+        check("scratch_mib = 1048577\n", Some("scratch_mib"));
+        check("scratch_folder = \"d\"\n", Some("scratch_folder"));
         check("fallback = true\n", Some("fallback"));
         check("tools = [\"/opt/bin\"]\n", None);
     }

@@ -13,6 +13,7 @@
 mod call;
 mod config;
 pub mod convert;
+mod counting;
 mod error;
 mod events;
 mod host_files;

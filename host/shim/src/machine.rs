@@ -9,7 +9,7 @@ use ah_launch::LaunchInputs;
 use ah_policy::{
     FRAGMENT_ANNOTATION, INITDATA_ANNOTATION, InitData, PolicyDocument, fragments_from_annotation,
 };
-use ah_sandbox::{GuestConfig, GuestFiles, VsockService};
+use ah_sandbox::{GuestConfig, GuestFiles, ScratchConfig, VsockService};
 use ah_software_tee::SoftwareTee;
 use ah_vmm::{Network, TeeLaunch, Tools};
 
@@ -64,6 +64,7 @@ pub(crate) async fn guest(
         tee: TeeLaunch::None,
         vcpus,
         memory_mib: memory_mib(config, &sandbox.sizing),
+        scratch: scratch(config, sandbox),
         network: network.map_or(Network::None, |found| Network::Tap {
             namespace: sandbox.network_namespace.clone().unwrap_or_default(),
             name: TAP.into(),
@@ -71,6 +72,15 @@ pub(crate) async fn guest(
         }),
         boot_limit: config.boot_limit(),
         run_base,
+    })
+}
+
+/// The disk for what containers write. The kubelet keeps limits to itself; those of volumes are in the pod's hints.
+fn scratch(config: &Config, sandbox: &Sandbox) -> Option<ScratchConfig> {
+    (config.scratch_mib > 0).then(|| ScratchConfig {
+        folder: config.scratch_folder.clone(),
+        shared_bytes: config.scratch_mib << 20,
+        limited_bytes: sandbox.hints.runtime.volume_limits_bytes(),
     })
 }
 
@@ -184,7 +194,10 @@ mod tests {
             vcpus: 2,
             memory_mib: 256,
             overhead_mib: 100,
+            scratch_folder: "/d".into(),
+            scratch_mib: 1,
             boot_limit_seconds: 60,
+            metrics_events: "/e".into(),
             tools: vec![],
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ah_agent_api::agent::{CreateContainerRequest, ExecProcessRequest};
 use ah_agent_client::CallError;
 use ah_layers::SnapshotLayers;
+use ah_metrics::{Event, Sender};
 use ah_sandbox::{Guest, LayerImage, SandboxError};
 use ah_verity::VerityInfo;
 use tokio::time::{sleep, timeout};
@@ -17,7 +18,7 @@ use crate::config::Config;
 use crate::convert::{self, Copied, CopyKind, Sandbox, Spec, Workload};
 use crate::network::{self, PodNetwork};
 use crate::wire::task::Mount;
-use crate::{ShimError, host_files, machine};
+use crate::{ShimError, counting, host_files, machine};
 
 const SIGKILL: u32 = 9;
 /// Time for the agent to take a signal; one that does not take SIGKILL loses its VM.
@@ -65,9 +66,10 @@ impl Pod {
     }
 
     async fn of(sandbox: Sandbox, spec: &Spec, config: &Config) -> Result<Self, ShimError> {
+        let counting = counting::to(&config.metrics_events);
         let network = read_network(&sandbox).await?;
         let guest = machine::guest(config, spec, &sandbox, network.as_ref()).await?;
-        let guest = Guest::boot(guest, Arc::new(Stages)).await?;
+        let guest = Guest::boot(guest, Arc::new(Stages(counting.clone()))).await?;
         let pod = Self { guest, sandbox, followed: Mutex::default() };
         match pod.prepare(network).await {
             Ok(()) => Ok(pod),
@@ -266,13 +268,14 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Stages into the log, with the time since the VM's start.
-struct Stages;
+/// Stages into the log and to who counts, with the time since the VM's start.
+struct Stages(Sender);
 
 impl ah_sandbox::Events for Stages {
     fn stage(&self, stage: &ah_sandbox::Stage) {
         let (name, ms) = (stage.name, stage.at.as_millis());
         tracing::info!(?name, ms, subject = stage.subject, "stage");
+        self.0.send(&Event::Stage { name: name.to_string(), seconds: stage.at.as_secs_f64() });
     }
 }
 

@@ -8,8 +8,8 @@ use protobuf::Message;
 use ttrpc::r#async::{MethodHandler, Service as Methods, TtrpcContext};
 use ttrpc::{Request, Response};
 
-use crate::ShimError;
 use crate::service::Service;
+use crate::{ShimError, counting};
 
 /// containerd's two names for one service: 1.x and 2.x.
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
@@ -50,6 +50,7 @@ impl MethodHandler for Handler {
             Err(error) => {
                 let told = error.told();
                 tracing::error!(method = self.method, "{told}");
+                counting::failed(&error);
                 response.set_status(ttrpc::get_status(error.code(), told));
             }
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ah_digest::Sha256;
 use ah_layers::{LayerImage, LayerStore, LayersError, SnapshotLayer};
+use ah_metrics::Metrics;
 use ah_oci::LayerMediaType;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::spawn_blocking;
@@ -26,6 +27,7 @@ struct Inner {
     permits: Semaphore,
     /// Read by whoever converts or hands out an image, written by whoever deletes images.
     images: RwLock<()>,
+    metrics: Arc<Metrics>,
 }
 
 enum Job {
@@ -55,6 +57,7 @@ impl Converter {
         layers: LayerStore,
         catalog: Catalog,
         conversions: usize,
+        metrics: Arc<Metrics>,
     ) -> Self {
         Self(Arc::new(Inner {
             store,
@@ -63,6 +66,7 @@ impl Converter {
             jobs: Mutex::default(),
             permits: Semaphore::new(conversions.max(1)),
             images: RwLock::default(),
+            metrics,
         }))
     }
 
@@ -193,6 +197,7 @@ async fn run(inner: Arc<Inner>, name: String, sender: watch::Sender<Option<Snaps
         let _image = inner.images.read().await;
         inner.convert(&name).await
     };
+    inner.metrics.converted(result.is_ok(), begun.elapsed());
     let job = match &result {
         Ok((diff_id, image)) => {
             let seconds = begun.elapsed().as_secs_f32();

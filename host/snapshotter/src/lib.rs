@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 use ah_containerd_api::Client;
 use ah_layers::{LayerStore, LayersError};
+use ah_metrics::Metrics;
 
 use catalog::Catalog;
 use convert::Converter;
@@ -54,7 +55,12 @@ pub enum OpenError {
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn open(root: &Path, containerd: &Path, conversions: usize) -> Result<Service, OpenError> {
+pub fn open(
+    root: &Path,
+    containerd: &Path,
+    conversions: usize,
+    metrics: Arc<Metrics>,
+) -> Result<Service, OpenError> {
     let store = Arc::new(Store::open(root)?);
     let layers = LayerStore::open(root.join("layers"))?;
     // What was being converted when the program ended.
@@ -65,6 +71,7 @@ pub fn open(root: &Path, containerd: &Path, conversions: usize) -> Result<Servic
         layers,
         Catalog::new(Client::new(containerd)),
         conversions,
+        metrics,
     );
     let service = Service::new(store, converter);
     service.resume();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use ah_metrics::{Address, EVENTS_SOCKET, Metrics};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::net::UnixListener;
@@ -51,6 +52,12 @@ struct Settings {
     /// Layers converted at a time [default: 2]
     #[arg(long, value_name = "NUMBER")]
     conversions: Option<usize>,
+    /// Where GET /metrics is answered with what this node counts: unix:/PATH or tcp:IP:PORT [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<String>,
+    /// Unix socket where shims tell what they count, with --metrics [default: /run/anchorhold/metrics-events.sock]
+    #[arg(long, value_name = "SOCKET")]
+    events: Option<PathBuf>,
     /// The least that is logged to stderr: error, warn, info, debug or off [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -72,6 +79,8 @@ impl Settings {
             socket: said.socket.or(file.socket),
             containerd: said.containerd.or(file.containerd),
             conversions: said.conversions.or(file.conversions),
+            metrics: said.metrics.or(file.metrics),
+            events: said.events.or(file.events),
             log: said.log.or(file.log),
         })
     }
@@ -87,6 +96,10 @@ impl Settings {
         level.with_context(|| {
             format!("log: found {found:?}, expected error, warn, info, debug or off")
         })
+    }
+
+    fn metrics(&self) -> Result<Option<Address>> {
+        self.metrics.as_deref().map(|text| text.parse().context("metrics")).transpose()
     }
 
     fn socket(&self) -> &Path {
@@ -119,11 +132,16 @@ async fn serve(settings: &Settings) -> Result<()> {
     let root = named(&settings.root, PathBuf::from("/var/lib/anchorhold/snapshotter"));
     let root = std::path::absolute(root)?;
     let containerd = named(&settings.containerd, "/run/containerd/containerd.sock".into());
-    let service = ah_snapshotter::open(&root, &containerd, settings.conversions.unwrap_or(2))?;
+    let metrics = Arc::new(Metrics::default());
+    let address = settings.metrics()?;
+    let events = named(&settings.events, EVENTS_SOCKET.into());
+    let conversions = settings.conversions.unwrap_or(2);
+    let service = ah_snapshotter::open(&root, &containerd, conversions, Arc::clone(&metrics))?;
     let listener = listen(settings.socket())?;
     tracing::info!(socket = %settings.socket().display(), root = %root.display(), "listening");
     tokio::select! {
         () = ah_containerd_api::serve(listener, Arc::new(service)) => {}
+        error = show(address, &events, metrics) => return Err(error),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -131,6 +149,19 @@ async fn serve(settings: &Settings) -> Result<()> {
     tracing::info!("ended");
     // A conversion that runs is not waited for: what it has made does not count until it is whole.
     std::process::exit(0)
+}
+
+/// Counts and shows what it counts, where that is asked for; ends with what kept it from that.
+async fn show(address: Option<Address>, events: &Path, metrics: Arc<Metrics>) -> anyhow::Error {
+    let Some(address) = address else { return std::future::pending().await };
+    let counted = ah_metrics::collect(events, Arc::clone(&metrics));
+    tokio::select! {
+        Err(error) = counted => anyhow::Error::new(error).context(events.display().to_string()),
+        Err(error) = ah_metrics::serve(&address, metrics) => {
+            anyhow::Error::new(error).context(format!("metrics at {address:?}"))
+        }
+        else => anyhow::anyhow!("metrics: ended without a reason"),
+    }
 }
 
 /// A socket that only this user reaches. One that nobody listens on is replaced.
@@ -171,6 +202,9 @@ mod tests {
         assert_eq!((found.socket(), found.conversions), (Path::new("/s"), Some(3)));
         assert_eq!(found.level().unwrap(), LevelFilter::DEBUG);
         assert!(settings("rot = \"/a\"\n", "").is_err());
+        let metrics = settings("metrics = \"unix:/m\"\n", "").unwrap().metrics().unwrap();
+        assert_eq!(metrics, Some(Address::Unix("/m".into())));
+        assert!(settings("", "--metrics 9464").unwrap().metrics().is_err());
         let error = settings("log = \"loud\"\n", "").unwrap().level().unwrap_err();
         assert!(error.to_string().contains("\"loud\", expected error"), "{error}");
     }

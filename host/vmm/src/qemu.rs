@@ -73,7 +73,13 @@ pub(crate) fn arguments(spec: &VmSpec, sockets: &Sockets, vsock: &VsockDevice) -
         let Some(place) = pci::disk_path(index) else { continue };
         let node = format!("disk{index}");
         args.json("-blockdev", blockdev(&node, &disk.path, disk.read_only));
-        args.json("-device", disk_device(spec, &node, &disk.serial, place));
+        let mut device = disk_device(spec, &node, &disk.serial, place);
+        if !disk.read_only {
+            // Without it QEMU stops the guest, for good, when the host's disk is full.
+            device["werror"] = "report".into();
+            device["rerror"] = "report".into();
+        }
+        args.json("-device", device);
     }
     args.0
 }
@@ -230,6 +236,7 @@ pub(crate) fn blockdev(node: &str, path: &Path, read_only: bool) -> Value {
         "driver": "raw",
         "node-name": node,
         "read-only": read_only,
+        "cache": {"no-flush": !read_only},
         "file": {"driver": "file", "filename": path, "read-only": read_only},
     })
 }
@@ -309,6 +316,27 @@ mod tests {
         assert_eq!(blockdev["file"]["filename"], "/d/a,b\".img");
         assert_eq!(blockdev["read-only"], true);
         assert_eq!(blockdev["file"]["read-only"], true);
+    }
+
+    #[test]
+    fn what_is_written_is_not_flushed_and_its_errors_are_the_guests() {
+        let args = arguments_of(|s| s.disks.push(Disk::scratch("/d/s", "scratch")));
+        let [fixed, scratch] = &values(&args, "-blockdev")[..] else { panic!("{args:?}") };
+        let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let (fixed, scratch) = (parsed(fixed), parsed(scratch));
+        assert_eq!(
+            (&fixed["read-only"], &fixed["cache"]["no-flush"]),
+            (&json!(true), &json!(false))
+        );
+        assert_eq!(
+            (&scratch["read-only"], &scratch["cache"]["no-flush"]),
+            (&json!(false), &json!(true))
+        );
+        let devices: Vec<Value> =
+            values(&args, "-device").iter().map(|text| parsed(text)).collect();
+        let of = |serial: &str| devices.iter().find(|device| device["serial"] == serial).unwrap();
+        assert_eq!(of("scratch")["werror"], "report");
+        assert_eq!(of("initdata")["werror"], Value::Null);
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Disk {
     pub path: PathBuf,
     /// Serial that the guest reads, 1 to 20 printable ASCII characters, unique in the VM.
     pub serial: String,
-    /// Whether writes are refused by QEMU (the file is then opened read-only too).
+    /// Whether writes are refused by QEMU (the file is then opened read-only too). What may be written goes with the VM: it is never flushed.
     pub read_only: bool,
 }
 
@@ -62,6 +62,11 @@ impl Disk {
     /// A disk that nobody can write to.
     pub fn read_only(path: impl Into<PathBuf>, serial: impl Into<String>) -> Self {
         Self { path: path.into(), serial: serial.into(), read_only: true }
+    }
+
+    /// A disk that the guest writes to and that nobody reads again.
+    pub fn scratch(path: impl Into<PathBuf>, serial: impl Into<String>) -> Self {
+        Self { path: path.into(), serial: serial.into(), read_only: false }
     }
 
     pub(crate) fn check_serial(&self) -> Result<(), VmError> {

@@ -43,6 +43,11 @@ impl RuntimeHints {
         };
         (hints != Self::default()).then_some(hints)
     }
+
+    /// Sum of the volumes' limits, bytes.
+    pub fn volume_limits_bytes(&self) -> u64 {
+        self.size_limit_bytes.values().fold(0, |sum, limit| sum.saturating_add(*limit))
+    }
 }
 
 #[cfg(test)]

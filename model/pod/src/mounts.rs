@@ -7,7 +7,7 @@ use ah_agent_api::types::FSGroupChangePolicy;
 use crate::files::{self, SHARED_DIR};
 use crate::pod::{FsGroup, FsGroupChange};
 use crate::requests::RequestError;
-use crate::{Container, HostValues, Pod, Volume, VolumeMount, VolumeSource, trees};
+use crate::{Container, HostValues, Medium, Pod, Volume, VolumeMount, VolumeSource, trees};
 
 /// What the guest keeps for the whole sandbox (Kata runtime, `kataGuestSandboxDir`).
 const SANDBOX_DIR: &str = "/run/kata-containers/sandbox";
@@ -101,17 +101,18 @@ pub fn sandbox_storages() -> Vec<Storage> {
 pub(crate) fn volume_storages(pod: &Pod, container: &Container) -> Vec<Storage> {
     let used = |volume: &&Volume| container.mounts.iter().any(|mount| mount.volume == volume.name);
     let storage = |volume: &Volume| match &volume.source {
-        VolumeSource::EmptyDir { size_limit_bytes, .. } => {
-            Some(volume_storage(&volume.name, *size_limit_bytes, pod.security.fs_group))
+        VolumeSource::EmptyDir { medium, size_limit_bytes } => {
+            Some(volume_storage(&volume.name, *medium, *size_limit_bytes, pod.security.fs_group))
         }
         VolumeSource::Files(_) => None,
     };
     pod.volumes.iter().filter(used).filter_map(storage).collect()
 }
 
-/// The storage of an emptyDir.
+/// The storage of an emptyDir: drivers as the Kata runtime has them for its two kinds.
 pub fn volume_storage(
     name: &str,
+    medium: Medium,
     size_limit_bytes: Option<u64>,
     fs_group: Option<FsGroup>,
 ) -> Storage {
@@ -125,10 +126,14 @@ pub fn volume_storage(
         .into(),
         ..Default::default()
     });
+    let (driver, kind) = match medium {
+        Medium::Memory => ("ephemeral", "tmpfs"),
+        Medium::Disk => ("local", "local"),
+    };
     Storage {
-        driver: "ephemeral".into(),
-        source: "tmpfs".into(),
-        fstype: "tmpfs".into(),
+        driver: driver.into(),
+        source: kind.into(),
+        fstype: kind.into(),
         options: std::iter::once("mode=0777".to_owned()).chain(size).collect(),
         mount_point: volume_path(name),
         fs_group: fs_group.into(),
@@ -284,7 +289,6 @@ pub fn depth(path: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Medium;
     use crate::requests::tests::{container, host, pod};
 
     fn volume(name: &str) -> Volume {
@@ -394,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_is_one_storage_in_the_guests_memory() {
+    fn a_volume_is_one_storage_on_the_scratch_disk_or_in_memory() {
         let mut container = container("app");
         container.mounts = vec![mount("b", "/x"), mount("b", "/y")];
         let mut pod = pod(vec![container]);
@@ -405,5 +409,11 @@ mod tests {
         assert_eq!(storage.mount_point, "/run/kata-containers/sandbox/ephemeral/b");
         assert_eq!(storage.options, ["mode=0777", "size=4096"]);
         assert_eq!(storage.fs_group.group_id, 7);
+        let kind = |storage: &Storage| {
+            [&storage.driver, &storage.source, &storage.fstype].map(String::clone)
+        };
+        assert_eq!(kind(storage), ["local", "local", "local"]);
+        let memory = volume_storage("b", Medium::Memory, None, None);
+        assert_eq!(kind(&memory), ["ephemeral", "tmpfs", "tmpfs"]);
     }
 }

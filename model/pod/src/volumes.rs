@@ -20,7 +20,7 @@ pub struct Volume {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VolumeSource {
-    /// `emptyDir`, which lives in the guest's memory.
+    /// `emptyDir`, which lives in the guest's memory or on its scratch disk.
     EmptyDir {
         /// `medium`.
         medium: Medium,
@@ -31,13 +31,13 @@ pub enum VolumeSource {
     Files(FileVolume),
 }
 
-/// `emptyDir.medium`. Both live in the guest's memory: no disk of the host holds plain text.
+/// `emptyDir.medium`. No disk of the host holds plain text of either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Medium {
-    /// Unset.
+    /// Unset: on the scratch disk, which the guest encrypts.
     Disk,
-    /// `Memory`.
+    /// `Memory`: in the guest's memory.
     Memory,
 }
 

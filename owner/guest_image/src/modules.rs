@@ -9,8 +9,8 @@ use object::{Object as _, ObjectSection as _};
 
 use crate::ImageError;
 
-/// When init loads a module: always, or only for the TEE that the command line names.
-pub(crate) const GROUPS: [(&str, &[&str]); 3] = [
+/// When init loads a module: always, only for the TEE that the command line names, or only where the host attached a scratch disk.
+pub(crate) const GROUPS: [(&str, &[&str]); 4] = [
     // First what the agent needs to be reached, then what layers need, then the network.
     (
         "all",
@@ -26,6 +26,8 @@ pub(crate) const GROUPS: [(&str, &[&str]); 3] = [
     // sha256_ssse3 has the SHA-NI code that makes dm-verity four times as fast; every SNP and TDX CPU has SHA-NI.
     ("snp", &["sev_guest", "sha256_ssse3"]),
     ("tdx", &["tdx_guest", "sha256_ssse3"]),
+    // AEGIS-128 needs AES-NI, which every SNP and TDX CPU has. ext4 is built in.
+    ("scratch", &["dm_integrity", "dm_crypt", "aegis128_aesni"]),
 ];
 
 /// A module, unpacked, without its signature.

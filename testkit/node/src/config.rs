@@ -18,6 +18,8 @@ pub struct NodeConfig {
     pub path: Vec<PathBuf>,
     /// Environment variables that containerd hands on to its shims.
     pub env: Vec<(String, String)>,
+    /// Socket for what shims count, where the node is to show metrics.
+    pub metrics_events: Option<PathBuf>,
 }
 
 impl NodeConfig {
@@ -29,6 +31,7 @@ impl NodeConfig {
             runtimes: Vec::new(),
             path: Vec::new(),
             env: Vec::new(),
+            metrics_events: None,
         }
     }
 

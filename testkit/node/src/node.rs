@@ -76,6 +76,11 @@ impl Node {
         Client::new(&self.folder().join("snapshotter.sock"))
     }
 
+    /// The socket where the node's metrics are asked for.
+    pub fn metrics(&self) -> PathBuf {
+        self.folder().join("metrics.sock")
+    }
+
     /// What the daemons have logged.
     pub fn logs(&self) -> String {
         let read = |name: &str| {
@@ -99,6 +104,10 @@ impl Node {
         command.arg("--root").arg(self.snapshotter_root());
         command.arg("--socket").arg(self.folder().join("snapshotter.sock"));
         command.arg("--containerd").arg(self.folder().join("containerd.sock"));
+        if let Some(events) = &self.config.metrics_events {
+            command.arg("--metrics").arg(format!("unix:{}", self.metrics().display()));
+            command.arg("--events").arg(events);
+        }
         let log = self.folder().join("snapshotter.log");
         let daemon = self.namespaces.start("anchorhold-snapshotter", command, &log)?;
         let daemon = self.snapshotter.insert(daemon);

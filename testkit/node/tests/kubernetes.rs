@@ -42,11 +42,12 @@ async fn cluster() -> Option<(Cluster, TempDir)> {
     let guest = target().join("guest-image");
     let text = format!(
         "confidential = true\ntee = \"software\"\nguest = {guest:?}\nsoftware_tee = {:?}\ntools = [{:?}]\n\
-         key_service = \"unix:{}\"\n",
+         key_service = \"unix:{}\"\nscratch_folder = {:?}\n",
         // where `anchorhold --data` has it
         folder.path().join("data/software-tee"),
         target().join("tools/bin"),
         folder.path().join(KEY_SOCKET).display(),
+        folder.path().join("scratch"),
     );
     fs::write(&shim_config, text).unwrap();
     let config = NodeConfig::new(program("anchorhold-snapshotter")).with_handler(

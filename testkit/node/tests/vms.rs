@@ -1,6 +1,7 @@
 //! Pods in VMs: the shim below a real containerd's CRI, its whole life and its faults.
 
 use std::io::Write as _;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -27,6 +28,12 @@ struct Machine {
 }
 
 async fn machine() -> Option<Machine> {
+    machine_with(&[]).await
+}
+
+/// A node whose shims are told more: keys and values.
+async fn machine_with(more: &[(&str, &str)]) -> Option<Machine> {
+    let more: String = more.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
     let target = build().parent().unwrap().to_owned();
     let guest = target.join("guest-image");
     let no_guest = || {
@@ -42,9 +49,11 @@ async fn machine() -> Option<Machine> {
         let file = settings.path().join(format!("{name}.toml"));
         let text = format!(
             "confidential = {confidential}\ntee = \"software\"\nguest = {guest:?}\n\
-             software_tee = {:?}\ntools = [{:?}]\nmemory_mib = 64\n",
+             software_tee = {:?}\ntools = [{:?}]\nmemory_mib = 64\nscratch_folder = {:?}\nmetrics_events = {:?}\n{more}",
             settings.path().join("tee"),
             target.join("tools/bin"),
+            settings.path().join("scratch"),
+            settings.path().join("events.sock"),
         );
         std::fs::write(&file, text).unwrap();
         let toml = format!(
@@ -57,6 +66,7 @@ async fn machine() -> Option<Machine> {
     let config = NodeConfig {
         runtimes: vec![handler("vm", false), handler("vm-cc", true)],
         path: vec![build()],
+        metrics_events: Some(settings.path().join("events.sock")),
         ..NodeConfig::new(build().join("anchorhold-snapshotter"))
     };
     let node = Node::start(config).await.unwrap();
@@ -107,16 +117,20 @@ impl Machine {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Counts of all that pods could leave behind: mounts, network namespaces, shims' sockets, interfaces, snapshots, and the
-    /// snapshotter's open files.
+    /// Counts of all that pods could leave behind: mounts, network namespaces, shims' sockets, interfaces, snapshots, all processes, the
+    /// open files of snapshotter and containerd, and scratch disks.
     fn held(&self) -> String {
         let snapshots = self.node.snapshotter_root().join("snapshots");
         let snapshotter = self.processes(&["anchorhold-snapshotter", "--root"]);
+        let containerd = self.processes(&["containerd", "--config"]);
         self.shell(&format!(
             "wc -l < /proc/self/mountinfo; ls /run/netns | wc -l; ls /run/containerd/s | wc -l; \
-             /bin/busybox ip -o link | wc -l; ls {} | wc -l; ls /proc/{}/fd | wc -l",
+             /bin/busybox ip -o link | wc -l; ls {} | wc -l; ls -d /proc/[0-9]* | wc -l; \
+             ls /proc/{}/fd | wc -l; ls /proc/{}/fd | wc -l; ls -A {} | wc -l",
             snapshots.display(),
             snapshotter[0],
+            containerd[0],
+            self.settings.path().join("scratch").display(),
         ))
     }
 
@@ -265,6 +279,53 @@ async fn attack_a_confidential_pod_without_a_policy_is_refused_with_the_reason()
     machine.until_nothing_is_left().await;
 }
 
+/// The value of a metric, as the node's endpoint tells it; 0 where it is not told.
+fn metric(machine: &Machine, line: &str) -> f64 {
+    let mut socket = UnixStream::connect(machine.node.metrics()).unwrap();
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").unwrap();
+    let text = std::io::read_to_string(socket).unwrap();
+    let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_counts_starts_conversions_and_refusals() {
+    let Some(machine) = machine().await else { return };
+    let stage = "anchorhold_sandbox_stage_seconds_count{stage=\"agent ready\"}";
+    let converted = "anchorhold_layer_conversions_total{result=\"converted\"}";
+    let refused = "anchorhold_sandbox_failures_total{blame=\"configuration\"}";
+    assert_eq!([stage, refused].map(|line| metric(&machine, line)), [0.0, 0.0]);
+    let pod = machine.pod("counted").await;
+    let container = pod.create(pod.container("main", IMAGE, &["echo", "ran"])).await.unwrap();
+    container.start().await.unwrap();
+    machine.node.run_pod(&PodConfig::new("open", "vm-cc")).await.unwrap_err();
+    machine.until("one start", async || metric(&machine, stage) == 1.0).await;
+    machine.until("one refusal", async || metric(&machine, refused) == 1.0).await;
+    assert!(metric(&machine, converted) >= 1.0);
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
+}
+
+/// The kernel finds no init and stops there: `panic=0` keeps it from ending.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_does_not_boot_in_time_is_told_with_its_console() {
+    let Some(machine) = machine_with(&[("boot_limit_seconds", "20")]).await else { return };
+    let broken = machine.settings.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    let guest = build().parent().unwrap().join("guest-image");
+    std::os::unix::fs::symlink(guest.join("vmlinuz"), broken.join("vmlinuz")).unwrap();
+    std::fs::write(broken.join("initrd"), [1; 4096]).unwrap();
+    std::fs::write(broken.join("cmdline.software"), "console=ttyS0 quiet panic=0").unwrap();
+    let file = machine.settings.path().join("vm.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace(&format!("{guest:?}"), &format!("{broken:?}"));
+    std::fs::write(&file, text).unwrap();
+    let error = machine.node.run_pod(&PodConfig::new("stuck", "vm")).await.unwrap_err();
+    let told = error.to_string();
+    assert!(told.contains("no agent after 20s") && told.contains("Kernel panic"), "{told}");
+    machine.until_nothing_is_left().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_outlive_containerd() {
     let Some(mut machine) = machine().await else { return };
@@ -303,6 +364,30 @@ async fn a_killed_shim_takes_its_vm_along_and_the_pod_can_be_removed() {
     // what containerd says of a container whose end nobody saw
     assert_ne!(container.wait(LIMIT).await.unwrap(), 0);
     pod.remove().await.unwrap();
+}
+
+/// Before there is an agent, and before containerd has an answer to its call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_or_vm_killed_while_it_boots_is_told_and_leaves_nothing() {
+    let Some(machine) = machine().await else { return };
+    for words in [&["containerd-shim-anchorhold-v2", "-id"][..], &["qemu-system", "-sandbox"]] {
+        let pod = PodConfig::new("early", "vm");
+        let kill = async {
+            let booting = &["qemu-system", "-sandbox"];
+            machine.until("a VM", async || !machine.processes(booting).is_empty()).await;
+            machine.signal("KILL", &machine.processes(words)[0]);
+        };
+        let begun = Instant::now();
+        let (told, ()) = tokio::join!(machine.node.run_pod(&pod), kill);
+        assert!(told.is_err() && begun.elapsed() < LIMIT, "{told:?}");
+        machine.until_nothing_is_left().await;
+        let scratch = machine.settings.path().join("scratch");
+        assert_eq!(std::fs::read_dir(scratch).unwrap().count(), 0);
+    }
+    // the node is as good as before
+    let pod = machine.pod("after").await;
+    pod.remove().await.unwrap();
+    machine.until_nothing_is_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -377,12 +462,20 @@ async fn a_pod_outlives_the_snapshotter_and_gets_more_containers_from_the_next()
     machine.until_nothing_is_left().await;
 }
 
+/// How often pods come and go: `cargo xtask soak pods` says more.
+fn cycles() -> u32 {
+    match std::env::var("ANCHORHOLD_SOAK_CYCLES") {
+        Ok(text) => text.parse().unwrap(),
+        Err(_) => 10,
+    }
+}
+
 /// The first pod makes what the node keeps, as its bridge.
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_pods_leave_nothing_behind() {
+async fn pods_that_come_and_go_leave_nothing_behind() {
     let Some(machine) = machine().await else { return };
     let mut before = None;
-    for number in 0..11 {
+    for number in 0..=cycles() {
         let pod = machine.pod(&format!("cycle{number}")).await;
         let container = pod.create(pod.container("main", IMAGE, &["echo", "ran"])).await.unwrap();
         container.start().await.unwrap();
@@ -395,6 +488,7 @@ async fn ten_pods_leave_nothing_behind() {
         before.get_or_insert_with(|| machine.held());
     }
     let before = before.unwrap();
+    println!("{} pods; held before:\n{before}and after:\n{}", cycles(), machine.held());
     // containerd collects what is no longer used on its own time; fewer than before is no leak
     let found = || machine.held();
     let begun = Instant::now();

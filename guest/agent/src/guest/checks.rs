@@ -4,22 +4,20 @@
 //! written carelessly (an unanchored pattern, a forgotten field) must not turn files that the host copied in into a container's
 //! root, or the agent's own files into a mount.
 
+mod storages;
+
 use std::path::{Component, Path, PathBuf};
 
-use ah_agent_api::agent::{CreateContainerRequest, Storage};
+use ah_agent_api::agent::CreateContainerRequest;
 use ah_agent_api::oci;
 use ah_container::{ContainerId, Layout, check_settings};
 use ah_release::SOCKET_PATH as RELEASE_SOCKET;
-use ah_rootfs::{LayerSource, PciPath};
-use ah_verity::VerityInfo;
+use ah_rootfs::LayerSource;
 
 use crate::failure::Failure;
 
 const CRI_TYPE: &str = "io.kubernetes.cri.container-type";
 const KATA_TYPE: &str = "io.katacontainers.pkg.oci.container_type";
-const ROOT_HASH: &str = "X-kata.dmverity.roothash=";
-const SALT: &str = "X-kata.dmverity.salt=";
-const HASH_OFFSET: &str = "X-kata.dmverity.hashoffset=";
 /// Most folders between a volume and the part of it that is mounted, the volume counted.
 const MAX_PART_DEPTH: usize = 32;
 
@@ -41,7 +39,7 @@ pub struct Plan {
     pub kind: Kind,
     /// The root's layers, top first; empty for the sandbox.
     pub layers: Vec<LayerSource>,
-    /// Volumes in guest memory, made before the container.
+    /// Volumes, made before the container.
     pub volumes: Vec<Volume>,
     /// Mounts of a part of such a volume.
     pub parts: Vec<VolumePart>,
@@ -58,15 +56,28 @@ pub struct VolumePart {
     pub names: Vec<String>,
 }
 
-/// A tmpfs that lives as long as the sandbox.
+/// A volume that lives as long as the sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     /// Below the sandbox's folder for volumes.
     pub folder: PathBuf,
-    /// tmpfs options, checked.
-    pub options: Vec<String>,
+    /// Where it is to be.
+    pub medium: Medium,
+    /// Most bytes that it takes.
+    pub size_bytes: Option<u64>,
+    /// Permissions, up to 0o7777.
+    pub mode: Option<u32>,
     /// Group that owns it.
     pub group: Option<u32>,
+}
+
+/// Where a volume is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    /// In the guest's memory.
+    Memory,
+    /// On the scratch disk; in memory where the host attached none.
+    Disk,
 }
 
 /// Checks the request's shape.
@@ -85,7 +96,7 @@ pub fn plan(request: &CreateContainerRequest, layout: &Layout) -> Result<Plan, F
     if kind == Kind::Sandbox {
         check_sandbox_settings(spec)?;
     }
-    let (layers, volumes) = storages(&request.storages, kind, &root, layout)?;
+    let (layers, volumes) = storages::storages(&request.storages, kind, &root, layout)?;
     let parts = check_binds(spec, layout)?;
     Ok(Plan { id, kind, layers, volumes, parts })
 }
@@ -145,171 +156,6 @@ fn check_root(spec: &oci::Spec, root: &Path) -> Result<(), Failure> {
         Ok(())
     } else {
         Err(Failure::refused(format!("OCI.Root.Path: found {found:?}, expected {root:?}")))
-    }
-}
-
-fn storages(
-    storages: &[Storage],
-    kind: Kind,
-    root: &Path,
-    layout: &Layout,
-) -> Result<(Vec<LayerSource>, Vec<Volume>), Failure> {
-    let mut layers = Vec::new();
-    let mut folders: Vec<String> = Vec::new();
-    let mut overlays = 0_usize;
-    let mut volumes: Vec<Volume> = Vec::new();
-    for storage in storages {
-        match storage.driver.as_str() {
-            "blk" if overlays == 0 => {
-                let layer = layer(storage, layout)?;
-                folders.push(storage.mount_point.clone());
-                layers.push(layer);
-            }
-            "blk" => {
-                return Err(Failure::refused(
-                    "storages: a layer follows the overlay that should have it",
-                ));
-            }
-            "overlayfs" => {
-                overlay(storage, root, &folders)?;
-                overlays = overlays.saturating_add(1);
-            }
-            "ephemeral" => volumes.push(volume(storage, layout)?),
-            other => {
-                return Err(Failure::refused(format!(
-                    "storages.driver: found {other:?}, expected blk, overlayfs or ephemeral"
-                )));
-            }
-        }
-    }
-    match (kind, layers.len(), overlays) {
-        (Kind::Sandbox, 0, 0) | (Kind::Workload, 1.., 1) => Ok((layers, volumes)),
-        (Kind::Sandbox, ..) => {
-            Err(Failure::refused("storages: the sandbox has no root, found layers for one"))
-        }
-        (Kind::Workload, found, overlays) => Err(Failure::refused(format!(
-            "storages: found {found} layers and {overlays} overlays, expected at least one layer and one overlay: \
-             a container's root is made of verified layers only"
-        ))),
-    }
-}
-
-fn layer(storage: &Storage, layout: &Layout) -> Result<LayerSource, Failure> {
-    let refused = |text: String| Failure::refused(format!("storages (layer): {text}"));
-    if storage.fstype != "erofs" || !storage.driver_options.is_empty() || storage.fs_group.is_some()
-    {
-        return Err(refused(format!(
-            "found fstype {:?}, driver_options or fs_group, expected erofs and none",
-            storage.fstype
-        )));
-    }
-    let mut read_only = false;
-    let (mut hash, mut salt, mut offset) = (None, None, None);
-    for option in &storage.options {
-        let again = |old: bool| match old {
-            true => Err(refused(format!("option {option:?} twice"))),
-            false => Ok(()),
-        };
-        if option == "ro" {
-            again(std::mem::replace(&mut read_only, true))?;
-        } else if let Some(text) = option.strip_prefix(ROOT_HASH) {
-            again(hash.replace(text).is_some())?;
-        } else if let Some(text) = option.strip_prefix(SALT) {
-            again(salt.replace(text).is_some())?;
-        } else if let Some(text) = option.strip_prefix(HASH_OFFSET) {
-            again(offset.replace(text).is_some())?;
-        } else {
-            return Err(refused(format!("option {option:?} is not known")));
-        }
-    }
-    let (true, Some(hash), Some(salt), Some(offset)) = (read_only, hash, salt, offset) else {
-        return Err(refused("expected the options ro, roothash, salt and hashoffset".into()));
-    };
-    let salt: ah_digest::Sha256 = salt.parse().map_err(|e| refused(format!("salt: {e}")))?;
-    let verity = VerityInfo::from_hash_offset(
-        hash.parse().map_err(|e| refused(format!("root hash: {e}")))?,
-        *salt.as_bytes(),
-        decimal(offset)
-            .ok_or_else(|| refused(format!("hash offset {offset:?} is no decimal number")))?,
-    )
-    .map_err(|e| refused(e.to_string()))?;
-    let expected = layout.kata().join("layers").join(verity.root_hash.to_string());
-    if expected.to_str() != Some(storage.mount_point.as_str()) {
-        return Err(refused(format!(
-            "mount_point: found {:?}, expected {expected:?}",
-            storage.mount_point
-        )));
-    }
-    let device: PciPath = storage.source.parse().map_err(|e| refused(format!("source: {e}")))?;
-    Ok(LayerSource { device, verity })
-}
-
-/// Digits only: no sign, no space, no second way to write a number.
-fn decimal(text: &str) -> Option<u64> {
-    let plain = !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_digit())
-        && (text == "0" || !text.starts_with('0'));
-    plain.then(|| text.parse().ok()).flatten()
-}
-
-fn overlay(storage: &Storage, root: &Path, folders: &[String]) -> Result<(), Failure> {
-    let lower = format!("lowerdir={}", folders.join(":"));
-    let fine = storage.fstype == "overlay"
-        && storage.source == "overlay"
-        && storage.driver_options.is_empty()
-        && storage.fs_group.is_none()
-        && root.to_str() == Some(storage.mount_point.as_str())
-        && matches!(storage.options.as_slice(), [only] if *only == lower);
-    if fine {
-        Ok(())
-    } else {
-        Err(Failure::refused(format!(
-            "storages (overlay): found source {:?}, options {:?} on {:?}, expected the layers before it in their order, {lower:?} on {root:?}",
-            storage.source, storage.options, storage.mount_point
-        )))
-    }
-}
-
-fn volume(storage: &Storage, layout: &Layout) -> Result<Volume, Failure> {
-    let refused = |text: String| Failure::refused(format!("storages (volume): {text}"));
-    if storage.fstype != "tmpfs" || storage.source != "tmpfs" {
-        return Err(refused(format!(
-            "found source {:?} of type {:?}, expected tmpfs",
-            storage.source, storage.fstype
-        )));
-    }
-    let base = layout.kata().join("sandbox/ephemeral");
-    let folder = PathBuf::from(&storage.mount_point);
-    let name = folder.strip_prefix(&base).ok().and_then(single_name);
-    if name.is_none() || storage.mount_point.ends_with('/') {
-        return Err(refused(format!(
-            "mount_point: found {folder:?}, expected a name below {base:?}"
-        )));
-    }
-    let group = storage.fs_group.as_ref().map(|g| g.group_id);
-    for option in storage.options.iter().chain(&storage.driver_options) {
-        let known = ["size=", "mode="].iter().any(|p| {
-            option.strip_prefix(p).is_some_and(|v| {
-                !v.is_empty()
-                    && v.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'k' | b'm' | b'g'))
-            })
-        });
-        // fsgid is how the Kata runtime gives the group as a driver option; fs_group says the same.
-        let group_again = group.is_some_and(|g| *option == format!("fsgid={g}"));
-        if !known && !group_again {
-            return Err(refused(format!("option {option:?} is not known")));
-        }
-    }
-    let options = storage.options.clone();
-    Ok(Volume { folder, options, group })
-}
-
-/// The one normal component of a path that has no other.
-fn single_name(path: &Path) -> Option<&str> {
-    let mut components = path.components();
-    match (components.next(), components.next()) {
-        (Some(Component::Normal(name)), None) => name.to_str(),
-        _ => None,
     }
 }
 

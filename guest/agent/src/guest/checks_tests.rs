@@ -1,4 +1,4 @@
-use ah_agent_api::agent::{FSGroup, SharedMount, StringUser};
+use ah_agent_api::agent::{FSGroup, SharedMount, Storage, StringUser};
 
 use super::*;
 
@@ -180,7 +180,7 @@ fn attack_layer_without_verity() {
 
 #[test]
 fn attack_storage_of_another_driver() {
-    for driver in ["virtio-fs", "9p", "bind", "local", "image_guest_pull", "scsi", ""] {
+    for driver in ["virtio-fs", "9p", "bind", "image_guest_pull", "scsi", ""] {
         refused(|r| r.storages[0].driver = driver.into(), "storages.driver");
     }
 }
@@ -255,9 +255,43 @@ fn volumes_lie_in_their_folder() {
     for name in ["", "/", "/a/b", "/../shm", "/cache/", "x/y"] {
         assert!(with(volume(name)).is_err(), "{name:?}");
     }
-    let mut option = volume("/cache");
-    option.options = vec!["exec".into()];
-    assert!(with(option).unwrap_err().contains("not known"));
+}
+
+#[test]
+fn a_volume_is_in_memory_or_on_the_scratch_disk() {
+    let with = |driver: &str, kind: &str, options: &[&str]| {
+        let storage = Storage {
+            driver: driver.into(),
+            source: kind.into(),
+            fstype: kind.into(),
+            mount_point: "/run/kata-containers/sandbox/ephemeral/cache".into(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            ..Default::default()
+        };
+        let plan = check(|r| r.storages.push(storage.clone()))?;
+        let volume = &plan.volumes[0];
+        Ok::<_, String>((volume.medium, volume.size_bytes, volume.mode))
+    };
+    let memory = with("ephemeral", "tmpfs", &["mode=0777", "size=64m"]);
+    assert_eq!(memory, Ok((Medium::Memory, Some(64 << 20), Some(0o777))));
+    assert_eq!(with("local", "local", &["size=4096"]), Ok((Medium::Disk, Some(4096), None)));
+    assert!(with("local", "tmpfs", &[]).is_err());
+    assert!(with("ephemeral", "local", &[]).is_err());
+    assert!(with("ephemeral", "ext4", &[]).is_err());
+    for options in [
+        &["exec"][..],
+        &["size="],
+        &["size=m"],
+        &["size=-1"],
+        &["size=1", "size=2"],
+        &["size=17179869184g"],
+        &["mode=8"],
+        &["mode=17777"],
+        &["mode=07777", "mode=0"],
+        &["fsgid=1"],
+    ] {
+        assert!(with("local", "local", options).unwrap_err().contains("not known"), "{options:?}");
+    }
 }
 
 #[test]

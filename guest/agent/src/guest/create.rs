@@ -13,11 +13,10 @@ use ah_container::{
     Cgroup, ContainerId, ExecContext, ExecId, SpecContext, container_spec, exec_process,
     home_directory, make_working_directory, stdio_pipes,
 };
-use ah_guest_sys::mount::{self, MountFlags};
-use ah_rootfs::{RootAccess, VerifiedRoot};
+use ah_rootfs::VerifiedRoot;
 use tokio::sync::watch;
 
-use super::checks::{Kind, Plan, Volume, plan};
+use super::checks::{Kind, Plan, plan};
 use super::io::Io;
 use super::sealed;
 use super::termination::copied_files;
@@ -90,7 +89,7 @@ impl Guest {
             return Err(Failure::Exists { what: format!("cgroup of container {id}") });
         }
         for volume in &plan.volumes {
-            make_volume(volume)?;
+            self.make_volume(volume)?;
         }
         let shared = self.layout.kata().join("shared/containers");
         let copied = copied_files(spec, &shared);
@@ -102,7 +101,8 @@ impl Guest {
         let spec = &spec;
         self.check_bind_sources(spec)?;
         let mut steps = Steps::begin();
-        let access = RootAccess::Writable { size_bytes: scratch_bytes() };
+        let access = self.root_access(id)?;
+        steps.done("scratch");
         let root =
             VerifiedRoot::assemble(&self.layers, &plan.layers, &self.layout.root(id), access)
                 .map_err(|e| Failure::effect("open the container's root", &e))?;
@@ -336,45 +336,6 @@ fn small(size: u32) -> Result<u16, Failure> {
     u16::try_from(size).map_err(|_| {
         Failure::refused(format!("terminal size: found {size}, expected at most 65535"))
     })
-}
-
-/// Half of the guest's memory: a container that fills its root must not take the whole guest with it.
-fn scratch_bytes() -> u64 {
-    let info = rustix::system::sysinfo();
-    let unit = u64::from(info.mem_unit.max(1));
-    info.totalram.saturating_mul(unit) / 2
-}
-
-fn make_volume(volume: &Volume) -> Result<(), Failure> {
-    if volume.folder.exists() {
-        return Ok(());
-    }
-    let failed = |e: std::io::Error| Failure::effect("make a volume", &e);
-    fs::create_dir_all(&volume.folder).map_err(failed)?;
-    let mut options = volume.options.clone();
-    if !options.iter().any(|o| o.starts_with("mode=")) {
-        options.push("mode=0777".into());
-    }
-    if let Some(group) = volume.group {
-        options.push(format!("gid={group}"));
-    }
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    mount::filesystem("tmpfs", "tmpfs", &volume.folder, flags, &options.join(",")).map_err(
-        |e| {
-            let _ = fs::remove_dir(&volume.folder);
-            Failure::effect("mount a volume", &e)
-        },
-    )?;
-    match volume.group {
-        // What containers make in it is the group's, too (Kubernetes, fsGroup).
-        Some(_) => set_group_id(&volume.folder).map_err(failed),
-        None => Ok(()),
-    }
-}
-
-fn set_group_id(folder: &Path) -> std::io::Result<()> {
-    let mode = fs::metadata(folder)?.permissions().mode();
-    fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o2000))
 }
 
 /// Writes a file that only the agent can read, in a folder that is made with it.

@@ -193,7 +193,7 @@ impl Effects for Arc<Guest> {
             version: crate::AGENT_VERSION.into(),
             init_daemon: false,
             device_handlers: Vec::new(),
-            storage_handlers: list(&["blk", "overlayfs", "ephemeral"]),
+            storage_handlers: list(&["blk", "overlayfs", "ephemeral", "local"]),
             supports_seccomp: true,
             ..Default::default()
         };

@@ -13,6 +13,7 @@ mod sandbox;
 mod sealed;
 mod stats;
 mod termination;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use std::time::Instant;
 use ah_container::{Cgroup, ContainerId, ExecId, Layout, Runtime};
 use ah_release::ReleaseClient;
 use ah_rootfs::{LayerStore, VerifiedRoot};
+use ah_scratch::Scratch;
 use tokio::sync::{mpsc, watch};
 
 use crate::failure::Failure;
@@ -71,6 +73,7 @@ pub struct Guest {
     runtime: Runtime,
     layers: LayerStore,
     keys: Option<Arc<ReleaseClient>>,
+    scratch: Scratch,
     processes: Processes,
     sandbox: Mutex<Option<Sandbox>>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
@@ -80,13 +83,15 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A guest without a sandbox. `runtime` is the runtime process, started before any thread; `keys` opens sealed values.
+    /// A guest without a sandbox. `runtime` is the runtime process, started before any thread; on `scratch` goes what containers write;
+    /// `keys` opens sealed values.
     ///
     /// # Errors
     /// The signal handler for ended children cannot be installed.
     pub fn new(
         layout: Layout,
         runtime: Runtime,
+        scratch: Scratch,
         keys: Option<Arc<ReleaseClient>>,
     ) -> std::io::Result<Self> {
         let processes = Processes::default();
@@ -98,6 +103,7 @@ impl Guest {
             runtime,
             layers: LayerStore::new(),
             keys,
+            scratch,
             processes,
             sandbox: Mutex::default(),
             containers: Mutex::default(),

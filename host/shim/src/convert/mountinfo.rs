@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ah_pod::Medium;
+
 /// What the node's file system says about the pod's volumes.
 #[derive(Debug, Clone, Default)]
 pub struct MountInfo {
@@ -16,6 +18,7 @@ pub struct MountInfo {
 struct Mounted {
     device: String,
     root: PathBuf,
+    is_tmpfs: bool,
 }
 
 impl MountInfo {
@@ -34,6 +37,14 @@ impl MountInfo {
         self.groups.get(folder).copied()
     }
 
+    /// The kubelet mounts a tmpfs for `medium: Memory` and nothing for others (kubelet `pkg/volume/emptydir`).
+    pub(super) fn medium(&self, folder: &Path) -> Medium {
+        match self.mounts.get(folder).is_some_and(|mounted| mounted.is_tmpfs) {
+            true => Medium::Memory,
+            false => Medium::Disk,
+        }
+    }
+
     /// The part of `folder` that is mounted at `path`: empty for the whole, else `/...`; `None` when it is from elsewhere.
     pub(super) fn part_of(&self, path: &Path, folder: &Path) -> Option<String> {
         let part = self.mounts.get(path)?;
@@ -45,13 +56,15 @@ impl MountInfo {
     }
 }
 
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime ...`: device, root and mount point are fields 3 to 5.
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime ...`: device, root and mount point are fields 3 to 5, the type is behind a hyphen.
 fn line(text: &str) -> Option<(PathBuf, Mounted)> {
     let mut fields = text.split(' ').skip(2);
     let device = fields.next()?.to_owned();
     let root = unescaped(fields.next()?);
     let at = unescaped(fields.next()?);
-    Some((at, Mounted { device, root }))
+    // Options and any number of tags, then a hyphen and the type.
+    let is_tmpfs = fields.skip_while(|field| *field != "-").nth(1) == Some("tmpfs");
+    Some((at, Mounted { device, root, is_tmpfs }))
 }
 
 /// Space, tab, newline and backslash are written as three octal digits.
@@ -79,6 +92,17 @@ mod tests {
         let path = format!("/pods/u/volume-subpaths/{path}");
         let found = mounted.part_of(Path::new(&path), Path::new(&folder));
         assert_eq!(found.as_deref(), expect, "{path}");
+    }
+
+    #[test]
+    fn a_volume_in_memory_is_a_tmpfs_of_its_own() {
+        let mounted = MountInfo::parse(TABLE);
+        let of = |name: &str| {
+            mounted.medium(Path::new(&format!("/pods/u/volumes/kubernetes.io~empty-dir/{name}")))
+        };
+        assert_eq!(of("memory"), Medium::Memory);
+        assert_eq!(of("scratch"), Medium::Disk);
+        assert_eq!(MountInfo::default().medium(Path::new("/tmp")), Medium::Disk);
     }
 
     #[test]

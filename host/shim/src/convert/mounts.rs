@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ah_agent_api::oci;
 use ah_digest::Sha256;
-use ah_pod::shape;
+use ah_pod::{Medium, shape};
 
 use super::bundle::{Mount, Spec};
 use super::{ConvertError, MountInfo, Sandbox};
@@ -49,6 +49,8 @@ pub enum CopyKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EmptyDir {
     pub(super) name: String,
+    /// Where it is.
+    pub(super) medium: Medium,
     /// Its group, where the pod has one.
     pub(super) gid: Option<u32>,
 }
@@ -87,7 +89,8 @@ pub(super) fn workload(
             Source::ImageVolume => image_volumes.push(mount.destination.clone()),
             Source::EmptyDir { name, sub_path, folder } => {
                 given.push(bind(mount, &format!("{}{sub_path}", shape::volume_path(&name))));
-                let volume = EmptyDir { name, gid: mounted.group(&folder) };
+                let (medium, gid) = (mounted.medium(&folder), mounted.group(&folder));
+                let volume = EmptyDir { name, medium, gid };
                 if !converted.volumes.contains(&volume) {
                     converted.volumes.push(volume);
                 }

@@ -96,6 +96,7 @@ fn volume_storages(volumes: Vec<mounts::EmptyDir>, sandbox: &Sandbox) -> Vec<Sto
         });
         shape::volume_storage(
             &volume.name,
+            volume.medium,
             hints.size_limit_bytes.get(&volume.name).copied(),
             group,
         )

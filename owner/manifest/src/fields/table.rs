@@ -208,7 +208,7 @@ pub(crate) const TABLE: &[Field] = &[
     row("Volume", "configMap", Enforced, "files pinned by digest where the object is in the same file"),
     row("Volume", "csi", Refused, NODE_VOLUME),
     row("Volume", "downwardAPI", Enforced, "files pinned by digest, or bounded where the cluster says the value"),
-    row("Volume", "emptyDir", Enforced, "a file system in the guest's memory"),
+    row("Volume", "emptyDir", Enforced, "a folder on the scratch disk, which the guest encrypts, or in its memory"),
     row("Volume", "ephemeral", Refused, NODE_VOLUME),
     row("Volume", "fc", Refused, NODE_VOLUME),
     row("Volume", "flexVolume", Refused, NODE_VOLUME),

@@ -1,0 +1,92 @@
+//! Where what containers write goes: the scratch disk, or the guest's memory where the host attached none.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+
+use ah_container::ContainerId;
+use ah_guest_sys::mount::{self, MountFlags};
+use ah_rootfs::RootAccess;
+use ah_scratch::ScratchDisk;
+
+use super::Guest;
+use super::checks::{Medium, Volume};
+use crate::failure::Failure;
+
+/// Permissions of a volume that names none.
+const DEFAULT_MODE: u32 = 0o777;
+
+impl Guest {
+    /// Where the container's changes of its root go.
+    pub(super) fn root_access(&self, id: &ContainerId) -> Result<RootAccess, Failure> {
+        match self.scratch_disk()? {
+            None => Ok(RootAccess::WritableInMemory { size_bytes: half_of_memory() }),
+            Some(disk) => disk
+                .root_folder(id.as_str())
+                .map(RootAccess::WritableIn)
+                .map_err(|e| Failure::effect("make the container's scratch folder", &e)),
+        }
+    }
+
+    /// Makes the volume, unless a container that had it has made it.
+    pub(super) fn make_volume(&self, volume: &Volume) -> Result<(), Failure> {
+        if volume.folder.exists() {
+            return Ok(());
+        }
+        let disk = match volume.medium {
+            Medium::Memory => None,
+            Medium::Disk => self.scratch_disk()?,
+        };
+        fs::create_dir_all(&volume.folder).map_err(|e| Failure::effect("make a volume", &e))?;
+        let made = match disk {
+            Some(disk) => on_disk(volume, disk),
+            None => in_memory(volume),
+        };
+        made.and_then(|()| set_owner(volume)).inspect_err(|_| {
+            let _ = mount::detach(&volume.folder);
+            let _ = fs::remove_dir(&volume.folder);
+        })
+    }
+
+    fn scratch_disk(&self) -> Result<Option<&ScratchDisk>, Failure> {
+        self.scratch.disk().map_err(|e| Failure::effect("open the scratch disk", e))
+    }
+}
+
+fn on_disk(volume: &Volume, disk: &ScratchDisk) -> Result<(), Failure> {
+    let name = volume.folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    // As with tmpfs, a size of 0 is none.
+    let limit = volume.size_bytes.filter(|bytes| *bytes > 0);
+    let source =
+        disk.volume_folder(name, limit).map_err(|e| Failure::effect("make a volume", &e))?;
+    mount::bind(&source, &volume.folder).map_err(|e| Failure::effect("mount a volume", &e))
+}
+
+fn in_memory(volume: &Volume) -> Result<(), Failure> {
+    let size = volume.size_bytes.map(|bytes| format!("size={bytes}")).unwrap_or_default();
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount::filesystem("tmpfs", "tmpfs", &volume.folder, flags, &size)
+        .map_err(|e| Failure::effect("mount a volume", &e))
+}
+
+fn set_owner(volume: &Volume) -> Result<(), Failure> {
+    let failed = |e: std::io::Error| Failure::effect("make a volume", &e);
+    let mut mode = volume.mode.unwrap_or(DEFAULT_MODE);
+    if let Some(group) = volume.group {
+        chown(&volume.folder, None, Some(group)).map_err(failed)?;
+        // What containers make in it is the group's, too (Kubernetes, fsGroup).
+        mode |= 0o2000;
+    }
+    set_mode(&volume.folder, mode).map_err(failed)
+}
+
+fn set_mode(folder: &Path, mode: u32) -> std::io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(mode))
+}
+
+/// A container that fills its root must not take the whole guest with it.
+fn half_of_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    let unit = u64::from(info.mem_unit.max(1));
+    info.totalram.saturating_mul(unit) / 2
+}

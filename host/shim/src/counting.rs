@@ -1,0 +1,78 @@
+//! What the node counts of this pod.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use ah_metrics::{EVENTS_SOCKET, Event, Sender};
+use ah_sandbox::{Blame, SandboxError};
+
+use crate::ShimError;
+
+/// A shim is of one pod and one configuration.
+static SENDER: OnceLock<Sender> = OnceLock::new();
+
+/// The way to who counts on this node, as the configuration has it.
+pub(crate) fn to(socket: &Path) -> &'static Sender {
+    SENDER.get_or_init(|| Sender::new(socket))
+}
+
+/// The same, for what fails before there is a configuration, too.
+fn sender() -> &'static Sender {
+    to(Path::new(EVENTS_SOCKET))
+}
+
+/// Tells of a call that failed, if it is one to count.
+pub(crate) fn failed(error: &ShimError) {
+    if let Some(event) = event(error) {
+        sender().send(&event);
+    }
+}
+
+/// What containerd asks of containers that are not there, or not in that state, is its daily life.
+fn event(error: &ShimError) -> Option<Event> {
+    match error {
+        ShimError::NotFound { .. } | ShimError::Exists { .. } | ShimError::State { .. } => None,
+        ShimError::Sandbox(SandboxError::DeniedByPolicy { method, .. }) => {
+            Some(Event::Denied { method: (*method).to_owned() })
+        }
+        ShimError::Sandbox(error) => Some(Event::Failed { blame: blame(error.blame()).to_owned() }),
+        ShimError::NoPolicy { .. } | ShimError::Policy(_) | ShimError::Convert(_) => {
+            Some(Event::Failed { blame: blame(Blame::Configuration).to_owned() })
+        }
+        _ => Some(Event::Failed { blame: blame(Blame::Machine).to_owned() }),
+    }
+}
+
+fn blame(blame: Blame) -> &'static str {
+    match blame {
+        Blame::Configuration => "configuration",
+        Blame::Machine => "machine",
+        Blame::Init => "init",
+        Blame::Policy => "policy",
+        Blame::Verity => "verity",
+        Blame::Agent => "agent",
+        Blame::Guest => "guest",
+        Blame::User => "user",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn denials_are_told_apart_from_failures() {
+        let denied = SandboxError::DeniedByPolicy {
+            method: "ExecProcess",
+            container: None,
+            reason: "no".into(),
+        };
+        let expect = Event::Denied { method: "ExecProcess".into() };
+        assert_eq!(event(&ShimError::Sandbox(denied)), Some(expect));
+        let ended = SandboxError::Config { detail: "x".into() };
+        let expect = Event::Failed { blame: "configuration".into() };
+        assert_eq!(event(&ShimError::Sandbox(ended)), Some(expect));
+        let network = ShimError::network("x")(std::io::Error::from(std::io::ErrorKind::Other));
+        assert_eq!(event(&network), Some(Event::Failed { blame: "machine".into() }));
+    }
+}
