@@ -29,8 +29,8 @@ fn a_secret_is_sealed_for_its_place_and_opens_there() {
     let kept = desk.run_with(&format!("{SEAL} --env PW --keep-newline"), "sesame\n", &[]).ends(0);
     assert_eq!(opened(&desk, &kept.out, "env:PW"), b"sesame\n");
     desk.write("token", "two\nlines\n");
-    let file = desk.run(&format!("{SEAL} --file token --from token")).ends(0);
-    assert_eq!(opened(&desk, &file.out, "file:token"), b"two\nlines\n");
+    let file = desk.run(&format!("{SEAL} --file /secret/token --from token")).ends(0);
+    assert_eq!(opened(&desk, &file.out, "file:/secret/token"), b"two\nlines\n");
     let again = desk.run_with(&format!("{SEAL} --env PW"), "sesame", &[]).ends(0);
     assert_ne!(again.out, ran.out, "each sealing has an iv of its own");
 }

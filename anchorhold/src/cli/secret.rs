@@ -19,7 +19,7 @@ pub enum SecretCommand {
   anchorhold policy generate -f pod.yaml --images ./images -o out.yaml
   anchorhold key import demo/db --for out.yaml --from db.key
 
-The text opens in the variable or file of this name only. Neither key nor secret is ever printed. docs/sealed.md has the format.")]
+The text opens in the variable of this name or the file of this path only. Neither key nor secret is ever printed. docs/sealed.md has the format.")]
 pub struct Seal {
     /// The key's 32 bytes
     #[arg(long, value_name = "FILE")]
@@ -33,8 +33,8 @@ pub struct Seal {
     /// The environment variable that the secret is for
     #[arg(long, value_name = "NAME", group = "place")]
     pub env: Option<String>,
-    /// The file of a ConfigMap or Secret that the secret is for: its name as the container sees it, without folders
-    #[arg(long, value_name = "NAME", group = "place")]
+    /// The file of a ConfigMap or Secret that the secret is for: its path in the container
+    #[arg(long, value_name = "PATH", group = "place")]
     pub file: Option<String>,
     /// Read the secret from this file (`-`: standard input)
     #[arg(long, value_name = "FILE", default_value = "-")]

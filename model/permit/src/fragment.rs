@@ -187,6 +187,15 @@ impl Filling<'_> {
         if let Some(twice) = twice.map(|entry| name(entry)) {
             return Err(self.too_much(format!("env: {twice} is there twice")));
         }
+        // The owner's sealed texts can be read in the policy: whoever adds containers could have them opened in one of his own.
+        let is_sealed = |entry: &&String| {
+            entry
+                .split_once('=')
+                .is_some_and(|(_, value)| ah_release_api::is_sealed(value.as_bytes()))
+        };
+        if let Some(sealed) = container.env.iter().find(is_sealed).map(|entry| name(entry)) {
+            return Err(self.too_much(format!("env: {sealed} is sealed, and it gets no keys")));
+        }
         let env = self.member("/OCI/Process/Env")?.as_array_mut();
         let env = env.ok_or(FragmentRefused::NoPlace)?;
         env.extend(container.env.iter().map(|entry| Value::from(entry.as_str())));

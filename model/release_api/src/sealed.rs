@@ -9,7 +9,7 @@
 //! | `enc` | `A256GCM` |
 //! | `typ` | `anchorhold-sealed/1` |
 //! | `kid` | the key's name in the key service |
-//! | `for` | the [`Place`] that the value is for: `env:NAME` or `file:NAME` |
+//! | `for` | the [`Place`] that the value is for: `env:NAME` or `file:/PATH` |
 //!
 //! The header is authenticated with the value, as JWE has it. The place is in it because texts of a pod that only the cluster knows
 //! (a node's name, a file that is not pinned) are the host's to choose: it could else put a sealed password where a container shows it.
@@ -43,15 +43,16 @@ const ALGORITHM: &str = "dir";
 const ENCRYPTION: &str = "A256GCM";
 const IV_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
-/// Longest name of a variable or file, bytes.
-const MAX_NAME_BYTES: usize = 255;
+/// Longest name of a variable or path of a file, bytes.
+const MAX_NAME_BYTES: usize = 1024;
 
 /// Where a sealed value belongs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// The environment variable of this name.
     Env(String),
-    /// The file of this name, without folders, as the container sees it.
+    /// The file of this path, as the container sees it. The whole path: where the host may choose what a volume holds, it chooses
+    /// the names of its files, too.
     File(String),
 }
 
@@ -101,7 +102,7 @@ pub enum SealedError {
     },
     /// A text that names no place.
     #[error(
-        "place is {found:?}, expected env:NAME or file:NAME, the name of a variable or of a file without its folder"
+        "place is {found:?}, expected env:NAME or file:/PATH, the name of a variable or the path of a file in the container"
     )]
     PlaceForm {
         /// The text, shortened.
@@ -276,15 +277,19 @@ fn shortened(text: &str) -> String {
     text.chars().take(160).collect()
 }
 
+/// Absolute, in the one form that has no empty part, `.` or `..`.
+fn is_plain_path(path: &str) -> bool {
+    let plain = |part: &str| !matches!(part, "" | "." | "..");
+    path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain))
+}
+
 impl FromStr for Place {
     type Err = SealedError;
 
     fn from_str(text: &str) -> Result<Self, SealedError> {
         let place = match text.split_once(':') {
             Some(("env", name)) if !name.contains('=') => Some(Self::Env(name.to_owned())),
-            Some(("file", name)) if !name.contains('/') && !matches!(name, "." | "..") => {
-                Some(Self::File(name.to_owned()))
-            }
+            Some(("file", path)) if is_plain_path(path) => Some(Self::File(path.to_owned())),
             _ => None,
         };
         let plain = |place: &Self| {

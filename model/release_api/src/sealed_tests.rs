@@ -61,7 +61,7 @@ fn other_texts_that_begin_so_are_not_taken_for_sealed() {
 #[test]
 fn attack_sealed_value_in_another_place() {
     let text = sealed(b"sesame");
-    for place in [env("NODE_NAME"), env("DB_PASSWOR"), Place::File("DB_PASSWORD".into())] {
+    for place in [env("NODE_NAME"), env("DB_PASSWOR"), Place::File("/DB_PASSWORD".into())] {
         let found = Sealed::parse(&text, &place);
         assert_eq!(
             found,
@@ -152,12 +152,24 @@ fn other_numbers_and_forms_of_parts_are_refused() {
 
 #[test]
 fn places_have_one_form() {
-    for text in ["env:A", "env:my.name-1", "file:password", "file:..data"] {
+    for text in ["env:A", "env:my.name-1", "file:/password", "file:/a/b", "file:/..data"] {
         assert_eq!(text.parse::<Place>().unwrap().to_string(), text);
     }
-    let long = format!("env:{}", "a".repeat(256));
+    let long = format!("env:{}", "a".repeat(1025));
     for text in [
-        "", "A", "env:", "file:", "env:A=B", "file:a/b", "file:.", "file:..", "dir:a", "env:a\0",
+        "",
+        "A",
+        "env:",
+        "file:",
+        "env:A=B",
+        "file:a/b",
+        "file:/",
+        "file:/a/",
+        "file:/a//b",
+        "file:/a/./b",
+        "file:/a/..",
+        "dir:a",
+        "env:a\0",
         &long,
     ] {
         assert!(matches!(text.parse::<Place>(), Err(SealedError::PlaceForm { .. })), "{text:?}");

@@ -62,11 +62,11 @@ fn keys(pod: &Pod, container: &Container) -> Result<Vec<KeyId>, GenerateError> {
             keys.push(read(container, text, Place::Env(variable.name.clone()))?);
         }
     }
-    for (name, file) in files(pod, container) {
+    for (path, file) in files(pod, container) {
         let FileContent::Fixed(bytes) = &file.content else { continue };
         let bytes = bytes.0.trim_ascii_end();
         if is_sealed(bytes) {
-            keys.push(read(container, &String::from_utf8_lossy(bytes), Place::File(name.into()))?);
+            keys.push(read(container, &String::from_utf8_lossy(bytes), Place::File(path))?);
         }
     }
     Ok(keys)
@@ -82,30 +82,27 @@ fn read(container: &Container, text: &str, place: Place) -> Result<KeyId, Genera
     }
 }
 
-/// The files that a container sees, by their names there.
+/// The files that a container sees, by their paths there.
 fn files<'a>(
     pod: &'a Pod,
     container: &'a Container,
-) -> impl Iterator<Item = (&'a str, &'a VolumeFile)> {
+) -> impl Iterator<Item = (String, &'a VolumeFile)> {
     container.mounts.iter().flat_map(move |mount| {
         let volume = pod.volumes.iter().find(|volume| volume.name == mount.volume);
         let files = volume.and_then(|volume| match &volume.source {
             VolumeSource::Files(files) => Some(files.files.iter()),
             VolumeSource::EmptyDir { .. } => None,
         });
+        let at = mount.path.trim_end_matches('/');
         files.into_iter().flatten().filter_map(move |file| match mount.sub_path.as_deref() {
-            Some(part) if part == file.path => Some((base_name(&mount.path), file)),
+            Some(part) if part == file.path => Some((at.to_owned(), file)),
             Some(part) => {
-                let below = file.path.strip_prefix(part)?.starts_with('/');
-                below.then(|| (base_name(&file.path), file))
+                let below = file.path.strip_prefix(part)?.strip_prefix('/')?;
+                Some((format!("{at}/{below}"), file))
             }
-            None => Some((base_name(&file.path), file)),
+            None => Some((format!("{at}/{}", file.path), file)),
         })
     })
-}
-
-fn base_name(path: &str) -> &str {
-    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 
 /// A sealed value opens as the whole of a variable only: one that was put into another text by `$(NAME)` would reach the program as

@@ -250,6 +250,10 @@ fn what_a_fragment_cannot_say_is_an_error_and_not_left_out() {
         &|c| c.security.capabilities_add = vec!["SYS_ADMIN".into()],
         "more than the policy gives",
     );
+    // Else who adds containers could have the owner's sealed texts opened in one of his own.
+    let variable = |value: &str| ah_pod::EnvVar { name: "PW".into(), value: value.into() };
+    with(&|c| c.env.push(variable("sealed.orders"))).unwrap();
+    refused(&|c| c.env.push(variable("sealed.eyJhbGciOiJkaXIi")), "env: PW is sealed");
     // It makes the standard files read-only, too.
     refused(&|c| c.security.read_only_root = true, "/OCI/Mounts");
     refused(&|c| c.tty = true, "/OCI/Process/Terminal");

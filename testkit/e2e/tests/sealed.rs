@@ -28,7 +28,7 @@ fn sealed(place: &str, value: &str) -> Result<String> {
 
 /// `more` stands behind the annotations.
 fn pod(password: &str, script: &str, more: &str) -> Result<String> {
-    let token = sealed("file:token", TOKEN)?;
+    let token = sealed("file:/secret/token", TOKEN)?;
     let script = serde_json::Value::from(script);
     Ok(format!(
         "apiVersion: v1\nkind: Secret\nmetadata: {{name: app}}\nstringData: {{token: {token}}}\n---\n\
@@ -170,7 +170,8 @@ async fn attack_sealed_value_put_into_a_file_that_the_host_chooses() -> Result<(
         vec![call, file]
     });
     let error = refused(&password, true, tamper).await?.to_string();
-    let words = "file:greeting: sealed value is for env:DB_PASSWORD, found at file:greeting";
+    let words =
+        "file:/open/greeting: sealed value is for env:DB_PASSWORD, found at file:/open/greeting";
     assert!(error.contains(words), "{error}");
     Ok(())
 }

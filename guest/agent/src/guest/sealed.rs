@@ -53,8 +53,7 @@ pub(super) fn find(spec: &oci::Spec, shared: &Path) -> Result<Vec<Found>, Failur
         if below.as_os_str().is_empty() || !below.components().all(plain) {
             continue;
         }
-        let name = Path::new(&mount.destination).file_name().unwrap_or_default().to_owned();
-        in_files(source.to_owned(), name, &mut found)
+        in_files(source, &mount.destination, &mut found)
             .map_err(|e| Failure::effect("look for sealed files", &e))?;
     }
     Ok(found)
@@ -72,11 +71,10 @@ fn in_env(env: &[String]) -> Vec<Found> {
     env.iter().filter_map(sealed).collect()
 }
 
-/// Of a file, by the name at which the container sees it; of a folder, all files below it. Links are not followed: what one leads
-/// to lies in the same folder.
-fn in_files(path: PathBuf, name: OsString, found: &mut Vec<Found>) -> std::io::Result<()> {
-    let mut todo = vec![(path, name, 0_usize)];
-    while let Some((path, name, depth)) = todo.pop() {
+/// Of a file, or of all files below a folder. Links are not followed: what one leads to lies in the same folder.
+fn in_files(source: &Path, destination: &str, found: &mut Vec<Found>) -> std::io::Result<()> {
+    let mut todo = vec![(source.to_owned(), 0_usize)];
+    while let Some((path, depth)) = todo.pop() {
         let kind = match fs::symlink_metadata(&path) {
             Ok(found) => found.file_type(),
             // What is missing is refused where it is mounted.
@@ -86,16 +84,30 @@ fn in_files(path: PathBuf, name: OsString, found: &mut Vec<Found>) -> std::io::R
         if kind.is_dir() && depth < MAX_DEPTH {
             for entry in fs::read_dir(&path)? {
                 let entry = entry?;
-                todo.push((entry.path(), entry.file_name(), depth.saturating_add(1)));
+                todo.push((entry.path(), depth.saturating_add(1)));
             }
         } else if kind.is_file()
             && let Some(text) = sealed_text(&path)?
         {
-            let place = Place::File(name.to_string_lossy().into_owned());
+            let below = path.strip_prefix(source).unwrap_or(Path::new(""));
+            let place = Place::File(seen_at(destination, below));
             found.push(Found { holder: Holder::File(path), place, text });
         }
     }
     Ok(())
+}
+
+/// The path at which the container sees a file of a mount. The kubelet keeps a volume's files in a folder whose name begins with
+/// two dots, and lets the container see them without it, by links.
+fn seen_at(destination: &str, below: &Path) -> String {
+    let mut parts = below.components().peekable();
+    parts.next_if(|part| part.as_os_str().as_encoded_bytes().starts_with(b".."));
+    let mut path = destination.trim_end_matches('/').to_owned();
+    for part in parts {
+        path.push('/');
+        path.push_str(&part.as_os_str().to_string_lossy());
+    }
+    path
 }
 
 /// The text of a sealed file, without the white space that editors put behind it.

@@ -82,12 +82,13 @@ fn sealed_files_are_opened_where_they_lie() {
     symlink("..v1", volume.join("..data")).unwrap();
     symlink("..data/password", volume.join("password")).unwrap();
     let password = volume.join("..v1/password");
-    fs::write(&password, sealed("k", "file:password", b"one\n") + "\n").unwrap();
+    fs::write(&password, sealed("k", "file:/etc/app/password", b"one\n") + "\n").unwrap();
     fs::set_permissions(&password, fs::Permissions::from_mode(0o440)).unwrap();
     fs::write(volume.join("..v1/plain"), "sealed.orders").unwrap();
-    fs::write(volume.join("..v1/sub/deep"), sealed("k", "file:deep", b"\xff\0")).unwrap();
+    fs::write(volume.join("..v1/sub/deep"), sealed("k", "file:/etc/app/sub/deep", b"\xff\0"))
+        .unwrap();
     let single = shared.join("c-2-token");
-    fs::write(&single, sealed("l", "file:token", b"two")).unwrap();
+    fs::write(&single, sealed("l", "file:/run/token", b"two")).unwrap();
     let outside = folder.path().join("../outside-of-it");
     let mounts =
         [(volume.as_path(), "/etc/app"), (single.as_path(), "/run/token"), (&outside, "/other")];
@@ -180,12 +181,29 @@ fn attack_value_in_a_failure_s_text() {
     assert!(!format!("{opened:?}").contains("correct"), "{opened:?}");
 }
 
+/// The host chooses names and contents of an unpinned volume's files.
+#[test]
+fn attack_sealed_file_in_another_volume_under_its_own_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = folder.path().canonicalize().unwrap();
+    let volume = shared.join("c-1-v");
+    fs::create_dir_all(volume.join("..v1")).unwrap();
+    fs::write(volume.join("..v1/token"), sealed("k", "file:/secret/token", VALUE)).unwrap();
+    let opened = |destination: &str| {
+        let found = find(&spec(&[], &[(&volume, destination)]), &shared).unwrap();
+        open(found, &released).map(|opened| opened.files.0.len()).map_err(|e| e.to_string())
+    };
+    assert_eq!(opened("/secret/").unwrap(), 1);
+    let words = opened("/open").unwrap_err();
+    assert!(words.ends_with("is for file:/secret/token, found at file:/open/token"), "{words}");
+}
+
 #[test]
 fn attack_link_in_a_copied_folder_is_not_followed() {
     let folder = tempfile::tempdir().unwrap();
     let shared = folder.path().canonicalize().unwrap();
     let other = shared.join("other");
-    fs::write(&other, sealed("k", "file:link", VALUE)).unwrap();
+    fs::write(&other, sealed("k", "file:/v/link", VALUE)).unwrap();
     let volume = shared.join("c-1-v");
     fs::create_dir(&volume).unwrap();
     symlink(&other, volume.join("link")).unwrap();
