@@ -211,6 +211,30 @@ fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     fs::read(path).map_err(ImageError::file("read", path))
 }
 
+/// Beside it first and then renamed: a file that is linked elsewhere too, or that a machine boots from just now, keeps its bytes.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), ImageError> {
-    fs::write(path, bytes).map_err(ImageError::file("write", path))
+    let mut making = path.as_os_str().to_owned();
+    making.push(".making");
+    let making = PathBuf::from(making);
+    fs::write(&making, bytes).map_err(ImageError::file("write", &making))?;
+    fs::rename(&making, path).map_err(ImageError::file("replace", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_bytes_where_it_is_linked() {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, link) = (folder.path().join("initrd"), folder.path().join("link"));
+        write(&image, b"old").unwrap();
+        fs::hard_link(&image, &link).unwrap();
+        write(&image, b"new").unwrap();
+        assert_eq!(
+            (fs::read(&image).unwrap(), fs::read(&link).unwrap()),
+            (b"new".into(), b"old".into())
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
 }
