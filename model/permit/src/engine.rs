@@ -25,6 +25,8 @@ pub const MAX_COLUMNS: u32 = 64 << 10;
 pub const MAX_REREADING: u64 = 1 << 21;
 /// Most brackets of the rules that are one in another; the engine's parser calls itself for each. Those of a generated policy are under 10.
 pub const MAX_NESTING: usize = 64;
+/// Most minus signs of the rules; the engine's parser calls itself for one before a value. A generated policy has about ten.
+pub const MAX_MINUS_SIGNS: usize = 100;
 
 /// The rule by which a policy would turn denials into warnings.
 const BYPASS: &str = "AllowRequestsFailingPolicy";
@@ -71,9 +73,9 @@ pub enum PolicyError {
         /// How many characters.
         found: u64,
     },
-    /// More brackets than [`MAX_NESTING`] are one in another.
+    /// More brackets than [`MAX_NESTING`] are one in another, or there are more minus signs than [`MAX_MINUS_SIGNS`].
     #[error(
-        "policy's rules nest too deeply: expected at most {MAX_NESTING} brackets one in another"
+        "policy's rules nest too deeply: expected at most {MAX_NESTING} brackets one in another and {MAX_MINUS_SIGNS} minus signs"
     )]
     TooNested,
     /// Not Rego, or over the limit on columns.

@@ -6,7 +6,8 @@ use ah_digest::Sha256;
 use regorus::Value;
 
 use crate::engine::{
-    DATA, EXPLAIN_PREFIX, MAX_COLUMNS, MAX_NESTING, MAX_REREADING, PACKAGE, PolicyError,
+    DATA, EXPLAIN_PREFIX, MAX_COLUMNS, MAX_MINUS_SIGNS, MAX_NESTING, MAX_REREADING, PACKAGE,
+    PolicyError,
 };
 
 /// Where the engine finds the data when the text allows it to be taken out of the rules.
@@ -15,7 +16,7 @@ pub(crate) const CONSTANTS: &str = "anchorhold_policy_data";
 /// SHA-256 of the explanations that the generator has written so far, the latest last: texts of which it was checked that each
 /// rule begins a line and explains only. What else stands there, even a line more, is part of what decides.
 const KNOWN_EXPLANATIONS: [&str; 3] = [
-    "a8486ef5288395ac31d566261b04d002b6f5cb0d342e7282194d77d8bf06eef3",
+    "3adba0f7262bbd81d7b0e6f9eda9c0930b83ec1897ef44843ff2345134c71735",
     "c305e1193b6423aee147af48c43f47c8a763e832001cdf9cc3bc2eec42b32a00",
     "519d2743a47a249c4cdb4e3f8d8286be3235b514eee0e232b7d5247027d829a2",
 ];
@@ -89,40 +90,66 @@ fn reaches_beyond_state(rules: &str) -> bool {
     rules.match_indices("data").any(|found| own(found) != Some(true))
 }
 
-/// Refuses brackets that the engine's parser would not come out of: too many one in another, or too many characters that it reads once more, counted each time. For
-/// each list, set and object it first tries whether it is a comprehension, and where it is none it reads the first element again; the elements behind it are read once.
+/// Refuses what the engine's parser would not come out of: too many brackets one in another, too many minus signs, or too many characters that it reads once more,
+/// counted each time. For each list, set and object it first tries whether it is a comprehension, and where it is none it reads the first element again; the elements
+/// behind it are read once. Of a query, which stands behind `|` or goes over several statements, it reads each part again.
 pub(crate) fn check_brackets(rules: &str) -> Result<(), PolicyError> {
-    // For each bracket that is open, whether its first element goes on; and how many of them do.
-    let (mut first, mut again): (Vec<bool>, u32) = (Vec::new(), 0);
-    let mut read = 0_u64;
+    let (mut open, mut again): (Vec<Bracket>, u32) = (Vec::new(), 0);
+    let (mut read, mut minus_signs, mut before) = (0_u64, 0_usize, ',');
     let mut chars = rules.chars();
     while read <= MAX_REREADING {
         let (left, now) = (chars.as_str().len(), again);
-        match chars.next() {
+        let next = chars.next();
+        match next {
             None => return Ok(()),
-            Some('[' | '{' | '(') if first.len() >= MAX_NESTING => {
+            Some('[' | '{' | '(') if open.len() >= MAX_NESTING => {
                 return Err(PolicyError::TooNested);
             }
-            Some('[' | '{') => {
-                first.push(true);
-                again = again.saturating_add(1);
+            Some(bracket @ ('[' | '{' | '(')) => {
+                let tried = bracket != '(';
+                again = again.saturating_add(u32::from(tried));
+                open.push(Bracket { tried, again: tried, query: false });
             }
-            Some('(') => first.push(false),
-            Some(']' | '}' | ')') => again = again.saturating_sub(first.pop().map_or(0, u32::from)),
-            Some(',' | '|') => {
-                let ends = first.last_mut().map(std::mem::take);
-                again = again.saturating_sub(ends.map_or(0, u32::from));
+            Some(']' | '}' | ')') => {
+                let ends = open.pop().is_some_and(|bracket| bracket.again);
+                again = again.saturating_sub(u32::from(ends));
             }
+            Some(',') => {
+                if let Some(bracket) = open.last_mut().filter(|one| one.again && !one.query) {
+                    bracket.again = false;
+                    again = again.saturating_sub(1);
+                }
+            }
+            // a line that ends an element of a list says nothing of the next one
+            Some(c @ ('|' | ';' | '\n')) if c != '\n' || !",[{(".contains(before) => {
+                if let Some(bracket) = open.last_mut().filter(|bracket| bracket.tried) {
+                    again = again.saturating_add(u32::from(!bracket.again));
+                    (bracket.again, bracket.query) = (true, true);
+                }
+            }
+            Some('-') if minus_signs >= MAX_MINUS_SIGNS => return Err(PolicyError::TooNested),
+            Some('-') => minus_signs = minus_signs.saturating_add(1),
             Some('#') => drop(chars.find(|c| *c == '\n')),
             Some('`') => drop(chars.find(|c| *c == '`')),
             Some('"') => skip_text(&mut chars),
             Some(_) => {}
         }
+        before = next.filter(|c| !c.is_whitespace()).unwrap_or(before);
         let length = u64::try_from(left.saturating_sub(chars.as_str().len())).unwrap_or(u64::MAX);
         let more = 1_u64.checked_shl(now).unwrap_or(u64::MAX).saturating_sub(1);
         read = read.saturating_add(length.saturating_mul(more));
     }
     Err(PolicyError::TooDeep { found: read })
+}
+
+/// A bracket that is open.
+struct Bracket {
+    /// Whether the parser tries it as a comprehension: all but parentheses.
+    tried: bool,
+    /// Whether what stands here now is read again.
+    again: bool,
+    /// Whether a query is in it, all of which is.
+    query: bool,
 }
 
 /// A text in quotes ends on its line, as the engine has it too.

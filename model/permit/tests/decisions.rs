@@ -2,8 +2,8 @@
 
 use ah_agent_api::agent::{CopyFileRequest, RemoveContainerRequest, StartContainerRequest};
 use ah_permit::{
-    Denial, MAX_COLUMNS, MAX_DENIAL_BYTES, MAX_NESTING, MAX_OPS, MAX_POLICY_BYTES, MAX_REREADING,
-    Policy, PolicyError, StaleState, State, decide,
+    Denial, MAX_COLUMNS, MAX_DENIAL_BYTES, MAX_MINUS_SIGNS, MAX_NESTING, MAX_OPS, MAX_POLICY_BYTES,
+    MAX_REREADING, Policy, PolicyError, StaleState, State, decide,
 };
 
 fn start(id: &str) -> StartContainerRequest {
@@ -194,7 +194,16 @@ fn attack_brackets_that_the_parser_would_never_come_out_of() {
         Err(PolicyError::TooDeep { found }) => found > MAX_REREADING,
         _ => false,
     };
-    for (open, close) in [("[", "]"), ("{", "}"), ("{\"a\":", "}"), ("[{", "}]"), ("f([", "])")] {
+    for (open, close) in [
+        ("[", "]"),
+        ("{", "}"),
+        ("{\"a\":", "}"),
+        ("[{", "}]"),
+        ("f([", "])"),
+        ("[1|", "]"),
+        ("{1|", "}"),
+        ("[1|some a, b in c;", "]"),
+    ] {
         assert!(!is_too_deep(&nested(5, open, close)), "{open}");
         assert!(is_too_deep(&nested(24, open, close)), "{open}");
     }
@@ -215,6 +224,10 @@ fn attack_brackets_that_the_parser_would_never_come_out_of() {
         assert!(!too_nested(&nested(MAX_NESTING - 1, open, close)), "{open}");
         assert!(too_nested(&nested(MAX_NESTING, open, close)), "{open}");
     }
+    // a minus sign before a value nests as well
+    let minus = |count: usize| format!("package agent_policy\nx := {}1", "- ".repeat(count));
+    assert!(!too_nested(&minus(MAX_MINUS_SIGNS)));
+    assert!(too_nested(&minus(MAX_MINUS_SIGNS + 1)));
     // in texts and comments they are no brackets, and a quote in one of these does not begin a text
     let deep = "[".repeat(60);
     let rule = format!(

@@ -17,6 +17,8 @@ pub(crate) fn check(pod: &Pod, agent: Agent) -> Result<(), GenerateError> {
     for container in &pod.containers {
         let keys = keys(pod, container)?;
         check_words(container)?;
+        check_image(container)?;
+        check_renewed(pod, container)?;
         if keys.is_empty() {
             continue;
         }
@@ -28,6 +30,53 @@ pub(crate) fn check(pod: &Pod, agent: Agent) -> Result<(), GenerateError> {
         }
         if pod.whole == WholePod::Awaited {
             return Err(GenerateError::SealedTooLate { container: container.name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The guest opens every sealed variable: an image's maker could have the owner's text opened in a container of his own.
+fn check_image(container: &Container) -> Result<(), GenerateError> {
+    let sealed = container.image.env.iter().filter_map(|entry| entry.split_once('=')).find(
+        |(name, value)| {
+            is_sealed(value.as_bytes()) && !container.env.iter().any(|own| own.name == *name)
+        },
+    );
+    match sealed {
+        Some((name, _)) => Err(GenerateError::Sealed {
+            container: container.name.clone(),
+            detail: format!(
+                "env:{name}: the image brings a sealed value, expected those of the pod only: set the variable in the pod"
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// What the cluster renews under a running container is not opened again, so that it would not be renewed at all.
+fn check_renewed(pod: &Pod, container: &Container) -> Result<(), GenerateError> {
+    for mount in &container.mounts {
+        let volume = pod.volumes.iter().find(|volume| volume.name == mount.volume);
+        let Some(VolumeSource::Files(files)) = volume.map(|volume| &volume.source) else {
+            continue;
+        };
+        let renewed = files.unpinned.is_some()
+            || files
+                .files
+                .iter()
+                .any(|file| matches!(file.content, FileContent::Free(_) | FileContent::Token));
+        let sealed = files.files.iter().find(|file| match &file.content {
+            FileContent::Fixed(bytes) => is_sealed(bytes.0.trim_ascii_end()),
+            _ => false,
+        });
+        if let (true, Some(file)) = (renewed, sealed) {
+            return Err(GenerateError::Sealed {
+                container: container.name.clone(),
+                detail: format!(
+                    "file {:?} of volume {:?}: a sealed file beside files that the cluster renews, expected a volume of its own",
+                    file.path, mount.volume
+                ),
+            });
         }
     }
     Ok(())

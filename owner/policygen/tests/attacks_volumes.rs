@@ -241,6 +241,8 @@ fn followed() -> (Case, Vec<CopyFileRequest>) {
         pod.volumes.push(Volume { name: name.to_owned(), source: VolumeSource::Files(files) });
         pod.containers[1].mounts.push(mount(name, &format!("/etc/{name}-config"), None));
     }
+    // under the name that a pinned volume of the same container has, too
+    pod.containers[1].mounts.push(mount("late", "/srv/config", None));
     let mut case = before_web(pod);
     case.commit(case.create("web"));
     // a later version of the same volumes
@@ -295,16 +297,56 @@ fn attack_pinned_files_of_a_running_containers_volume() {
         assert!(case.decide(copy).is_err());
     }
     // volumes that are pinned as a whole, and a volume that the container was never given
-    for copy in of(&copies, "-config/")
-        .into_iter()
-        .filter(|copy| !copy.path.contains("e-config") && !copy.path.contains("d-config"))
-    {
+    for copy in at(&case, &copies, "/etc/config") {
         case.denied(copy.clone(), "stay as they are");
     }
     let id = token.path["/run/kata-containers/shared/containers/".len()..][65..81].to_owned();
     let never =
         CopyFileRequest { path: token.path.replace(&id, "0123456789abcdef"), ..token.clone() };
     assert!(case.decide(never).is_err());
+}
+
+/// Where the container has the volume of this mount, and the copies for it.
+fn at<'a>(case: &Case, copies: &'a [CopyFileRequest], mount: &str) -> Vec<&'a CopyFileRequest> {
+    let id = case.id("web");
+    let file_id = &case.host.file_ids[&format!("{id}/{mount}")];
+    copies.iter().filter(|copy| copy.path.contains(file_id.as_str())).collect()
+}
+
+#[test]
+fn attack_pinned_volume_in_whose_place_one_of_the_same_name_is_put() {
+    let (case, copies) = followed();
+    let (pinned, late) = (at(&case, &copies, "/etc/config"), at(&case, &copies, "/srv/config"));
+    assert!(!pinned.is_empty() && !late.is_empty());
+    let id = |mount: &str| case.host.file_ids[&format!("{}/{mount}", case.id("web"))].clone();
+    for copy in late.into_iter().filter(|copy| !copy.path.ends_with("/..data")) {
+        case.allowed(copy.clone());
+        let path = copy.path.replace(&id("/srv/config"), &id("/etc/config"));
+        assert!(path.starts_with(&pinned[0].path), "{path}");
+        case.denied(CopyFileRequest { path, ..copy.clone() }, "stay as they are");
+    }
+}
+
+#[test]
+fn attack_version_of_a_running_containers_volume_without_its_pinned_files() {
+    for left_out in [".789/known", ".789/token", ".789"] {
+        let (mut case, copies) = followed();
+        let (mut turned, mut missing) = (None, None);
+        for copy in of(&copies, "-mixed-config") {
+            match &copy.path {
+                path if path.ends_with(left_out) => missing = Some(copy),
+                path if path.ends_with("/..data") => turned = Some(copy),
+                _ => case.commit(copy.clone()),
+            }
+        }
+        let turned = turned.unwrap();
+        case.denied(turned.clone(), "not whole");
+        case.commit(missing.unwrap().clone());
+        case.commit(turned.clone());
+        // nor back to the version that is gone
+        let back = case.host.volume_version.clone();
+        case.denied(CopyFileRequest { data: back.into(), ..turned.clone() }, "not whole");
+    }
 }
 
 #[test]

@@ -175,3 +175,45 @@ async fn attack_sealed_value_put_into_a_file_that_the_host_chooses() -> Result<(
     assert!(error.contains(words), "{error}");
     Ok(())
 }
+
+/// A host whose create fails after the values were opened could mount what lies there elsewhere with the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_opened_files_of_a_container_that_was_not_made() -> Result<()> {
+    let scene = scene(&pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "sleep 1000", "")?)?;
+    let prepared = scene.prepared().await?;
+    scene.import_key(&prepared, &SEALING_KEY).await?;
+    let config = scene.launch(prepared).await?.served()?;
+    let (events, mut stop) = (Arc::new(scene.heard.clone()), Stop::never());
+    let created = ah_sandbox::start(config, events, &mut stop).await?;
+    let (pod, host, agent) = (created.pod(), created.host_values(), created.agent());
+    let request = requests::create_container(pod, 0, host)?;
+    // no disk is there: the policy leaves the place to the host
+    let mut failing = request.clone();
+    let layer = failing.storages.iter_mut().find(|storage| storage.driver == "blk");
+    layer.context("no layer")?.source = "1f/1f".into();
+    let failed = agent.create_container(&failing).await.unwrap_err().to_string();
+    assert!(failed.contains("open the container's root"), "{failed}");
+    let again = agent.create_container(&request).await.unwrap_err().to_string();
+    assert!(again.contains("Mounts"), "the copies are gone: {again}");
+    let copies = requests::copy_container_files(pod, 0, host)?;
+    for copy in &copies {
+        agent.copy_file(copy).await?;
+    }
+    agent.create_container(&request).await?;
+    // Late, a sealed text is not opened any more, and is not handed to the program as it is.
+    let folder = copies.iter().find(|copy| copy.path.ends_with("-open")).context("no volume")?;
+    let late = |text: String| CopyFileRequest {
+        path: format!("{}/..2031_01_01_00_00_00.1/word", folder.path),
+        file_mode: 0o100_644,
+        dir_mode: 0o750,
+        file_size: i64::try_from(text.len()).unwrap_or(i64::MAX),
+        data: text.into(),
+        ..Default::default()
+    };
+    agent.copy_file(&late("plain".to_owned())).await?;
+    let text = sealed("file:/open/word", PASSWORD)?;
+    let refused = agent.copy_file(&late(text)).await.unwrap_err().to_string();
+    assert!(refused.contains("a container that is made already"), "{refused}");
+    created.end().await;
+    Ok(())
+}

@@ -17,6 +17,7 @@ use ah_rootfs::VerifiedRoot;
 use tokio::sync::watch;
 
 use super::checks::{Kind, Plan, plan};
+use super::copy_file::remove_copies;
 use super::io::Io;
 use super::sealed;
 use super::termination::copied_files;
@@ -51,6 +52,8 @@ impl Guest {
             }
             Kind::Workload => self.create_workload(request, plan).inspect_err(|_| {
                 self.remove_files(&id);
+                // What was opened among them must not be there for a next attempt, which could mount it elsewhere.
+                remove_copies(&self.layout.kata().join("shared/containers"), &id);
             })?,
         };
         self.containers().insert(id, Arc::new(container));
@@ -93,10 +96,12 @@ impl Guest {
         }
         let shared = self.layout.kata().join("shared/containers");
         let copied = copied_files(spec, &shared);
-        let opened = self.open_sealed(spec, &shared)?;
+        let opened = sealed::open(sealed::find(spec, &shared)?, &|id| {
+            sealed::ask(self.keys.as_deref(), id)
+        })?;
         let mut spec = self.hold_parts(id, spec, &plan.parts)?;
         if let Some(process) = spec.Process.as_mut() {
-            opened.put_into(&mut process.Env)?;
+            opened.env.put_into(&mut process.Env)?;
         }
         let spec = &spec;
         self.check_bind_sources(spec)?;
@@ -116,11 +121,14 @@ impl Guest {
             shared_pid: sandbox.shared_pid,
         };
         let value = container_spec(spec, &context)
-            .map_err(|e| opened.hide(Failure::refused(format!("OCI.{e}"))))?;
+            .map_err(|e| opened.env.hide(Failure::refused(format!("OCI.{e}"))))?;
         make_working_directory(root.path(), Path::new(&process.Cwd))
             .map_err(|e| Failure::effect("prepare the root", &e))?;
         write_private(&self.layout.spec_file(id), &value)?;
         steps.done("spec");
+        // The last step before the container: what is opened is its own from here on.
+        opened.write_files()?;
+        let opened = opened.env;
         let first = self
             .make_process(process, |stdio| self.runtime.create(id, &self.layout.bundle(id), stdio));
         let first = first.map_err(|e| {
@@ -134,14 +142,6 @@ impl Guest {
             body: Body::Workload { root: Mutex::new(Some(root)), cgroup, opened, copied },
             processes: Mutex::new(BTreeMap::from([(None, Arc::new(first))])),
         })
-    }
-
-    /// Opens the container's sealed values; those of files are in their places then.
-    fn open_sealed(&self, spec: &oci::Spec, shared: &Path) -> Result<sealed::OpenedEnv, Failure> {
-        let found = sealed::find(spec, shared)?;
-        let opened = sealed::open(found, &|id| sealed::ask(self.keys.as_deref(), id))?;
-        opened.write_files()?;
-        Ok(opened.env)
     }
 
     /// Whether a container that is to be made has sealed values. Blocks.
@@ -256,7 +256,7 @@ impl Guest {
             root.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
         self.remove_files(&id);
-        super::copy_file::remove_copies(&self.layout.kata().join("shared/containers"), &id);
+        remove_copies(&self.layout.kata().join("shared/containers"), &id);
         self.containers().remove(&id);
         Ok(())
     }

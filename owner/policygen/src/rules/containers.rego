@@ -132,7 +132,7 @@ CreateContainerRequest := {"allowed": true, "ops": ops} if {
 	is_name_of_index(known)
 	ops := array.concat(next_turn(i), [
 		op(["facts"], known),
-		op(["containers", input.container_id], {"name": c.name, "started": false, "execs": {}, "request": input}),
+		op(["containers", input.container_id], {"name": c.name, "started": false, "execs": {}, "request": input, "volumes": object.get(c, "volumes", [])}),
 		op(["names", c.name], {"id": input.container_id, "started": false}),
 	])
 }

@@ -189,14 +189,24 @@ no_stdin := [{"container": c.name, "text": "the container declares no stdin"} |
 	not declared(c.name).stdin
 ]
 
-explain_CopyFileRequest := array.concat(late_reasons, [r | count(late_reasons) == 0; some r in early_reasons])
+explain_CopyFileRequest := array.concat(late_reasons, array.concat(
+	lacking_reasons,
+	[r | count(late_reasons) + count(lacking_reasons) == 0; some r in early_reasons],
+))
 
 late_reasons := [{
 	"field": "/path",
 	"found": input.path,
 	"expected": "the path of a volume that the container has, of which the owner leaves files to the host",
 	"text": "the container has been created: its other files stay as they are",
-} | copied.late; count([t | some t in policy_data.trees; copied.name in t.names; may_differ(t)]) == 0]
+} | copied.late; count(trees_here) < max([1, count(own_trees)])]
+
+lacking_reasons := [{
+	"field": "/symlink_target",
+	"found": input.symlink_target,
+	"expected": sort(lacking),
+	"text": "the version is not whole: these parts of it were not copied in",
+} | copied.late; count(lacking) > 0]
 
 early_reasons := array.concat(volume_reasons, [{
 	"field": "/path",

@@ -19,6 +19,7 @@ copied := c if {
 	input.path == concat("/", array.concat([concat("", [shared_dir, at])], rest))
 	c := {
 		"at": at,
+		"id": id,
 		"late": count([1 | data.pstate.containers[id]]) == 1,
 		"name": parts[0],
 		"rest": rest,

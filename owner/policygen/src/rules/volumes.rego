@@ -12,22 +12,55 @@ CopyFileRequest := {"allowed": true, "ops": ops} if {
 	))
 }
 
-# A running container's volume follows the cluster where the owner leaves files of it to the host: what is pinned stays as it is.
+# A running container's volume follows the cluster where the owner leaves files of it to the host: what is pinned stays as it is, and
+# no version counts that is not whole.
 CopyFileRequest := {"allowed": true, "ops": ops} if {
 	copied.late
-	data.pstate.copied[copied.at]
 	is_dir_mode(input.dir_mode)
-	count(fitting) > 0
-	ops := [op(["facts", e.is], behind(e)) | some e in fitting; e.is]
+	count(own_trees) > 0
+	count(fitting) == count(own_trees)
+	count(lacking) == 0
+	ops := array.concat(late_copy, [op(["facts", e.is], behind(e)) | some e in fitting; e.is])
 }
 
-may_differ(_) if not copied.late
+# What the container was given at this place: no other volume of the same name counts.
+own_trees := [policy_data.trees[v.tree] |
+	c := data.pstate.containers[copied.id]
+	some v in c.volumes
+	c.request.OCI.Mounts[v.mount].source == concat("", [shared_dir, copied.at])
+]
 
 may_differ(t) if t.unpinned
 
 may_differ(t) if {
 	some e in t.entries
 	e.free
+}
+
+# The parts that a version still lacks when the host turns to it.
+lacking := [path |
+	copied.path == "..data"
+	some t in own_trees
+	some path, e in t.entries
+	startswith(path, "$(volume-version)")
+	not is_made(e, input.symlink_target, made_here[replace(path, "$(volume-version)", input.symlink_target)])
+]
+
+made_here := object.get(data.pstate.copied, copied.at, {})
+
+# What belonged to the version before is forgotten, as the guest takes it away.
+late_copy := [op(["copied", token(copied.at), token(copied.path)], [remembered(e) | some e in fitting])] if copied.path != "..data"
+
+late_copy := [op(["copied", token(copied.at)], object.union(kept, {"..data": [remembered(e) | some e in fitting]}))] if copied.path == "..data"
+
+kept := {path: e |
+	some path, e in made_here
+	not is_left(path)
+}
+
+is_left(path) if {
+	version(made_here) != input.symlink_target
+	split(path, "/")[0] == version(made_here)
 }
 
 # The host's part of a file, behind the owner's.
@@ -45,12 +78,14 @@ remembered(e) := {"link": input.symlink_target} if e.link
 remembered(e) := e if not e.link
 
 fitting := [e |
-	some t in policy_data.trees
-	copied.name in t.names
-	may_differ(t)
+	some t in trees_here
 	e := entry(t)
 	fits(e, t.gid)
 ]
+
+trees_here := [t | some t in policy_data.trees; copied.name in t.names] if not copied.late
+
+trees_here := [t | some t in own_trees; may_differ(t)] if copied.late
 
 entry(t) := t.entries[copied.place]
 
