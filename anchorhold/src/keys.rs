@@ -6,8 +6,7 @@ use std::path::Path;
 
 use ah_importer::ImportKey;
 use ah_keyservice::{
-    Event, Family, KeyInfo, KeyService, KeyType, NewKey, OnExisting, Options, Rule,
-    SystemEnvironment,
+    Event, Family, KeyInfo, KeyService, KeyType, NewKey, OnExisting, Options, SystemEnvironment,
 };
 use ah_release_api::policy::{PodFacts, TeeKind};
 use ah_release_api::{KeyId, MAX_SECRET_BYTES, ReleasePolicy};
@@ -88,7 +87,14 @@ pub(crate) async fn import(dirs: &Dirs, options: &KeyImport) -> Result<()> {
     let on_existing = if options.replace { OnExisting::Replace } else { OnExisting::Refuse };
     let service = open(dirs, Accept::Hardware, None).await?;
     let bytes = key.material.secret.as_bytes().len();
-    let info = service.put(new_key(id, key, policy), Event::Import, on_existing, None).await?;
+    let info = service
+        .put(
+            NewKey::released_under(policy, id, key.kty, key.material),
+            Event::Import,
+            on_existing,
+            None,
+        )
+        .await?;
     service.close().await;
     if options.json {
         let (policy, kty) = (policy_json(&info), info.kty.name());
@@ -111,20 +117,6 @@ fn describe(key: &ImportKey) -> String {
             format!("{} bytes", key.material.secret.as_bytes().len())
         }
         Family::Rsa | Family::Ec => key.kty.name().to_owned(),
-    }
-}
-
-fn new_key(id: KeyId, key: ImportKey, policy: ReleasePolicy) -> NewKey {
-    NewKey {
-        id,
-        kty: key.kty,
-        material: key.material,
-        ops: Vec::new(),
-        enabled: true,
-        exportable: true,
-        not_before_s: None,
-        expires_s: None,
-        rule: Some(Rule { text: policy.to_json(), policy, immutable: false }),
     }
 }
 
@@ -295,7 +287,12 @@ mod tests {
             let policy = ReleasePolicy::parse(text).unwrap();
             let id = options.name.as_deref().unwrap().parse().unwrap();
             let stored = service
-                .put(new_key(id, key, policy), Event::Import, OnExisting::Refuse, None)
+                .put(
+                    NewKey::released_under(policy, id, key.kty, key.material),
+                    Event::Import,
+                    OnExisting::Refuse,
+                    None,
+                )
                 .await
                 .unwrap();
             assert_eq!(stored.kty.name(), kty);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use ah_grant::{OwnerKey, SecretKey};
@@ -42,14 +42,7 @@ pub(crate) fn generate(file: &Path) -> Result<OwnerKey> {
 pub(crate) fn read(file: &Path) -> Result<SecretKey> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let text = Zeroizing::new(text);
-    let mode = fs::metadata(file).map_or(0, |found| found.permissions().mode());
-    if mode & 0o077 != 0 {
-        eprintln!(
-            "warning: others may read {} (mode {:04o}, expected 0600)",
-            file.display(),
-            mode & 0o7777
-        );
-    }
+    crate::ui::warn_if_others_read(file);
     match SigningKey::from_pkcs8_pem(&text) {
         Ok(key) => Ok(SecretKey::from_seed(key.as_bytes())),
         Err(_) => Err(failure(

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use ah_release_api::{KeyId, MAX_SEALED_BYTES, Place, SEALING_KEY_BYTES, Secret, is_sealed, seal};
@@ -88,14 +88,7 @@ fn read_key(file: &Path) -> Result<Secret> {
             "--new-key makes one; the same bytes are what `anchorhold key import --from` takes",
         ));
     }
-    let mode = fs::metadata(file).map_or(0, |found| found.permissions().mode());
-    if mode & 0o077 != 0 {
-        eprintln!(
-            "warning: others may read {} (mode {:04o}, expected 0600)",
-            file.display(),
-            mode & 0o7777
-        );
-    }
+    ui::warn_if_others_read(file);
     Ok(Secret::new(bytes.to_vec())?)
 }
 

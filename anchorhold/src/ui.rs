@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -29,6 +31,18 @@ pub fn tell(verbose: u8) {
         .with_filter(ours);
     // A caller that has its own listener keeps it.
     let _ = tracing_subscriber::registry().with(level).with(lines).try_init();
+}
+
+/// A secret's file is its owner's alone.
+pub(crate) fn warn_if_others_read(file: &Path) {
+    let mode = std::fs::metadata(file).map_or(0, |found| found.permissions().mode());
+    if mode & 0o077 != 0 {
+        eprintln!(
+            "warning: others may read {} (mode {:04o}, expected 0600)",
+            file.display(),
+            mode & 0o7777
+        );
+    }
 }
 
 /// A line on standard output, as `println!` has it.

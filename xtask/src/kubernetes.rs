@@ -12,8 +12,11 @@ use crate::cmd::{Done, output, root, run_quiet, step, target};
 const PROGRAMS: [&str; 5] =
     ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet"];
 /// Debian packages that the cluster needs and no other test.
-pub(crate) const PACKAGES: &[(&str, &str)] =
-    &[("etcd-server", "the cluster's store"), ("zstd", "unpacks the cluster's programs")];
+pub(crate) const PACKAGES: &[(&str, &str)] = &[
+    ("docker-registry", "serves a private image"),
+    ("etcd-server", "the cluster's store"),
+    ("zstd", "unpacks the cluster's programs"),
+];
 /// Debian packages that build the programs where nobody has built them.
 const BUILD_PACKAGES: &[(&str, &str)] =
     &[("golang-go", "builds Kubernetes"), ("curl", "fetches its source")];

@@ -50,6 +50,7 @@ pub(crate) fn run_for_tests(beside: impl FnOnce() -> Result<()>) -> Result<()> {
         let guest = scope.spawn(|| {
             vsock_device()?;
             guest_binaries()?;
+            sidecar_for_tests()?;
             guest_binaries_elsewhere()
         });
         let beside = beside();
@@ -187,27 +188,33 @@ fn guest_binaries() -> Result<()> {
     step("container programs", || {
         build_guest(&root(), &target().join("guest"), &CONTAINER_PROGRAMS)?;
         Ok(Done::Did("what demo and tests run in containers, static".into()))
+    })
+}
+
+/// What tests run beside the sidecar; demo and benches do without.
+fn sidecar_for_tests() -> Result<()> {
+    step("sidecar's client", || {
+        build_guest(&root(), &target().join("guest"), &["-pah-sidecar", "--example=skr_grpc"])?;
+        Ok(Done::Did("what tests run beside the sidecar, static".into()))
     })?;
     sidecar_program()
 }
 
-/// The sidecar, and a client of it that tests run in containers.
-const SIDECAR_PROGRAMS: [&str; 2] = ["-pah-sidecar", "--example=skr_grpc"];
-
-/// The key-release sidecar, a build of its own.
+/// The key-release sidecar, a build of its own: with its example it would have the features of its tests' packages.
 pub(crate) fn sidecar_program() -> Result<()> {
     step("sidecar, static", || {
-        build_guest(&root(), &target().join("guest"), &SIDECAR_PROGRAMS)?;
+        build_guest(&root(), &target().join("guest"), &["-pah-sidecar", "--bins"])?;
         Ok(Done::Did("anchorhold-sidecar".into()))
     })
 }
 
 /// Packages of the demo's workload and of what tests run in containers; never part of the guest image.
-const CONTAINER_PROGRAMS: [&str; 4] = [
+const CONTAINER_PROGRAMS: [&str; 5] = [
     "-pah-example-sealed-message",
     "-pah-testkit-images",
     "--example=list_tree",
     "--example=udp_echo",
+    "--bins",
 ];
 
 /// Where the guest's static programs of this checkout are.
@@ -224,7 +231,7 @@ pub(crate) fn build_guest(source: &Path, to: &Path, instead: &[&str]) -> Result<
         command.args(build.args);
     } else {
         let packages = build.args.iter().position(|arg| arg == "-p").unwrap_or(build.args.len());
-        command.args(&build.args[..packages]).args(instead).arg("--bins");
+        command.args(&build.args[..packages]).args(instead);
     }
     command.arg("--quiet").current_dir(source);
     command.envs(build.env).env_remove("RUSTFLAGS").env_remove("CARGO_BUILD_RUSTFLAGS");

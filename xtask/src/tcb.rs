@@ -164,13 +164,18 @@ fn count_sources(dir: &Path) -> Result<(u64, u64)> {
     for entry in WalkDir::new(dir) {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy();
-        if entry.file_type().is_file() && name.ends_with(".rs") && name != "tests.rs" {
+        if entry.file_type().is_file() && name.ends_with(".rs") && !is_tests(&name) {
             let (lines, unsafes) = count(&fs::read_to_string(entry.path())?);
             total.0 += lines;
             total.1 += unsafes;
         }
     }
     Ok(total)
+}
+
+/// Files that only a `#[cfg(test)]` module names.
+fn is_tests(name: &str) -> bool {
+    name == "tests.rs" || name.ends_with("_tests.rs")
 }
 
 /// Lines of code and unsafe marks up to the file's test module.

@@ -51,6 +51,28 @@ pub struct NewKey {
     pub rule: Option<Rule>,
 }
 
+impl NewKey {
+    /// A key that guests get under `policy`, from now on and without end.
+    pub fn released_under(
+        policy: ReleasePolicy,
+        id: KeyId,
+        kty: KeyType,
+        material: Material,
+    ) -> Self {
+        Self {
+            id,
+            kty,
+            material,
+            ops: Vec::new(),
+            enabled: true,
+            exportable: true,
+            not_before_s: None,
+            expires_s: None,
+            rule: Some(Rule { text: policy.to_json(), policy, immutable: false }),
+        }
+    }
+}
+
 /// Changes of one key that build on what is there wait for each other.
 pub(crate) struct Turns([tokio::sync::Mutex<()>; TURNS]);
 
@@ -102,17 +124,8 @@ impl KeyService {
         on_existing: OnExisting,
     ) -> Result<KeyInfo, ServiceError> {
         let kty = if kind == KeyKind::Oct { KeyType::OCT } else { KeyType::OPAQUE };
-        let key = NewKey {
-            id: id.clone(),
-            kty,
-            material: Material::of_bytes(secret.as_bytes().to_vec()).map_err(VaultError::from)?,
-            ops: Vec::new(),
-            enabled: true,
-            exportable: true,
-            not_before_s: None,
-            expires_s: None,
-            rule: Some(Rule { text: policy.to_json(), policy, immutable: false }),
-        };
+        let material = Material::of_bytes(secret.as_bytes().to_vec()).map_err(VaultError::from)?;
+        let key = NewKey::released_under(policy, id.clone(), kty, material);
         self.put(key, Event::Import, on_existing, None).await
     }
 
