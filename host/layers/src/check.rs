@@ -6,6 +6,7 @@ use ah_digest::Sha256;
 use ah_verity::{
     BLOCK_BYTES, Superblock, SuperblockError, TreeBuilder, VerityError, VerityInfo, check_block,
 };
+use ah_verity_sys::LeafHasher;
 
 /// Why a stored image is not the one that its record names.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,8 @@ pub(crate) fn quick(file: &File, info: &VerityInfo) -> Result<(), CheckError> {
 pub(crate) fn full(file: &File, info: &VerityInfo) -> Result<(), CheckError> {
     quick(file, info)?;
     let mut builder = TreeBuilder::new(info.salt);
+    let hasher = LeafHasher::new(info.salt);
+    let mut leaves = Vec::new();
     let mut buffer = vec![0; 256 * BLOCK_BYTES];
     let mut offset = 0;
     let end = info.hash_offset_bytes();
@@ -81,7 +84,8 @@ pub(crate) fn full(file: &File, info: &VerityInfo) -> Result<(), CheckError> {
         let length = buffer.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
         let part = &mut buffer[..length];
         file.read_exact_at(part, offset)?;
-        builder.push_blocks(part);
+        hasher.hash(part.as_chunks().0, &mut leaves);
+        builder.push_hashes(&leaves);
         offset += length as u64;
     }
     let tree = builder.finish()?;

@@ -8,6 +8,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use ah_erofs::{BLOCK_BYTES, BlockSink};
 use ah_verity::{TreeBuilder, ZERO_SALT};
+use ah_verity_sys::LeafHasher;
 
 /// Pieces under way to the writing thread.
 const PIECES: usize = 3;
@@ -52,9 +53,12 @@ impl Pump {
         let written = scope.spawn(move || {
             let mut tree = TreeBuilder::new(ZERO_SALT);
             tree.defer_first();
+            let hasher = LeafHasher::new(ZERO_SALT);
+            let mut leaves = Vec::new();
             let mut offset = BLOCK_BYTES as u64;
             for piece in to_write {
-                tree.push_blocks(&piece);
+                hasher.hash(piece.as_chunks().0, &mut leaves);
+                tree.push_hashes(&leaves);
                 out.write_at(&piece, offset)?;
                 offset += piece.len() as u64;
                 let _ = give_back.try_send(piece);

@@ -12,7 +12,7 @@ use sha2::Digest as _;
 use crate::MAX_LAYER_BYTES;
 
 /// Large enough that threads seldom wake each other, small enough that a chunk is still in a core's cache.
-const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BYTES: usize = 128 << 10;
 /// Chunks under way to each reader.
 const CHUNKS: usize = 3;
 

@@ -10,7 +10,7 @@ use crate::tree::{Kind, Node, NodeId, Tree};
 use crate::{BLOCK_BYTES, BLOCK_BYTES_U64, MAX_IMAGE_BLOCKS, xattr};
 
 /// Blocks go to the sink in pieces of this many bytes.
-const PIECE_BYTES: usize = 256 << 10;
+const PIECE_BYTES: usize = 128 << 10;
 
 /// Takes an image's blocks: 1, 2, 3 and so on, then block 0.
 pub trait BlockSink {

@@ -138,10 +138,11 @@ fn convert_all(
     jobs.dedup_by_key(|(_, layer)| (layer.size_bytes, layer.diff_id, layer.digest));
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Ok(Converted::new()));
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    // One more than cores: layers of one size would else leave cores idle while the last of them is read.
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get) + 1;
     let runtime = tokio::runtime::Handle::try_current().ok();
     std::thread::scope(|scope| {
-        for _ in 0..cores.min(MAX_WORKERS).min(jobs.len()) {
+        for _ in 0..workers.min(MAX_WORKERS).min(jobs.len()) {
             scope.spawn(|| {
                 let _entered = runtime.as_ref().map(tokio::runtime::Handle::enter);
                 while let Some((image, layer)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
