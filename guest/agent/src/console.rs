@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use ah_agent_api::TraceParent;
 use ah_guest_sys::kernel::console_line;
 
 /// How much is told; fixed by the measured command line (`anchorhold.log=`).
@@ -36,9 +37,45 @@ pub fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
 }
 
+tokio::task_local! {
+    static TRACE: TraceParent;
+}
+
+/// Does `work`, whose lines say the trace that the host calls from. What `work` spawns is not part of it.
+pub async fn in_trace<T>(trace: Option<TraceParent>, work: impl Future<Output = T>) -> T {
+    match trace {
+        Some(trace) => TRACE.scope(trace, work).await,
+        None => work.await,
+    }
+}
+
 /// Tells the host `text` when the level says so.
 pub fn tell(level: Level, text: &str) {
     if level as u8 <= LEVEL.load(Ordering::Relaxed) {
-        console_line(&format!("anchorhold-agent: {text}"));
+        console_line(&line(text));
+    }
+}
+
+fn line(text: &str) -> String {
+    match TRACE.try_with(TraceParent::trace_id) {
+        Ok(trace) => format!("anchorhold-agent: {text} trace={trace}"),
+        Err(_) => format!("anchorhold-agent: {text}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_say_the_trace_that_they_are_in() {
+        let trace = TraceParent::new(0x4bf9, 1);
+        let told = in_trace(trace, async { line("CreateContainer: no") }).await;
+        assert_eq!(
+            told,
+            "anchorhold-agent: CreateContainer: no trace=00000000000000000000000000004bf9"
+        );
+        let told = in_trace(None, async { line("CreateContainer: no") }).await;
+        assert_eq!(told, "anchorhold-agent: CreateContainer: no");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ah_agent_api::health::{CheckRequest, HealthCheckResponse, VersionCheckResponse};
-use ah_agent_api::{AGENT_SERVICE, HEALTH_SERVICE, METHODS, decode};
+use ah_agent_api::{AGENT_SERVICE, HEALTH_SERVICE, METHODS, TRACEPARENT, TraceParent, decode};
 use ah_release::MAX_WRITE_BYTES;
 use async_trait::async_trait;
 use futures_util::Stream;
@@ -19,6 +19,7 @@ use ttrpc::r#async::{MethodHandler, Server, Service, TtrpcContext};
 use ttrpc::asynchronous::transport::Listener;
 use ttrpc::{Request, Response};
 
+use crate::console::in_trace;
 use crate::effects::Effects;
 use crate::failure::Failure;
 use crate::gate::Gate;
@@ -39,8 +40,9 @@ struct HealthMethod {
 
 #[async_trait]
 impl<E: Effects> MethodHandler for AgentMethod<E> {
-    async fn handler(&self, _: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
-        Ok(answer(self.gate.call(self.name, request.payload).await))
+    async fn handler(&self, context: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
+        let work = self.gate.call(self.name, request.payload);
+        Ok(answer(in_trace(trace(&context.metadata), work).await))
     }
 }
 
@@ -49,6 +51,11 @@ impl MethodHandler for HealthMethod {
     async fn handler(&self, _: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
         Ok(answer(health(self.name, &request.payload)))
     }
+}
+
+/// Where the host says that a call belongs. It says so for people who read its log: text that is none is as good as none.
+fn trace(metadata: &HashMap<String, Vec<String>>) -> Option<TraceParent> {
+    metadata.get(TRACEPARENT)?.first()?.parse().ok()
 }
 
 fn health(name: &str, payload: &[u8]) -> Result<Vec<u8>, Failure> {

@@ -8,6 +8,7 @@
 mod calls;
 mod error;
 mod tamper;
+mod trace;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use ttrpc::{asynchronous::Client, asynchronous::transport::Socket};
 pub use calls::{Stream, WaitStatus};
 pub use error::CallError;
 pub use tamper::{RawCall, Tamper};
+pub use trace::in_trace;
 
 /// Longest that an ordinary call may take: creating a container opens its layers.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -103,6 +105,7 @@ impl AgentClient {
             method: call.method,
             payload: call.payload,
             timeout_nano,
+            metadata: trace::metadata(),
             ..Default::default()
         };
         match self.client.request(request).await {

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 
-use ah_agent_api::agent::StartContainerRequest;
+use ah_agent_api::{TraceParent, agent::StartContainerRequest};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -59,6 +59,23 @@ async fn another_status_is_a_refusal_with_its_code() {
         matches!(&error, CallError::Refused { code, message, .. } if code == "INTERNAL" && message == "verity: root hash"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_call_says_the_trace_that_it_is_in() {
+    let client = agent(|request| {
+        let said: Vec<String> =
+            request.metadata.iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect();
+        status(Code::INTERNAL, &said.join(","))
+    });
+    let said = async || match client.start_container("c").await {
+        Err(CallError::Refused { message, .. }) => message,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(said().await, "");
+    let parent = TraceParent::new(0x4bf9, 0xb7).unwrap();
+    let told = format!("traceparent=00-{:032x}-{:016x}-00", 0x4bf9, 0xb7);
+    assert_eq!(in_trace(parent, said()).await, told);
 }
 
 #[tokio::test]

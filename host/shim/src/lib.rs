@@ -31,6 +31,7 @@ mod service;
 mod stats;
 mod stdio;
 mod termination;
+mod trace;
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 mod wire {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Opens `log` in the bundle. Opened for both directions, it never waits for containerd and never ends with it.
 pub(crate) fn start(bundle: &Path, debug: bool) {
@@ -17,6 +18,7 @@ pub(crate) fn start(bundle: &Path, debug: bool) {
         .with_max_level(level)
         .with_ansi(false)
         .with_target(false)
+        .with_span_events(FmtSpan::CLOSE)
         .with_writer(Fifo(Arc::new(fifo)))
         .try_init();
 }

@@ -14,8 +14,9 @@ use ttrpc::asynchronous::transport::Listener;
 
 use crate::events::Publisher;
 use crate::launch::socket_path;
-use crate::service::Service;
-use crate::{Call, ShimError, log, server};
+use crate::service::{self, Service};
+use crate::trace::Tracer;
+use crate::{Call, ShimError, convert, log, server};
 
 /// For the last answer to be on its way.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -50,8 +51,10 @@ async fn live(call: &Call, listener: StdUnixListener) -> Result<(), ShimError> {
         listener.poll_accept(cx).map(|found| Some(found.map(|(stream, _)| stream)))
     });
     let service = Arc::new(Service::new(Publisher::start(&call.namespace)));
+    let spec = service::read_spec(&call.bundle).ok();
+    let tracer = Tracer::new(spec.as_ref().and_then(convert::pod_uid), &call.id);
     let mut server = Server::new()
-        .register_service(server::services(&service))
+        .register_service(server::services(&service, tracer))
         .add_listener(Listener::new(incoming));
     server.start().await?;
     tracing::info!(id = call.id, namespace = call.namespace, "shim is up");

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ah_agent_client::in_trace;
 use async_trait::async_trait;
 use protobuf::Message;
+use tracing::Instrument as _;
 use ttrpc::r#async::{MethodHandler, Service as Methods, TtrpcContext};
 use ttrpc::{Request, Response};
 
 use crate::service::Service;
+use crate::trace::{self, Tracer};
 use crate::{ShimError, counting};
 
 /// containerd's two names for one service: 1.x and 2.x.
@@ -36,13 +39,26 @@ const METHODS: [&str; 17] = [
 struct Handler {
     method: &'static str,
     service: Arc<Service>,
+    tracer: Arc<Tracer>,
 }
 
 #[async_trait]
 impl MethodHandler for Handler {
-    async fn handler(&self, _: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
+    async fn handler(&self, context: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
+        let parent = self.tracer.call(&context.metadata);
+        let span = trace::span(self.method, parent);
+        let answer = self.answer(&request.payload).instrument(span);
+        Ok(match parent {
+            Some(parent) => in_trace(parent, answer).await,
+            None => answer.await,
+        })
+    }
+}
+
+impl Handler {
+    async fn answer(&self, payload: &[u8]) -> Response {
         let mut response = Response::new();
-        match call(&self.service, self.method, &request.payload).await {
+        match call(&self.service, self.method, payload).await {
             Ok(payload) => {
                 response.payload = payload;
                 response.set_status(ttrpc::get_status(ttrpc::Code::OK, ""));
@@ -54,15 +70,16 @@ impl MethodHandler for Handler {
                 response.set_status(ttrpc::get_status(error.code(), told));
             }
         }
-        Ok(response)
+        response
     }
 }
 
 /// The services by name.
-pub(crate) fn services(service: &Arc<Service>) -> HashMap<String, Methods> {
+pub(crate) fn services(service: &Arc<Service>, tracer: Tracer) -> HashMap<String, Methods> {
+    let tracer = Arc::new(tracer);
     let named = |name: &str| {
         let methods = METHODS.iter().map(|method| {
-            let handler = Handler { method, service: service.clone() };
+            let handler = Handler { method, service: service.clone(), tracer: tracer.clone() };
             ((*method).to_owned(), Box::new(handler) as Box<dyn MethodHandler + Send + Sync>)
         });
         (name.to_owned(), Methods { methods: methods.collect(), streams: HashMap::new() })

@@ -447,7 +447,7 @@ fn pid() -> u32 {
     std::process::id()
 }
 
-fn read_spec(bundle: &Path) -> Result<Spec, ShimError> {
+pub(crate) fn read_spec(bundle: &Path) -> Result<Spec, ShimError> {
     let path = bundle.join("config.json");
     let bytes = std::fs::read(&path).map_err(ShimError::file("reading", &path))?;
     let (spec, ignored) = convert::parse(&bytes)?;

@@ -13,6 +13,7 @@ mod methods;
 pub mod ports;
 mod request;
 mod strict;
+mod trace;
 
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
 mod wire {
@@ -28,3 +29,4 @@ pub use input::{InputError, PolicyRequest};
 pub use methods::{AGENT_SERVICE, HEALTH_SERVICE, METHODS, Method, method, request_names};
 pub use request::Request;
 pub use strict::{DecodeError, MAX_MESSAGE_BYTES, Wire, decode, encode};
+pub use trace::{TRACEPARENT, TraceParent, TraceParentError};

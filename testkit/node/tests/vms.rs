@@ -191,6 +191,14 @@ async fn a_pod_in_a_vm_runs_is_entered_and_leaves_nothing() {
     }
 
     assert_eq!(machine.processes(&["containerd-shim-anchorhold-v2", "-id"]).len(), 1);
+    // What containerd logs of the shim says which pod a call was for, and how long it took.
+    let trace = format!("trace={}", PodConfig::new("life", "").uid.replace('-', ""));
+    let logs = machine.node.logs();
+    let told = |method: &str| {
+        let method = format!("method=\"{method}\"");
+        logs.lines().any(|line| [&trace, &method, "time.busy"].iter().all(|part| line.contains(*part)))
+    };
+    assert!(told("Create") && told("Exec") && !told("State"), "{logs}");
     pod.remove().await.unwrap();
     machine.until_nothing_is_left().await;
 }

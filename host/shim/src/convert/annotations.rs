@@ -32,6 +32,11 @@ pub enum Kind {
     Alone,
 }
 
+/// The pod's UID, where a cluster made the pod.
+pub fn pod_uid(spec: &Spec) -> Option<&str> {
+    spec.annotations.get(SANDBOX_UID).map(String::as_str)
+}
+
 /// What the container is to its pod.
 pub fn kind(spec: &Spec) -> Kind {
     match spec.annotations.get(CONTAINER_TYPE).map(String::as_str) {

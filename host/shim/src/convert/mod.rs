@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use ah_agent_api::agent::{CreateContainerRequest, ExecProcessRequest};
 use ah_agent_api::oci;
 
-pub use annotations::{Hints, HintsError, Kind, kind, sandbox_id};
+pub use annotations::{Hints, HintsError, Kind, kind, pod_uid, sandbox_id};
 pub use bundle::{BundleError, Process, Spec, parse, parse_process};
 pub use copies::{HostTree, Node, NodeKind, copy_requests};
 pub use mountinfo::MountInfo;
