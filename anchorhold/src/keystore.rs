@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cli::service::{BackupFile, OneKey, Target};
 use crate::dirs::Dirs;
 use crate::store::Store;
-use crate::ui::{failure, say};
+use crate::ui::{failure, plain, say};
 
 /// What to do with one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,14 +65,15 @@ pub(crate) async fn list(dirs: &Dirs, target: &Target, json: bool) -> Result<()>
     Ok(())
 }
 
-fn version(key: &Value) -> &str {
+fn version(key: &Value) -> String {
     let kid = key.pointer("/key/kid").and_then(Value::as_str).unwrap_or_default();
-    kid.rsplit('/').next().unwrap_or_default()
+    plain(kid.rsplit('/').next().unwrap_or_default())
 }
 
 fn show(name: &str, key: &Value) {
     let is = |path: &str| key.pointer(path).and_then(Value::as_bool).unwrap_or_default();
-    let kind = key.pointer("/key/kty").and_then(Value::as_str).unwrap_or_default();
+    let kind = plain(key.pointer("/key/kty").and_then(Value::as_str).unwrap_or_default());
+    let name = plain(name);
     let state = match (is("/attributes/enabled"), is("/attributes/exportable")) {
         (false, _) => "disabled",
         (true, false) => "never released",
@@ -89,7 +90,7 @@ fn show(name: &str, key: &Value) {
     let policy: Value =
         data.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     if policy.is_object() {
-        say!("    {:36} {policy}", "policy");
+        say!("    {:36} {}", "policy", plain(&policy.to_string()));
     }
 }
 
