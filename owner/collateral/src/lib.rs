@@ -25,7 +25,7 @@ use std::path::PathBuf;
 pub use certificates::Certificates;
 pub use fetch::{FetchError, Fetched, Kds, KdsOptions};
 pub use files::{MAX_FILE_BYTES, der_of_pem, read_certificates, read_revocation_list};
-pub use folder::{Folder, Imported};
+pub use folder::{Folder, Imported, QuoteFile};
 pub use kds::{ChainKind, KDS, KdsError, Wanted};
 pub use thim::ThimCertificates;
 

@@ -15,7 +15,7 @@ use ah_verifier::{Revocation, TrustedRoots};
 
 use crate::config::Config;
 use crate::start::{More, StartError};
-use crate::token_keys::{self, TokenKeys};
+use crate::token_keys::{self, TokenKeys, TokenKeysError};
 
 /// Lowest security version of a cloud's utility VM whose endorsement counts.
 const LEAST_UVM_SVN: u64 = 100;
@@ -39,7 +39,11 @@ pub(crate) async fn attestation(
     let rotate_after = config.rotate_after();
     let token_keys = TokenKeys::new(keys.clone(), service.clone(), mirror, rotate_after, clock);
     // A service that slept for months changes its keys before it signs.
-    token_keys.check().await.map_err(failed)?;
+    match token_keys.check().await {
+        // Not a reason to be away: the keys are good, only their change waits.
+        Err(error @ TokenKeysError::Clock { .. }) => tracing::warn!(%error, "token keys"),
+        checked => drop(checked.map_err(failed)?),
+    }
     let routes = ah_maa::router(service.clone());
     Ok(More { routes, verifiers: vec![Box::new(Own(service))], token_keys: Arc::new(token_keys) })
 }

@@ -34,4 +34,4 @@ pub use roles::Role;
 pub use server::Server;
 pub use start::{StartError, Started, start, start_with};
 pub use tdx::TdxError;
-pub use token_keys::TokenKeys;
+pub use token_keys::{TokenKeys, TokenKeysError};

@@ -20,6 +20,7 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
+use crate::environment::blocking;
 use crate::files::{FileError, Open, private_file};
 use crate::kek::Sealed;
 
@@ -362,8 +363,16 @@ impl OpenToken {
         }
     }
 
-    /// Runs an operation; once more in a new session when it fails, for the old one may be gone with the token's connection.
+    /// Runs an operation, which may wait for the token.
     fn run<T>(
+        &self,
+        operation: impl Fn(&Connection) -> Result<T, Error>,
+    ) -> Result<T, TokenKeyError> {
+        blocking(|| self.run_here(operation))
+    }
+
+    /// Once more in a new session when it fails, for the old one may be gone with the token's connection.
+    fn run_here<T>(
         &self,
         operation: impl Fn(&Connection) -> Result<T, Error>,
     ) -> Result<T, TokenKeyError> {

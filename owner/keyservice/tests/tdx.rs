@@ -37,7 +37,7 @@ async fn service(
     options.quotes = collateral.map(|json| -> ah_keyservice::QuoteCollateralSource {
         Arc::new(move || {
             let read = QuoteCollateral::from_json(&json);
-            read.map(|one| vec![one]).map_err(|error| error.to_string())
+            read.map(|one| Arc::new(vec![one])).map_err(|error| error.to_string())
         })
     });
     KeyService::open(&folder.path().join("keys"), options).await.unwrap()

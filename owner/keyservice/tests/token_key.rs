@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ah_keyservice::{
-    KekError, KekSource, KeyService, Location, OnExisting, Options, PinSource, ServiceError,
-    TokenKey, TokenKeyError, VaultError,
+    BackupError, KekError, KekSource, KeyService, Location, OnExisting, Options, PinSource,
+    ServiceError, TokenKey, TokenKeyError, VaultError,
 };
 use ah_release_api::policy::TeeKind;
 use ah_release_api::{KeyId, KeyKind, Secret};
@@ -198,6 +198,54 @@ async fn attack_sealed_keys_swapped_or_altered() {
     assert!(altered(&states[0]) && altered(&states[2]), "{states:?}");
     assert_eq!(states[1].as_deref().ok(), Some("b"), "the token still works: {states:?}");
     service.close().await;
+}
+
+/// The first start of several replicas at once: a second key of the label would leave it open which one seals.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_start_at_once_make_one_key() {
+    if tokens("replicas_that_start_at_once_make_one_key").is_none() {
+        return;
+    }
+    let server = ah_testkit_postgres::Postgres::start().unwrap();
+    let url = server.database().unwrap();
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let location = Location::Postgres(url.clone());
+        starts.spawn(async move {
+            let options = Options::new(TrustedRoots::amd());
+            let kek = KekSource::Token(key("one", "kek"));
+            let service = KeyService::connect(&location, &kek, options).await.unwrap();
+            service.identity()
+        });
+    }
+    let found = starts.join_all().await;
+    assert!(found.iter().all(|one| *one == found[0]));
+}
+
+/// A backup is restored under the key in the token, and under no other.
+#[tokio::test]
+async fn attack_backup_restored_under_another_token_key() {
+    let Some(folder) = tokens("attack_backup_restored_under_another_token_key") else { return };
+    let service = open(&folder.join("keys.db"), key("one", "kek")).await.unwrap();
+    import(&service, "a").await;
+    let mut backup = Vec::new();
+    service.backup(&mut backup).await.unwrap();
+    service.close().await;
+    let other = open(&folder.join("other.db"), key("two", "kek")).await.unwrap();
+    other.close().await;
+    let restore = async |key: TokenKey| {
+        let location = Location::Sqlite(folder.join("restored.db"));
+        KeyService::restore(&location, &KekSource::Token(key), &mut backup.as_slice()).await
+    };
+    let missing = restore(key("one", "other")).await.unwrap_err();
+    assert!(matches!(missing, BackupError::NoKek { .. }), "{missing}");
+    let wrong = restore(key("two", "kek")).await.unwrap_err();
+    let is_other =
+        |error: &ServiceError| matches!(error, ServiceError::Vault(VaultError::OtherKek { .. }));
+    assert!(matches!(&wrong, BackupError::Service(error) if is_other(error)), "{wrong}");
+    assert_eq!(restore(key("one", "kek")).await.unwrap().keys, 1);
+    let again = open(&folder.join("restored.db"), key("one", "kek")).await.unwrap();
+    assert_eq!(states(&again).await.pop().unwrap().unwrap(), "a");
 }
 
 /// Plays who administers token "one": makes a key from these attributes beside what every AES key has, or takes all of this label away.
