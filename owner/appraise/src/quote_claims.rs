@@ -1,14 +1,14 @@
 //! A verified TDX quote as the claims that release policies compare, under the names that Microsoft Azure Attestation gives them.
 
-use ah_evidence::{TdAttributes, TdxExtension};
-use ah_release_api::policy::{Claims, TDX_VM, claim, quote_claim};
+use ah_evidence::{TdAttributes, TdxExtension, Tee};
+use ah_release_api::policy::{Claims, SOFTWARE_TEE, TDX_VM, claim, quote_claim};
 use ah_verifier::VerifiedQuote;
 
 /// Claims of a TDX token, by MAA's names (eat profile `aka.ms/maa-eat-profile-tdxvm`). Numbers of the report that are sets of bits are hex
 /// of their bytes as they stand in the report.
 pub fn quote_token_claims(quote: &VerifiedQuote) -> Claims {
     let mut claims = Claims::default();
-    claims.insert(claim::TEE, TDX_VM);
+    claims.insert(claim::TEE, if quote.tee() == Tee::Tdx { TDX_VM } else { SOFTWARE_TEE });
     claims.insert(claim::ATTESTATION_TYPE, TDX_VM);
     claims.insert("eat_profile", "https://aka.ms/maa-eat-profile-tdxvm");
     claims.insert("intuse", "generic");
