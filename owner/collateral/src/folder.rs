@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use ah_evidence::{SigningKey, SnpReport};
+use ah_evidence::{Product, SigningKey, SnpReport};
 use ah_verifier::{
     Collateral, EndorsementFacts, MAX_CRL_BYTES, MAX_QUOTE_COLLATERAL_BYTES, QuoteCollateral,
     Revocation, endorsement_facts,
@@ -80,8 +80,13 @@ impl Wanted {
     }
 
     pub(crate) fn list_file(&self) -> String {
-        format!("amd/{}/{}.crl", self.product, self.kind.name())
+        list_file(self.product, self.kind)
     }
+}
+
+/// Where the folder has the list of a product line for a kind of endorsement key.
+pub(crate) fn list_file(product: Product, kind: ChainKind) -> String {
+    format!("amd/{product}/{}.crl", kind.name())
 }
 
 impl Folder {

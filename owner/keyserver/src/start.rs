@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ah_collateral::FetchError;
 use ah_digest::Sha256;
 use ah_keyservice::files::{FileError, Open, private_dir, private_file};
 use ah_keyservice::{
@@ -75,6 +76,11 @@ pub enum StartError {
     /// Collateral of TDX quotes.
     #[error(transparent)]
     Tdx(#[from] TdxError),
+    /// Revocation lists of SNP guests.
+    #[error(
+        "snp.kds: {0}\nhint: https://kdsintf.amd.com is AMD's own; leave it out where lists are filed by hand"
+    )]
+    Kds(#[from] FetchError),
     /// An issuer of somebody else's under the service's own name: policies cannot tell whose claims are whose.
     #[error(
         "attestation: issuer {0} is this service itself\nhint: leave it out, its own tokens are believed; or give the service another url"
@@ -139,8 +145,13 @@ pub async fn start_with(
     let roots = || roots(config.danger_software_root.as_deref());
     let quotes = config.tdx.collateral.clone().map(QuoteFolder::open).transpose()?;
     let quotes = || quotes.as_ref().map(QuoteFolder::source);
-    let options =
-        Options { environment: environment.clone(), quotes: quotes(), ..Options::new(roots()?) };
+    let options = Options {
+        environment: environment.clone(),
+        lists: config.snp.lists(),
+        quotes: quotes(),
+        ..Options::new(roots()?)
+    };
+    let lists = crate::snp::keep(&config.snp).await?;
     let service = Arc::new(KeyService::connect(&config.location(), &config.kek(), options).await?);
     let listen = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -183,7 +194,7 @@ pub async fn start_with(
         parts,
         more.routes,
     )
-    .keeping(token_keys.keep());
+    .keeping(lists.into_iter().chain([token_keys.keep()]).collect());
     let authority = own.then_some(authority_file);
     Ok(Started { server, url, authority, first_token, token_keys })
 }

@@ -116,8 +116,8 @@ impl TokenKeys {
     }
 }
 
-/// Ends the checks when it is dropped.
-pub(crate) struct Keeper(JoinHandle<()>);
+/// What is done again and again until this is dropped.
+pub(crate) struct Keeper(pub(crate) JoinHandle<()>);
 
 impl Drop for Keeper {
     fn drop(&mut self) {

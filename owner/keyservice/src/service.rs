@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use ah_collateral::RevocationLists;
 use ah_release_api::{
     Challenge, Nonce, PublicKey, Refusal, RefusedBy, ReleaseRequest, Released, Request, Response,
 };
@@ -42,6 +43,8 @@ pub type QuoteCollateralSource =
 pub struct Options {
     /// Whose reports are believed.
     pub roots: TrustedRoots,
+    /// What SNP reports are checked for revocation with.
+    pub lists: RevocationLists,
     /// What TDX quotes are verified with; without it they are refused.
     pub quotes: Option<QuoteCollateralSource>,
     /// How long a challenge is good for.
@@ -59,6 +62,7 @@ impl Options {
     pub fn new(roots: TrustedRoots) -> Self {
         Self {
             roots,
+            lists: RevocationLists::default(),
             quotes: None,
             nonce_lifetime: NONCE_LIFETIME,
             nonce_capacity: NONCE_CAPACITY,
@@ -348,6 +352,10 @@ impl KeyService {
 
     pub(crate) fn roots(&self) -> &TrustedRoots {
         &self.options.roots
+    }
+
+    pub(crate) fn lists(&self) -> &RevocationLists {
+        &self.options.lists
     }
 
     pub(crate) fn quotes(&self) -> Option<&QuoteCollateralSource> {
