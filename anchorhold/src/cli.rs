@@ -24,7 +24,7 @@ pub use key_serve::{KeyServe, Listen};
 pub use node::{Alias, Node, NodeInstall, NodePlaces};
 pub use policy::Policy;
 pub use secret::{Seal, SecretCommand};
-use service::{BackupFile, KeyServiceCommand, LogCommand, OneKey, Target};
+use service::{BackupFile, KeyServiceCommand, LogCommand, OneKey, RestoreFile, Target};
 pub use verify::{
     Chain, Expected, Verify, VerifyEvidence, VerifyQuote, VerifyReport, VerifyToken, VerifyWhat,
 };
@@ -303,6 +303,7 @@ The key-encryption key is not in it: keep that elsewhere.")]
     /// Fill an empty local store from a backup, and check every key and the log
     #[command(after_help = "Example:
   install -m 600 -D kept/key-encryption-key DATA/keys/key-encryption-key
-  anchorhold key restore keys.backup")]
-    Restore(BackupFile),
+  anchorhold key restore keys.backup
+  anchorhold key restore keys.backup --config /etc/anchorhold/keyservice.toml   # key-encryption key in a token")]
+    Restore(RestoreFile),
 }

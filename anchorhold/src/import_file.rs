@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use crate::cli::{ImportFile, KeyImport};
 use crate::keys::read_secret;
-use crate::remote::{Remote, segment};
-use crate::ui::{failure, say};
+use crate::remote::{Remote, did_nothing, segment};
+use crate::ui::{failure, plain, say};
 
 /// Names the metadata service, as for the sidecar.
 const METADATA: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
@@ -39,18 +39,46 @@ pub(crate) async fn run(options: &KeyImport) -> Result<()> {
     let mut written = Written::default();
     written.add_all(&options.file, &config.derivation, &key)?;
     let query = format!("/keys/{}?{}", segment(config.name.as_str())?, config.query);
-    let answer = vault.json(Method::PUT, &query, Some(&import_body(&config, &key)?)).await?;
-    written.keep();
-    tell(options, &config, &answer)
+    let body = import_body(&config, &key)?;
+    match vault.json(Method::PUT, &query, Some(&body)).await {
+        Ok(answer) => {
+            written.keep();
+            tell(options, &config, &answer)
+        }
+        Err(error) if did_nothing(&error) => Err(error),
+        // The request may have arrived: then the vault has a key that these files are the only other copy of.
+        Err(error) => Err(match written.keep().as_slice() {
+            [] => error,
+            files => error.context(format!(
+                "the vault may have the key, so {} stays: look before it is deleted",
+                shown(files)
+            )),
+        }),
+    }
+}
+
+fn shown(files: &[PathBuf]) -> String {
+    files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" and ")
 }
 
 /// The vault, with the token that the command line, the metadata service or the file has for it, in this order.
+///
+/// The latter two are for the file's vault only: a service of another name, from an option or a variable that was left set, would get a
+/// token that opens somebody's vault.
 async fn vault(options: &KeyImport, config: &ImportConfig) -> Result<Remote> {
     let of_file = format!("https://{}", config.vault);
     let url = options.target.service.as_deref().unwrap_or(&of_file);
     let vault = Remote::new(url, &options.target)?;
     if options.target.token_file.is_some() {
         return Ok(vault);
+    }
+    if url.trim_end_matches('/') != of_file.trim_end_matches('/') {
+        return Err(failure(
+            format!(
+                "--service is {url}, and the file's token is for {of_file}: it goes nowhere else"
+            ),
+            "leave --service and ANCHORHOLD_SERVICE out, or give --service its own token with --token-file",
+        ));
     }
     if options.file.managed_identity {
         let service = std::env::var(METADATA).unwrap_or_else(|_| METADATA_SERVICE.to_owned());
@@ -67,7 +95,7 @@ async fn vault(options: &KeyImport, config: &ImportConfig) -> Result<Remote> {
     }
 }
 
-/// Files that were written before the import: gone again if it fails.
+/// Files that were written before the import: gone again if the vault has no key.
 #[derive(Default)]
 struct Written(Vec<PathBuf>);
 
@@ -95,8 +123,8 @@ impl Written {
         written.with_context(|| format!("writing {}", path.display()))
     }
 
-    fn keep(mut self) {
-        self.0.clear();
+    fn keep(mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.0)
     }
 }
 
@@ -133,7 +161,7 @@ fn tell(options: &KeyImport, config: &ImportConfig, answer: &Value) -> Result<()
         true => {
             say!("{}", json!({ "kid": kid, "kty": config.kty.name(), "release_policy": policy }))
         }
-        false => say!("{kid}\n{policy}"),
+        false => say!("{}\n{policy}", plain(kid)),
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! `anchorhold keyservice serve`.
 
+use std::path::Path;
+
 use ah_keyserver::{Config, start};
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,18 +44,22 @@ pub(crate) async fn run(dirs: &Dirs, command: &KeyServiceCommand) -> Result<()> 
     Ok(())
 }
 
-fn config(dirs: &Dirs, options: &Serve) -> Result<Config> {
-    let mut config = match &options.config {
-        Some(path) => Config::read(path).map_err(|error| {
-            let text = error.to_string();
-            let (text, hint) =
-                text.split_once("\nhint: ").unwrap_or((&text, "docs/keyservice.md has every key"));
-            failure(text, hint)
-        })?,
-        None => {
-            Config { state: std::path::absolute(dirs.keys()).context("DATA")?, ..Config::default() }
-        }
+/// The configuration of a file, or that of the local store.
+pub(crate) fn read_config(dirs: &Dirs, path: Option<&Path>) -> Result<Config> {
+    let Some(path) = path else {
+        let state = std::path::absolute(dirs.keys()).context("DATA")?;
+        return Ok(Config { state, ..Config::default() });
     };
+    Config::read(path).map_err(|error| {
+        let text = error.to_string();
+        let (text, hint) =
+            text.split_once("\nhint: ").unwrap_or((&text, "docs/keyservice.md has every key"));
+        failure(text, hint)
+    })
+}
+
+fn config(dirs: &Dirs, options: &Serve) -> Result<Config> {
+    let mut config = read_config(dirs, options.config.as_deref())?;
     if let Some(listen) = options.listen {
         config.listen = listen;
     }

@@ -3,14 +3,15 @@
 use std::io::BufReader;
 
 use ah_keyservice::files::private_dir;
-use ah_keyservice::{KekSource, KeyService, Location, decode_base64};
+use ah_keyservice::{BackupError, KeyService, decode_base64};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::cli::service::{BackupFile, OneKey, Target};
+use crate::cli::service::{BackupFile, OneKey, RestoreFile, Target};
 use crate::dirs::Dirs;
+use crate::keyservice;
 use crate::store::Store;
-use crate::ui::{failure, say};
+use crate::ui::{failure, plain, say};
 
 /// What to do with one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,14 +66,15 @@ pub(crate) async fn list(dirs: &Dirs, target: &Target, json: bool) -> Result<()>
     Ok(())
 }
 
-fn version(key: &Value) -> &str {
+fn version(key: &Value) -> String {
     let kid = key.pointer("/key/kid").and_then(Value::as_str).unwrap_or_default();
-    kid.rsplit('/').next().unwrap_or_default()
+    plain(kid.rsplit('/').next().unwrap_or_default())
 }
 
 fn show(name: &str, key: &Value) {
     let is = |path: &str| key.pointer(path).and_then(Value::as_bool).unwrap_or_default();
-    let kind = key.pointer("/key/kty").and_then(Value::as_str).unwrap_or_default();
+    let kind = plain(key.pointer("/key/kty").and_then(Value::as_str).unwrap_or_default());
+    let name = plain(name);
     let state = match (is("/attributes/enabled"), is("/attributes/exportable")) {
         (false, _) => "disabled",
         (true, false) => "never released",
@@ -89,7 +91,7 @@ fn show(name: &str, key: &Value) {
     let policy: Value =
         data.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     if policy.is_object() {
-        say!("    {:36} {policy}", "policy");
+        say!("    {:36} {}", "policy", plain(&policy.to_string()));
     }
 }
 
@@ -105,20 +107,37 @@ pub(crate) async fn backup(dirs: &Dirs, options: &BackupFile) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn restore(dirs: &Dirs, options: &BackupFile) -> Result<()> {
+pub(crate) async fn restore(dirs: &Dirs, options: &RestoreFile) -> Result<()> {
     if options.target.service.is_some() {
         return Err(failure(
             "a backup is restored into the local store only",
             "run it where the service runs, before the service is started",
         ));
     }
-    let dir = dirs.keys();
-    private_dir(&dir)?;
+    let config = keyservice::read_config(dirs, options.config.as_deref())?;
+    private_dir(&config.state)?;
     let file = std::fs::File::open(&options.file)
         .with_context(|| format!("reading {}", options.file.display()))?;
-    let location = Location::Sqlite(dir.join("keys.sqlite3"));
-    let kek = KekSource::File(dir.join("key-encryption-key"));
-    let restored = KeyService::restore(&location, &kek, &mut BufReader::new(file)).await?;
+    let (location, kek) = (config.location(), config.kek());
+    let restored = KeyService::restore(&location, &kek, &mut BufReader::new(file)).await;
+    let restored = restored.map_err(|error| match options.config {
+        None if is_about_kek(&error) => failure(
+            error,
+            "--config names the configuration of a service whose key-encryption key is elsewhere",
+        ),
+        _ => error.into(),
+    })?;
     say!("restored {} keys and {} entries of the decision log", restored.keys, restored.entries);
     Ok(())
+}
+
+fn is_about_kek(error: &BackupError) -> bool {
+    use ah_keyservice::{ServiceError, VaultError};
+    let other =
+        |error: &ServiceError| matches!(error, ServiceError::Vault(VaultError::OtherKek { .. }));
+    match error {
+        BackupError::NoKek { .. } | BackupError::Keys { .. } => true,
+        BackupError::Service(error) => other(error),
+        _ => false,
+    }
 }

@@ -1,19 +1,25 @@
 //! A key service elsewhere, by its own routes.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use reqwest::{Client, Method};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
 
 use crate::cli::service::Target;
-use crate::ui::failure;
+use crate::ui::{Hint, failure, plain};
 
 /// The vault's API that is spoken.
 const VERSION: &str = "7.4";
 /// Time for one request; a backup takes longest.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest answer that is kept in memory, bytes: a page of the decision log is longest.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest backup, bytes.
+const MAX_BACKUP_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 
 pub(crate) struct Remote {
     client: Client,
@@ -29,7 +35,9 @@ impl Remote {
                 "keys do not go over plain http",
             ));
         }
-        let mut builder = Client::builder().timeout(TIMEOUT).https_only(true);
+        // A redirection would lead keys and tokens to whomever the service names.
+        let client = Client::builder().timeout(TIMEOUT).https_only(true);
+        let mut builder = client.redirect(Policy::none());
         if let Some(path) = &target.ca {
             let pem = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
             let roots = reqwest::Certificate::from_pem_bundle(&pem);
@@ -69,12 +77,11 @@ impl Remote {
             .with_context(|| format!("answer of {}{path} is not JSON", self.url))
     }
 
-    /// One request; an answer that is a no becomes an error with the service's own words.
     /// Whether there is a key; an answer that does not say so is an error.
     pub(crate) async fn has_key(&self, path: &str) -> Result<bool> {
         match self.keys(Method::GET, path, None).await {
             Ok(_) => Ok(true),
-            Err(error) if error.downcast_ref::<Absent>().is_some() => Ok(false),
+            Err(error) if is_absent(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -96,12 +103,21 @@ impl Remote {
         }
     }
 
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<Vec<u8>> {
+    /// One request; an answer that is a no becomes an error with the service's own words.
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let answer = self.answer(method, path, body).await?;
+        self.copy(answer, MAX_ANSWER_BYTES, &mut bytes).await?;
+        Ok(bytes)
+    }
+
+    /// The service's backup.
+    pub(crate) async fn backup(&self, out: &mut impl Write) -> Result<()> {
+        let answer = self.answer(Method::GET, "/v1/backup", None).await?;
+        self.copy(answer, MAX_BACKUP_BYTES, out).await
+    }
+
+    async fn answer(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response> {
         let mut request = self.client.request(method, format!("{}{path}", self.url));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
@@ -113,29 +129,65 @@ impl Remote {
             .send()
             .await
             .with_context(|| format!("key service {} does not answer", self.url))?;
-        let status = answer.status();
-        let bytes = answer.bytes().await.context("answer of the key service was cut")?;
-        if status.is_success() {
-            return Ok(bytes.to_vec());
+        match answer.status().is_success() {
+            true => Ok(answer),
+            false => Err(self.refusal(answer).await),
         }
+    }
+
+    async fn refusal(&self, answer: Response) -> anyhow::Error {
+        let status = answer.status();
+        let mut bytes = Vec::new();
+        let copied = self.copy(answer, MAX_ANSWER_BYTES, &mut bytes).await;
         let error: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let message = error
-            .pointer("/error/message")
-            .and_then(Value::as_str)
-            .unwrap_or("no reason was given");
+        let message = error.pointer("/error/message").and_then(Value::as_str);
+        let message = match &copied {
+            Ok(()) => message.map_or_else(|| "no reason was given".to_owned(), plain),
+            Err(error) => format!("{error:#}"),
+        };
         let text = format!("key service {} refused ({status}): {message}", self.url);
-        Err(match status.as_u16() {
-            404 => Absent(text).into(),
-            401 => failure(text, "--token-file names the file with a token that the service knows"),
-            _ => anyhow::anyhow!(text),
-        })
+        let hint = match status {
+            StatusCode::UNAUTHORIZED => {
+                "--token-file names the file with a token that the service knows"
+            }
+            status if status.is_redirection() => "--service has to be the service's own address",
+            _ => return Refused { text, status }.into(),
+        };
+        anyhow::Error::new(Hint(hint.to_owned())).context(Refused { text, status })
+    }
+
+    async fn copy(&self, mut answer: Response, limit: u64, out: &mut impl Write) -> Result<()> {
+        let mut left = limit;
+        while let Some(piece) = answer.chunk().await.context("answer of the key service was cut")? {
+            let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+            left = left
+                .checked_sub(length)
+                .with_context(|| format!("answer of {} has more than {limit} bytes", self.url))?;
+            out.write_all(&piece).context("writing the answer of the key service")?;
+        }
+        Ok(())
     }
 }
 
-/// The service said that there is no such thing.
+/// The service's no.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Absent(String);
+#[error("{text}")]
+struct Refused {
+    text: String,
+    status: StatusCode,
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND)
+}
+
+/// Whether it is certain that the service did nothing: it said so, or was never reached. After anything else it may have done what was asked.
+pub(crate) fn did_nothing(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>().map(|refused| refused.status);
+    let refused = refused.is_some_and(|status| !status.is_server_error());
+    let unreached = error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect);
+    refused || unreached
+}
 
 fn read_token(path: &Path) -> Result<String> {
     let text =

@@ -1,7 +1,6 @@
 //! A key store, here or elsewhere: the same questions, the same answers, in the form that vaults describe keys.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 
 use ah_importer::ImportKey;
@@ -164,9 +163,7 @@ impl Store {
     async fn write_backup(&self, mut file: File, path: &Path) -> Result<()> {
         match self {
             Self::Local(service) => drop(service.backup(&mut file).await?),
-            Self::Remote(remote) => {
-                file.write_all(&remote.send(Method::GET, "/v1/backup", None).await?)?
-            }
+            Self::Remote(remote) => remote.backup(&mut file).await?,
         }
         file.sync_all().with_context(|| format!("writing {}", path.display()))
     }

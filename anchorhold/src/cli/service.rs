@@ -42,6 +42,19 @@ pub struct BackupFile {
     pub target: Target,
 }
 
+/// `anchorhold key restore`
+#[derive(Debug, Clone, Args)]
+pub struct RestoreFile {
+    /// The backup
+    pub file: PathBuf,
+    /// A service's configuration (TOML): into its database, under its key-encryption key [default: the local store in DATA/keys]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Which service.
+    #[command(flatten)]
+    pub target: Target,
+}
+
 /// `anchorhold keyservice …`
 #[derive(Debug, Subcommand)]
 pub enum KeyServiceCommand {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use ah_digest::{Digest, Sha384};
-use ah_evidence::{ReportData, TdAttributes, Tee};
+use ah_evidence::{ReportData, TdAttributes};
 use ah_verifier::{TcbStatus, VerifiedQuote};
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +121,7 @@ pub fn appraise_quote(quote: &VerifiedQuote, reference: &TdxReferenceValues) -> 
     let service = quote.extension.as_ref().map(|extension| extension.mr_service_td);
     let service = service.unwrap_or(Sha384::new([0; 48]));
     claims.one_of("service td", service, &reference.service_td);
-    Appraisal { tee: Tee::Tdx, claims: claims.0 }
+    Appraisal { tee: quote.tee(), claims: claims.0 }
 }
 
 fn platform(claims: &mut Claims, quote: &VerifiedQuote, reference: &TdxReferenceValues) {

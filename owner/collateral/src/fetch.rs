@@ -10,15 +10,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ah_evidence::SnpReport;
+use ah_evidence::{Product, SnpReport};
 use ah_verifier::{Collateral, MAX_CRL_BYTES};
 use reqwest::{Client, StatusCode, Url};
 
 use crate::CollateralError;
 use crate::certificates::Certificates;
 use crate::files::MAX_FILE_BYTES;
-use crate::folder::Folder;
-use crate::kds::{KDS, Wanted};
+use crate::folder::{Folder, list_file};
+use crate::kds::{ChainKind, KDS, Wanted, list_path};
 
 /// Attempts for one file, the first counted.
 const MAX_ATTEMPTS: u32 = 4;
@@ -187,6 +187,24 @@ impl Kds {
         }
         let missing = CollateralError::Missing { what: "vcek or vlek" };
         Err(result.unwrap_or(FetchError::Collateral(missing)))
+    }
+
+    /// Sees to it that the folder has fresh revocation lists of these product lines. Says in words which of them could not be fetched; older ones
+    /// stay where they are.
+    pub async fn refresh_lists(&self, lines: &[Product]) -> Vec<String> {
+        let mut failed = Vec::new();
+        let age = Some((self.options.fresh, self.options.fresh));
+        for (product, kind) in
+            lines.iter().flat_map(|line| [(*line, ChainKind::Vcek), (*line, ChainKind::Vlek)])
+        {
+            let file = list_file(product, kind);
+            let item =
+                Item { file: file.clone(), path: list_path(product, kind), kind: Kind::List };
+            if let Err(error) = self.ensure(item, age, &mut failed).await {
+                failed.push(format!("{file}: {error}"));
+            }
+        }
+        failed
     }
 
     async fn collateral_of(&self, wanted: &Wanted) -> Result<Fetched, FetchError> {

@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use ah_evidence::{SigningKey, SnpReport};
+use ah_evidence::{Product, SigningKey, SnpReport};
 use ah_verifier::{
     Collateral, EndorsementFacts, MAX_CRL_BYTES, MAX_QUOTE_COLLATERAL_BYTES, QuoteCollateral,
     Revocation, endorsement_facts,
@@ -32,6 +32,34 @@ use crate::kds::{ChainKind, Wanted};
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
+}
+
+/// A file in the folder, as it was when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuoteFile {
+    path: PathBuf,
+    state: [i64; 4],
+}
+
+impl QuoteFile {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is in it.
+    ///
+    /// # Errors
+    /// [`CollateralError::Io`], [`CollateralError::TooLarge`].
+    pub fn read(&self) -> Result<Vec<u8>, CollateralError> {
+        files::read(&self.path, MAX_QUOTE_COLLATERAL_BYTES)
+    }
+}
+
+/// What becomes another one with every change: inode, length, and the time of its last change, which nobody can set back.
+fn state(found: &fs::Metadata) -> [i64; 4] {
+    use std::os::unix::fs::MetadataExt as _;
+    [found.ino().cast_signed(), found.len().cast_signed(), found.ctime(), found.ctime_nsec()]
 }
 
 /// What an import put into the folder, names within it.
@@ -52,8 +80,13 @@ impl Wanted {
     }
 
     pub(crate) fn list_file(&self) -> String {
-        format!("amd/{}/{}.crl", self.product, self.kind.name())
+        list_file(self.product, self.kind)
     }
+}
+
+/// Where the folder has the list of a product line for a kind of endorsement key.
+pub(crate) fn list_file(product: Product, kind: ChainKind) -> String {
+    format!("amd/{product}/{}.crl", kind.name())
 }
 
 impl Folder {
@@ -107,6 +140,15 @@ impl Folder {
     /// # Errors
     /// [`CollateralError::Io`], [`CollateralError::TooLarge`].
     pub fn quote_collateral(&self) -> Result<Vec<(PathBuf, Vec<u8>)>, CollateralError> {
+        self.quote_files()?.into_iter().map(|file| Ok((file.path.clone(), file.read()?))).collect()
+    }
+
+    /// The files with collateral documents of TDX quotes, in the order of their names: equal for as long as nothing was put there, changed or
+    /// taken away.
+    ///
+    /// # Errors
+    /// [`CollateralError::Io`].
+    pub fn quote_files(&self) -> Result<Vec<QuoteFile>, CollateralError> {
         let folder = self.path.join("intel");
         let entries = match fs::read_dir(&folder) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -118,11 +160,11 @@ impl Folder {
         let mut paths: Vec<_> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_json).collect();
         paths.sort();
-        let read = |path: PathBuf| {
-            let bytes = files::read(&path, MAX_QUOTE_COLLATERAL_BYTES)?;
-            Ok((path, bytes))
+        let file = |path: PathBuf| match fs::metadata(&path) {
+            Ok(found) => Ok(QuoteFile { state: state(&found), path }),
+            Err(source) => Err(CollateralError::Io { path, source }),
         };
-        paths.into_iter().map(read).collect()
+        paths.into_iter().map(file).collect()
     }
 
     /// Files the certificates (PEM, DER, or the JSON of THIM), the revocation list or the quote collateral in `bytes`, by what they say of themselves.

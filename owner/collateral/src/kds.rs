@@ -104,7 +104,7 @@ impl Wanted {
 
     /// Path of the revocation list, DER.
     pub fn list_path(&self) -> String {
-        format!("/{}/v1/{}/crl", self.kind.name(), self.product)
+        list_path(self.product, self.kind)
     }
 
     /// The chip in hex: 128 digits, 16 from Turin on.
@@ -117,7 +117,11 @@ impl Wanted {
     }
 }
 
-fn products(report: &SnpReport) -> Result<Vec<Product>, KdsError> {
+pub(crate) fn list_path(product: Product, kind: ChainKind) -> String {
+    format!("/{}/v1/{product}/crl", kind.name())
+}
+
+pub(crate) fn products(report: &SnpReport) -> Result<Vec<Product>, KdsError> {
     let Some(cpuid) = report.version.cpuid() else {
         return Ok(match report.chip_id.is_short() && !report.chip_id.is_masked() {
             true => vec![Product::Turin],

@@ -18,6 +18,7 @@ mod fetch;
 mod files;
 mod folder;
 mod kds;
+mod revocation;
 mod thim;
 
 use std::path::PathBuf;
@@ -25,8 +26,9 @@ use std::path::PathBuf;
 pub use certificates::Certificates;
 pub use fetch::{FetchError, Fetched, Kds, KdsOptions};
 pub use files::{MAX_FILE_BYTES, der_of_pem, read_certificates, read_revocation_list};
-pub use folder::{Folder, Imported};
+pub use folder::{Folder, Imported, QuoteFile};
 pub use kds::{ChainKind, KDS, KdsError, Wanted};
+pub use revocation::{CheckError, ListNeed, RevocationLists};
 pub use thim::ThimCertificates;
 
 use ah_evidence::{CertTable, CertTableError, Evidence};

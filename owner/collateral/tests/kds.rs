@@ -255,3 +255,22 @@ fn files_are_imported_by_what_they_say() {
     assert_eq!(folder.quote_collateral().unwrap().len(), 1);
     assert!(folder.import(b"hello", "x").is_err());
 }
+
+#[tokio::test]
+async fn lists_of_product_lines_are_fetched_while_they_are_old() {
+    let Some(vectors) = vectors() else { return };
+    let list = std::fs::read(vectors.join("snp-synthetic/milan-crl-empty.der")).unwrap();
+    let fake = FakeKds { retry_after: "0", ..FakeKds::default() }
+        .with("/vcek/v1/Milan/crl", list.clone())
+        .with("/vlek/v1/Milan/crl", list.clone());
+    let dir = tempfile::tempdir().unwrap();
+    let kds = Kds::new(Folder::new(dir.path()), options(fake.start().await)).unwrap();
+    let milan = [Product::Milan];
+    assert_eq!(kds.refresh_lists(&milan).await, [""; 0]);
+    assert_eq!(std::fs::read(dir.path().join("amd/Milan/vcek.crl")).unwrap(), list);
+    assert_eq!(kds.refresh_lists(&milan).await, [""; 0]);
+    assert_eq!(fake.asked(), 2, "fresh ones are not asked for");
+    let both = [Product::Genoa, Product::Milan];
+    let failed = kds.refresh_lists(&both).await;
+    assert!(failed.len() == 2 && failed[0].starts_with("amd/Genoa/vcek.crl: "), "{failed:?}");
+}

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 /// Where machines of Azure find their metadata service.
 pub const METADATA_SERVICE: &str = "http://169.254.169.254";
@@ -12,6 +12,8 @@ pub const METADATA_SERVICE: &str = "http://169.254.169.254";
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// Time for one try.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer, bytes: tokens have a few thousand.
+const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +67,13 @@ pub async fn managed_identity_token(
         }
     }
     let silent = |source| IdentityError::Silent { address: service.to_owned(), source };
-    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().map_err(silent)?;
+    // Nobody but the service itself is believed about the machine's identity.
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(TIMEOUT)
+        .build()
+        .map_err(silent)?;
     let mut pauses = PAUSES.into_iter();
     loop {
         let (again, error) = match ask(&client, &url, service).await {
@@ -87,10 +95,18 @@ async fn ask(
 ) -> Result<Zeroizing<String>, (bool, IdentityError)> {
     let address = || service.to_owned();
     let silent = |source| (true, IdentityError::Silent { address: address(), source });
-    let answer = client.get(url).header("Metadata", "true").send().await.map_err(silent)?;
+    let mut answer = client.get(url).header("Metadata", "true").send().await.map_err(silent)?;
     let status = answer.status();
-    let mut bytes = answer.bytes().await.map_err(silent)?.to_vec();
     let no_token = |found: String| IdentityError::NoToken { address: address(), found };
+    // Of its full size from the start: a buffer that grows leaves copies of the token behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_ANSWER_BYTES));
+    while let Some(piece) = answer.chunk().await.map_err(silent)? {
+        if piece.len() > MAX_ANSWER_BYTES.saturating_sub(bytes.len()) {
+            let words = format!("its answer has more than {MAX_ANSWER_BYTES} bytes");
+            return Err((false, no_token(words)));
+        }
+        bytes.extend_from_slice(&piece);
+    }
     if !status.is_success() {
         let again = status.as_u16() == 429 || status.is_server_error();
         let words: String = String::from_utf8_lossy(&bytes)
@@ -100,10 +116,78 @@ async fn ask(
             .collect();
         return Err((again, no_token(format!("{status} {words}"))));
     }
-    let read: Result<Answer, _> = serde_json::from_slice(&bytes);
-    bytes.zeroize();
-    match read {
+    match serde_json::from_slice::<Answer>(&bytes) {
         Ok(answer) if !answer.access_token.is_empty() => Ok(Zeroizing::new(answer.access_token)),
         _ => Err((false, no_token("its answer has no access_token".into()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    use super::*;
+
+    /// Gives these answers, one a connection; says at the end how many were asked for.
+    fn service(answers: Vec<String>) -> (String, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let served = std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut asked, mut chunk) = (Vec::new(), [0; 1024]);
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let count = stream.read(&mut chunk).unwrap();
+                    assert_ne!(count, 0);
+                    asked.extend_from_slice(&chunk[..count]);
+                }
+                // A client that has read enough hangs up.
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        (address, served)
+    }
+
+    fn answer(head: &str, body: &str) -> String {
+        format!(
+            "HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    async fn refused(answer: String) -> String {
+        let (address, served) = service(vec![answer]);
+        let error = managed_identity_token(&address, false, None).await.unwrap_err();
+        served.join().unwrap();
+        assert!(matches!(error, IdentityError::NoToken { .. }), "{error}");
+        error.to_string()
+    }
+
+    const TOKEN: &str = r#"{"access_token":"t"}"#;
+
+    #[tokio::test]
+    async fn attack_redirection_to_somebody_elses_token() {
+        let (elsewhere, served) = service(vec![answer("200 OK", TOKEN)]);
+        let token = managed_identity_token(&elsewhere, false, None).await.unwrap();
+        assert_eq!(token.as_str(), "t");
+        served.join().unwrap();
+        let (elsewhere, _never_asked) = service(vec![answer("200 OK", TOKEN)]);
+        let head = format!("302 Found\r\nlocation: {elsewhere}/token");
+        let words = refused(answer(&head, "")).await;
+        assert!(words.contains("302"), "{words}");
+    }
+
+    #[tokio::test]
+    async fn attack_answer_without_end() {
+        let padded = |length: usize| {
+            answer("200 OK", &format!("{TOKEN}{}", " ".repeat(length - TOKEN.len())))
+        };
+        let (address, served) = service(vec![padded(MAX_ANSWER_BYTES)]);
+        assert!(managed_identity_token(&address, false, None).await.is_ok());
+        served.join().unwrap();
+        let words = refused(padded(MAX_ANSWER_BYTES + 1)).await;
+        assert!(words.contains("more than 262144 bytes"), "{words}");
     }
 }

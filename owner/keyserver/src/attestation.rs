@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use ah_collateral::RevocationLists;
 use ah_keyservice::{
     KeyService, KeySet, QuoteCollateralSource, SharedKeys, TokenError, TokenVerifier,
     TrustedIssuer, TrustedIssuers, VerifiedToken,
@@ -11,11 +12,11 @@ use ah_maa::{
     AttestationService, Clock, KeyRing, MAA_LIFETIME, MemoryKeys, QuoteVerifier, Settings,
     SigningKeys as _, TdxVerifier, UvmVerifier,
 };
-use ah_verifier::{Revocation, TrustedRoots};
+use ah_verifier::TrustedRoots;
 
 use crate::config::Config;
 use crate::start::{More, StartError};
-use crate::token_keys::{self, TokenKeys};
+use crate::token_keys::{self, TokenKeys, TokenKeysError};
 
 /// Lowest security version of a cloud's utility VM whose endorsement counts.
 const LEAST_UVM_SVN: u64 = 100;
@@ -34,12 +35,16 @@ pub(crate) async fn attestation(
     let mirror = Arc::new(MemoryKeys::default());
     mirror.write(&stored).map_err(failed)?;
     let ring = token_keys::ring(&mirror, url, now).map_err(failed)?;
-    let settings = settings(ring, roots, quotes, clock.clone());
+    let settings = settings(ring, roots, config.snp.lists(), quotes, clock.clone());
     let service = Arc::new(AttestationService::new(settings).map_err(failed)?);
     let rotate_after = config.rotate_after();
     let token_keys = TokenKeys::new(keys.clone(), service.clone(), mirror, rotate_after, clock);
     // A service that slept for months changes its keys before it signs.
-    token_keys.check().await.map_err(failed)?;
+    match token_keys.check().await {
+        // Not a reason to be away: the keys are good, only their change waits.
+        Err(error @ TokenKeysError::Clock { .. }) => tracing::warn!(%error, "token keys"),
+        checked => drop(checked.map_err(failed)?),
+    }
     let routes = ah_maa::router(service.clone());
     Ok(More { routes, verifiers: vec![Box::new(Own(service))], token_keys: Arc::new(token_keys) })
 }
@@ -47,17 +52,17 @@ pub(crate) async fn attestation(
 fn settings(
     keys: KeyRing,
     roots: TrustedRoots,
+    lists: RevocationLists,
     quotes: Option<QuoteCollateralSource>,
     clock: Clock,
 ) -> Settings {
-    let reason = "this service has no revocation lists".to_owned();
     let quotes = quotes.map(|source| -> Box<dyn QuoteVerifier> {
         Box::new(TdxVerifier::new(Box::new(move || source())))
     });
     Settings {
         keys,
         roots,
-        revocation: Arc::new(move |_| Revocation::NotChecked { reason: reason.clone() }),
+        lists,
         lifetime: MAA_LIFETIME,
         endorsements: Some(Box::new(UvmVerifier::azure(LEAST_UVM_SVN))),
         quotes,

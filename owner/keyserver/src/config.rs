@@ -18,8 +18,8 @@ const PORT: u16 = 8443;
 /// How long one key signs tokens where the configuration does not say.
 const ROTATE_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Retired keys stay published for hours, and only so many are kept.
-const SHORTEST_ROTATION: Duration = Duration::from_secs(3600);
-const LONGEST_ROTATION: Duration = Duration::from_secs(3650 * 24 * 3600);
+const SHORTEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,8 @@ pub struct Config {
     pub attestation: Vec<IssuerConfig>,
     /// How the keys that sign attestation tokens change.
     pub token_keys: TokenKeysConfig,
+    /// What SNP reports are checked for revocation with.
+    pub snp: SnpConfig,
     /// What TDX quotes are verified with.
     pub tdx: TdxConfig,
     /// Root (DER) of a software TEE whose reports are believed: they prove nothing about hardware.
@@ -103,6 +105,7 @@ impl Default for Config {
             provider: Vec::new(),
             attestation: Vec::new(),
             token_keys: TokenKeysConfig::default(),
+            snp: SnpConfig::default(),
             tdx: TdxConfig::default(),
             danger_software_root: None,
         }
@@ -156,6 +159,37 @@ impl Pkcs11Config {
 pub struct TokenKeysConfig {
     /// How long one key signs: `90d` or `12h`, 1 hour to 3650 days.
     pub rotate_after: Option<String>,
+}
+
+/// `[snp]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SnpConfig {
+    /// Folder with AMD's revocation lists, as `anchorhold collateral` fills it; other processes may share it.
+    pub collateral: Option<PathBuf>,
+    /// AMD's key distribution service, or a mirror of it, which that folder's lists are fetched from.
+    pub kds: Option<String>,
+    /// What becomes of a report without a fresh list.
+    pub revocation: RevocationConfig,
+    /// How long ago a list may have been issued, beside the end that it names itself: `30d` or `12h`, 1 hour to 3650 days.
+    pub list_max_age: Option<String>,
+}
+
+impl SnpConfig {
+    pub(crate) fn max_list_age(&self) -> Option<Duration> {
+        self.list_max_age.as_deref().and_then(days_or_hours)
+    }
+}
+
+/// `snp.revocation`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RevocationConfig {
+    /// Its claims say that nobody looked.
+    #[default]
+    Optional,
+    /// It is refused.
+    Required,
 }
 
 /// `[tdx]`
@@ -350,7 +384,7 @@ impl Config {
             );
         }
         if let Some(text) = &self.token_keys.rotate_after
-            && rotate_after(text).is_none()
+            && days_or_hours(text).is_none()
         {
             return wrong(
                 "token_keys.rotate_after",
@@ -359,6 +393,7 @@ impl Config {
                 "\"90d\" is what it is when it is left out",
             );
         }
+        self.check_snp()?;
         for (file, url) in self.sources() {
             match (file, url) {
                 (true, None) => {}
@@ -380,6 +415,31 @@ impl Config {
                     );
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn check_snp(&self) -> Result<(), ConfigError> {
+        let SnpConfig { collateral, kds, list_max_age, .. } = &self.snp;
+        let wrong = |key, found: &str, expected, hint| {
+            Err(ConfigError::Value { key, found: found.to_owned(), expected, hint })
+        };
+        if let Some(url) = kds
+            && collateral.is_none()
+        {
+            let hint = "lists are kept in that folder, so that others need not fetch them";
+            return wrong("snp.kds", url, "snp.collateral beside it", hint);
+        }
+        if let Some(text) = list_max_age
+            && days_or_hours(text).is_none()
+        {
+            let hint = "leave it out, and a list is good until the end that it names";
+            return wrong(
+                "snp.list_max_age",
+                text,
+                "a number with d or h behind it, 1h to 3650d",
+                hint,
+            );
         }
         Ok(())
     }
@@ -416,7 +476,7 @@ impl Config {
 
     /// How long one key signs tokens.
     pub(crate) fn rotate_after(&self) -> Duration {
-        self.token_keys.rotate_after.as_deref().and_then(rotate_after).unwrap_or(ROTATE_AFTER)
+        self.token_keys.rotate_after.as_deref().and_then(days_or_hours).unwrap_or(ROTATE_AFTER)
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -437,7 +497,7 @@ impl Config {
 }
 
 /// `90d` or `12h`.
-fn rotate_after(text: &str) -> Option<Duration> {
+fn days_or_hours(text: &str) -> Option<Duration> {
     let (number, hours) = match text.strip_suffix('d') {
         Some(number) => (number, 24),
         None => (text.strip_suffix('h')?, 1),
@@ -445,7 +505,7 @@ fn rotate_after(text: &str) -> Option<Duration> {
     let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     let hours = plain.then(|| number.parse::<u64>().ok()?.checked_mul(hours)).flatten()?;
     let time = Duration::from_secs(hours.checked_mul(3600)?);
-    (SHORTEST_ROTATION..=LONGEST_ROTATION).contains(&time).then_some(time)
+    (SHORTEST..=LONGEST).contains(&time).then_some(time)
 }
 
 /// Reads a file of callers.

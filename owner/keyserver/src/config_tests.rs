@@ -1,3 +1,5 @@
+use ah_collateral::ListNeed;
+
 use super::*;
 
 fn check(text: &str) -> Result<Config, String> {
@@ -34,6 +36,9 @@ fn every_error_says_what_to_do() {
         ("[token_keys]\nrotate_after = \"4000d\"", "1h to 3650d"),
         ("[token_keys]\nrotate_after = \"+1d\"", "1h to 3650d"),
         ("[tdx]\nfolder = \"x\"", "unknown field `folder`"),
+        ("[snp]\nkds = \"https://x\"", "snp.collateral beside it"),
+        ("[snp]\nlist_max_age = \"soon\"", "1h to 3650d"),
+        ("[snp]\nrevocation = \"maybe\"", "unknown variant `maybe`"),
         ("[[attestation]]\nissuer = \"https://x\"", "one of jwks_file and jwks_url"),
         ("[[attestation]]\nissuer = \"https://x\"\njwks_url = \"http://x\"", "an https address"),
         (
@@ -72,4 +77,17 @@ fn token_keys_change_every_ninety_days_unless_told() {
         let config = check(&format!("[token_keys]\nrotate_after = {text:?}")).unwrap();
         assert_eq!(config.rotate_after(), expect);
     }
+}
+
+#[test]
+fn revocation_lists_are_optional_unless_told() {
+    let lists = |text: &str| check(text).unwrap().snp.lists();
+    let usual = lists("");
+    assert_eq!((usual.need, usual.max_age), (ListNeed::Optional, None));
+    assert!(usual.folder.is_none());
+    let strict =
+        lists("[snp]\ncollateral = \"/c\"\nrevocation = \"required\"\nlist_max_age = \"30d\"");
+    let month = Duration::from_secs(30 * 24 * 3600);
+    assert_eq!((strict.need, strict.max_age), (ListNeed::Required, Some(month)));
+    assert_eq!(strict.folder.unwrap().path(), Path::new("/c"));
 }

@@ -34,7 +34,7 @@ pub struct Server {
     tls: TlsAcceptor,
     app: Arc<App>,
     routes: Router,
-    keeper: Option<Keeper>,
+    keepers: Vec<Keeper>,
 }
 
 impl Server {
@@ -57,12 +57,12 @@ impl Server {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let app = App::new(parts);
         let routes = router(&app, more);
-        Self { listener, tls: TlsAcceptor::from(Arc::new(tls)), app, routes, keeper: None }
+        Self { listener, tls: TlsAcceptor::from(Arc::new(tls)), app, routes, keepers: Vec::new() }
     }
 
-    /// Looks after the token keys while it is there.
-    pub(crate) fn keeping(self, keeper: Keeper) -> Self {
-        Self { keeper: Some(keeper), ..self }
+    /// Looks after token keys and revocation lists while it is there.
+    pub(crate) fn keeping(self, keepers: Vec<Keeper>) -> Self {
+        Self { keepers, ..self }
     }
 
     /// Where it listens.
@@ -105,7 +105,7 @@ impl Server {
         })
         .await;
         tasks.shutdown().await;
-        drop(self.keeper);
+        drop(self.keepers);
         self.app.service.close().await;
     }
 }

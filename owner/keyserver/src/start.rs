@@ -4,12 +4,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ah_collateral::FetchError;
 use ah_digest::Sha256;
 use ah_keyservice::files::{FileError, Open, private_dir, private_file};
 use ah_keyservice::{
     AnswerSigner, AnyOf, Environment, KeyService, Options, ServiceError, SignerError,
     SystemEnvironment, TokenVerifier, TrustedIssuers,
 };
+use ah_release_api::policy::LOCAL_AUTHORITY;
 use ah_verifier::TrustedRoots;
 use axum::Router;
 use rustls::pki_types::pem::PemObject as _;
@@ -74,7 +76,12 @@ pub enum StartError {
     /// Collateral of TDX quotes.
     #[error(transparent)]
     Tdx(#[from] TdxError),
-    /// An issuer of somebody else's under the service's own name, whose tokens would never be asked about.
+    /// Revocation lists of SNP guests.
+    #[error(
+        "snp.kds: {0}\nhint: https://kdsintf.amd.com is AMD's own; leave it out where lists are filed by hand"
+    )]
+    Kds(#[from] FetchError),
+    /// An issuer of somebody else's under the service's own name: policies cannot tell whose claims are whose.
     #[error(
         "attestation: issuer {0} is this service itself\nhint: leave it out, its own tokens are believed; or give the service another url"
     )]
@@ -138,15 +145,20 @@ pub async fn start_with(
     let roots = || roots(config.danger_software_root.as_deref());
     let quotes = config.tdx.collateral.clone().map(QuoteFolder::open).transpose()?;
     let quotes = || quotes.as_ref().map(QuoteFolder::source);
-    let options =
-        Options { environment: environment.clone(), quotes: quotes(), ..Options::new(roots()?) };
+    let options = Options {
+        environment: environment.clone(),
+        lists: config.snp.lists(),
+        quotes: quotes(),
+        ..Options::new(roots()?)
+    };
+    let lists = crate::snp::keep(&config.snp).await?;
     let service = Arc::new(KeyService::connect(&config.location(), &config.kek(), options).await?);
     let listen = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
     let url = config.url.clone().unwrap_or_else(|| format!("https://localhost:{}", address.port()));
-    if config.attestation.iter().any(|issuer| issuer.issuer == url) {
-        return Err(StartError::OwnIssuer(url));
+    if let Some(other) = config.attestation.iter().find(|other| is_own(&other.issuer, &url)) {
+        return Err(StartError::OwnIssuer(other.issuer.clone()));
     }
     let names = names(&url, &address.ip().to_string());
     let authority = Authority::open(&service).await?;
@@ -182,9 +194,15 @@ pub async fn start_with(
         parts,
         more.routes,
     )
-    .keeping(token_keys.keep());
+    .keeping(lists.into_iter().chain([token_keys.keep()]).collect());
     let authority = own.then_some(authority_file);
     Ok(Started { server, url, authority, first_token, token_keys })
+}
+
+/// Whether policies take this issuer for the service itself: for its attestation, or for what it verifies at a release.
+fn is_own(issuer: &str, url: &str) -> bool {
+    let plain = |text: &str| text.trim_end_matches('/').to_ascii_lowercase();
+    [url, LOCAL_AUTHORITY].into_iter().any(|own| plain(own) == plain(issuer))
 }
 
 fn roots(software: Option<&Path>) -> Result<TrustedRoots, StartError> {
@@ -305,4 +323,25 @@ async fn attestation(
     }
     verifiers.push(Box::new(TrustedIssuers::new(issuers)));
     Ok(Box::new(AnyOf::new(verifiers)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_issuer_of_somebody_elses_under_a_name_of_the_services_own() {
+        let url = "https://keys.example:8443";
+        let own = ["", "/", "//"].map(|end| format!("{url}{end}"));
+        let verifier = ["", "/"].map(|end| format!("{LOCAL_AUTHORITY}{end}"));
+        for issuer in own.iter().chain(&verifier) {
+            assert!(is_own(issuer, url), "{issuer}");
+        }
+        assert!(is_own("https://Keys.example:8443", url));
+        for issuer in
+            ["https://keys.example", "https://keys.example:8443/x", "https://anchorhold.dev"]
+        {
+            assert!(!is_own(issuer, url), "{issuer}");
+        }
+    }
 }

@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 const NAME: &str = "token-keys";
 /// How often each replica looks.
 const EVERY: Duration = Duration::from_secs(60);
+/// How far the clocks of replicas may be from each other.
+const CLOCKS: Duration = Duration::from_secs(120);
 /// How long a retired key is published: as long as tokens live, and what a replica may lag behind, twice.
 const GRACE: Duration = MAA_LIFETIME.saturating_add(EVERY.saturating_mul(2));
 
@@ -34,6 +36,14 @@ pub enum TokenKeysError {
     /// Where they are kept in memory.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// By this replica's clock the current key is of the future.
+    #[error(
+        "the key that signs attestation tokens is in use since a time that comes in {ahead_s} s: a replica's clock is wrong, and keys are not changed before that time\nhint: set the clocks of all replicas"
+    )]
+    Clock {
+        /// How far ahead, seconds.
+        ahead_s: u64,
+    },
 }
 
 /// Keeps one service's keys as they are in the database.
@@ -61,23 +71,28 @@ impl TokenKeys {
     /// Takes over the keys that are in the database; changes them first when it is time. Says whether this call changed them.
     ///
     /// # Errors
-    /// [`TokenKeysError`]; then the keys that were known stay in use.
+    /// [`TokenKeysError`]; then the keys that were known stay in use, and those of the database with [`TokenKeysError::Clock`].
     pub async fn check(&self) -> Result<bool, TokenKeysError> {
         let now = (self.clock)();
         let stored = stored(&self.service, &self.url, now).await?;
         self.take_over(&stored)?;
-        if !self.is_due(now) {
+        if !self.is_due(now)? {
             return Ok(false);
         }
-        let new = rotated(&stored, &self.url, now)?;
-        let changed = self.service.change_shared_secret(NAME, &stored, &new).await?;
+        let (new, kid) = rotated(&stored, &self.url, now)?;
+        let words = format!("{NAME}: {kid} signs attestation tokens from now on");
+        let changed = self.service.change_shared_secret(NAME, &stored, &new, words).await?;
         self.take_over(&self::stored(&self.service, &self.url, now).await?)?;
         Ok(changed)
     }
 
-    fn is_due(&self, now: SystemTime) -> bool {
-        let age = now.duration_since(self.attestation.keys().since()).unwrap_or_default();
-        age >= self.rotate_after
+    /// A key of the future is no reason to change it: of two clocks one is wrong, and who says that it is the other's.
+    fn is_due(&self, now: SystemTime) -> Result<bool, TokenKeysError> {
+        match now.duration_since(self.attestation.keys().since()) {
+            Ok(age) => Ok(age >= self.rotate_after),
+            Err(ahead) if ahead.duration() <= CLOCKS => Ok(false),
+            Err(ahead) => Err(TokenKeysError::Clock { ahead_s: ahead.duration().as_secs() }),
+        }
     }
 
     fn take_over(&self, document: &[u8]) -> Result<(), TokenKeysError> {
@@ -101,8 +116,8 @@ impl TokenKeys {
     }
 }
 
-/// Ends the checks when it is dropped.
-pub(crate) struct Keeper(JoinHandle<()>);
+/// What is done again and again until this is dropped.
+pub(crate) struct Keeper(pub(crate) JoinHandle<()>);
 
 impl Drop for Keeper {
     fn drop(&mut self) {
@@ -135,16 +150,19 @@ fn made(url: &str, now: SystemTime) -> Result<Zeroizing<Vec<u8>>, TokenKeysError
     Ok(store.read()?.unwrap_or_default())
 }
 
-/// The next state of a document.
+/// The next state of a document, and the name of the key that signs then.
 fn rotated(
     document: &[u8],
     url: &str,
     now: SystemTime,
-) -> Result<Zeroizing<Vec<u8>>, TokenKeysError> {
+) -> Result<(Zeroizing<Vec<u8>>, String), TokenKeysError> {
     let store = Arc::new(MemoryKeys::default());
     store.write(document)?;
-    ring(&store, url, now)?.rotate(now)?;
-    Ok(store.read()?.unwrap_or_default())
+    let ring = ring(&store, url, now)?;
+    ring.rotate(now)?;
+    // The current key is published first.
+    let kid = ring.jwks(now).keys.into_iter().next().and_then(|key| key.kid).unwrap_or_default();
+    Ok((store.read()?.unwrap_or_default(), kid))
 }
 
 /// Keys in memory that somebody else keeps a hold of.

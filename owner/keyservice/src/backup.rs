@@ -87,6 +87,14 @@ pub enum BackupError {
         "the database is not empty, so nothing is restored into it\nhint: choose another --data folder or database"
     )]
     NotEmpty,
+    /// The key-encryption key is not there: a fresh one would open nothing.
+    #[error(
+        "there is no key-encryption key in {place}\nhint: put the one there that the backup's keys are sealed under"
+    )]
+    NoKek {
+        /// Where it should be.
+        place: String,
+    },
     /// The log of the backup is not what its tree says.
     #[error(
         "the backup's decision log does not give the root that the backup names: entries were changed"
@@ -174,8 +182,7 @@ impl KeyService {
         if let KekSource::File(path) = kek
             && !path.try_exists().unwrap_or(false)
         {
-            let path = path.display().to_string();
-            return Err(ServiceError::from(VaultError::KekMissing { path }).into());
+            return Err(BackupError::NoKek { place: path.display().to_string() });
         }
         let mut transaction = database.begin().await?;
         read_lines(input, &mut transaction).await?;
@@ -320,7 +327,10 @@ async fn check_keys(
     kek: &KekSource,
     environment: &dyn Environment,
 ) -> Result<usize, BackupError> {
-    let vault = Vault::open(database, kek, environment).await.map_err(ServiceError::from)?;
+    let vault = Vault::open(database, kek, environment).await.map_err(|error| match error {
+        VaultError::KekMissing { path: place } => BackupError::NoKek { place },
+        other => ServiceError::from(other).into(),
+    })?;
     let keys = vault.list("", u32::MAX).await.map_err(ServiceError::from)?;
     // of a key whose latest version opens, the older ones as well
     let mut bad = Vec::new();

@@ -160,12 +160,17 @@ impl Database {
         if self.kind == Kind::Postgres { " FOR UPDATE" } else { "" }
     }
 
-    async fn migrate(&self) -> Result<(), StoreError> {
+    /// A transaction for what is done once at the first start: replicas that start at once take turns.
+    pub(crate) async fn turn(&self) -> Result<Transaction<'static, Any>, StoreError> {
         let mut transaction = self.begin().await?;
         if self.kind == Kind::Postgres {
-            // Replicas that start at once take turns.
             transaction.execute("SELECT 1 FROM pg_advisory_xact_lock(4702394)").await?;
         }
+        Ok(transaction)
+    }
+
+    async fn migrate(&self) -> Result<(), StoreError> {
+        let mut transaction = self.turn().await?;
         transaction
             .execute(
                 self.dialect(

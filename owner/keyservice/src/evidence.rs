@@ -3,12 +3,13 @@
 use std::time::SystemTime;
 
 use ah_appraise::{quote_token_claims, token_claims};
+use ah_collateral::CheckError;
 use ah_evidence::{
     CertKind, CertTable, Evidence, RawQuote, RawReport, ReportData, SigningKey, SnpReport, Tee,
 };
 use ah_release_api::policy::Claims;
 use ah_release_api::{Refusal, RefusedBy};
-use ah_verifier::{Collateral, Revocation, TcbStatus, VerifyError, verify, verify_quote_by_any};
+use ah_verifier::{Collateral, Revocation, TcbStatus, VerifyError, verify_quote_by_any};
 
 use crate::release::Refused;
 use crate::service::KeyService;
@@ -35,8 +36,10 @@ impl KeyService {
         let raw = evidence.snp_report().map_err(|error| refused(&error))?;
         let table = CertTable::decode(&evidence.auxblob).map_err(|error| refused(&error))?;
         let collateral = collateral(&raw, &table)?;
-        let report =
-            verify(&raw, &collateral, now, self.roots()).map_err(|error| refused_report(&error))?;
+        let report = self
+            .lists()
+            .verify(&raw, collateral, now, self.roots())
+            .map_err(|error| refused_report(&error))?;
         let (tee, report_data) = (report.tee(), report.report_data);
         Ok(Guest { tee, report_data, claims: token_claims(&report) })
     }
@@ -66,9 +69,9 @@ fn refused(error: &dyn std::error::Error) -> Refused {
 }
 
 /// Which root is found is useful to both sides: it is what an owner has to decide on.
-fn refused_report(error: &VerifyError) -> Refused {
+fn refused_report(error: &CheckError) -> Refused {
     let mut refused = Refused::of(RefusedBy::Verifier, error);
-    if let VerifyError::UntrustedRoot { .. } = error {
+    if let CheckError::Verify(error @ VerifyError::UntrustedRoot { .. }) = error {
         let told = format!("{error}; expected a root of AMD's");
         refused.told = Refusal::new(RefusedBy::Verifier, &told);
     }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::database::{Connection, Database, StoreError, signed, unsigned};
 use crate::log::LogEntry;
 use crate::merkle::{Frontier, Place, leaf_hash};
-use crate::rows::{self, KeyRow};
+use crate::rows::{self, KeyRow, SealedRow};
 
 /// Most orders that wait.
 const QUEUE: usize = 1024;
@@ -36,6 +36,8 @@ pub(crate) enum Change {
     UpdateVersion { before: Box<KeyRow>, after: Box<KeyRow> },
     /// Removes all versions; does not apply when there is none.
     DeleteKey(String),
+    /// Changes a secret of the service's own; does not apply when it is no longer as it was.
+    Secret { name: String, before: SealedRow, after: SealedRow },
     /// Uses a challenge up; does not apply when it was used before.
     Spend { nonce: [u8; 32], expires_s: i64, now_s: i64 },
 }
@@ -180,6 +182,9 @@ async fn apply(connection: &mut Connection, change: &Change) -> Result<bool, Sto
         }
         Change::UpdateVersion { before, after } => rows::update(connection, before, after).await,
         Change::DeleteKey(name) => rows::delete(connection, name).await,
+        Change::Secret { name, before, after } => {
+            rows::change_secret(connection, name, before, after).await
+        }
         Change::Spend { nonce, expires_s, .. } => {
             let sql = "INSERT INTO spent_nonces (nonce, expires_s) VALUES ($1, $2) ON CONFLICT DO NOTHING";
             let done = sqlx::query(sql)

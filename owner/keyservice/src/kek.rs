@@ -117,7 +117,7 @@ impl Kek {
     /// The key in a token. Its id is made of what it seals, so that another key of the same name is told apart.
     pub(crate) fn in_token(key: &TokenKey) -> Result<Self, KekError> {
         let token = OpenToken::open(key)?;
-        let digest = Sha256::of(token.fingerprint()?);
+        let digest = Sha256::of(token.fingerprint());
         let mut id = [0; 8];
         id.copy_from_slice(&digest.as_bytes()[..8]);
         Ok(Self { key: Key::Token(token), id })

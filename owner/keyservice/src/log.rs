@@ -22,6 +22,8 @@ pub enum Event {
     Update,
     /// The owner took a key out.
     Delete,
+    /// The service changed a secret of its own; `reasons` says which.
+    Secret,
     /// A caller asked for what its roles do not allow, or without a name.
     Access,
 }

@@ -9,7 +9,7 @@ use ah_release_api::{
     KeyId, Refusal, RefusedBy, ReleaseRequest, Released, RuntimeData, Seed, WrapContext,
 };
 
-use crate::environment::random32;
+use crate::environment::{blocking, random32};
 use crate::journal::Change;
 use crate::log::{LogEntry, LoggedCondition};
 use crate::service::KeyService;
@@ -82,7 +82,7 @@ impl KeyService {
     ) -> Result<Released, Refused> {
         let evidence = &request.evidence;
         let runtime_data = self.open_statement(request, now, entry, spent)?;
-        let guest = self.verify(evidence, now)?;
+        let guest = blocking(|| self.verify(evidence, now))?;
         let claims = guest.claims;
         check_report_data(evidence, guest.report_data)?;
         // Only a report that was made for this request is one that not anybody could send again and again (`refuse`).

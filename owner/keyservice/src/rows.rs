@@ -165,6 +165,26 @@ pub(crate) async fn delete(connection: &mut Connection, name: &str) -> Result<bo
     Ok(done.rows_affected() > 0)
 }
 
+/// Puts `after` in the place of `before` at a secret of the service's own; false when `before` is no longer there as it was.
+pub(crate) async fn change_secret(
+    connection: &mut Connection,
+    name: &str,
+    before: &SealedRow,
+    after: &SealedRow,
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE service SET kek = $1, nonce = $2, sealed = $3 WHERE name = $4 AND nonce = $5 AND sealed = $6";
+    let done = sqlx::query(sql)
+        .bind(after.kek.as_slice())
+        .bind(after.nonce.as_slice())
+        .bind(after.ciphertext.as_slice())
+        .bind(name)
+        .bind(before.nonce.as_slice())
+        .bind(before.ciphertext.as_slice())
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// The version that was added last.
 pub(crate) async fn latest(
     connection: &mut Connection,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use ah_collateral::RevocationLists;
 use ah_release_api::{
     Challenge, Nonce, PublicKey, Refusal, RefusedBy, ReleaseRequest, Released, Request, Response,
 };
@@ -35,13 +36,15 @@ pub type Observer = Arc<dyn Fn(&LogEntry) + Send + Sync>;
 
 /// Gives the collateral of TDX quotes, one document for each kind of platform.
 pub type QuoteCollateralSource =
-    Arc<dyn Fn() -> Result<Vec<QuoteCollateral>, String> + Send + Sync>;
+    Arc<dyn Fn() -> Result<Arc<Vec<QuoteCollateral>>, String> + Send + Sync>;
 
 /// How a service is set up.
 #[derive(Clone)]
 pub struct Options {
     /// Whose reports are believed.
     pub roots: TrustedRoots,
+    /// What SNP reports are checked for revocation with.
+    pub lists: RevocationLists,
     /// What TDX quotes are verified with; without it they are refused.
     pub quotes: Option<QuoteCollateralSource>,
     /// How long a challenge is good for.
@@ -59,6 +62,7 @@ impl Options {
     pub fn new(roots: TrustedRoots) -> Self {
         Self {
             roots,
+            lists: RevocationLists::default(),
             quotes: None,
             nonce_lifetime: NONCE_LIFETIME,
             nonce_capacity: NONCE_CAPACITY,
@@ -163,7 +167,7 @@ impl KeyService {
     }
 
     /// Puts `new` in the place of the shared secret `name`, if that is still `old`: of two replicas that change it at the same time, one
-    /// does. Says whether it was this one.
+    /// does. Says whether it was this one; then there is an entry in the log with `words`.
     ///
     /// # Errors
     /// When the database fails, or the secret was altered there.
@@ -172,9 +176,15 @@ impl KeyService {
         name: &str,
         old: &[u8],
         new: &[u8],
+        words: String,
     ) -> Result<bool, ServiceError> {
-        let name = format!("shared/{name}");
-        Ok(self.vault.change_service_secret(self.environment(), &name, old, new).await?)
+        let (environment, name) = (self.environment(), format!("shared/{name}"));
+        let changed = self.vault.changed_service_secret(environment, &name, old, new).await?;
+        let Some(change) = changed else { return Ok(false) };
+        let mut entry = LogEntry::new(Event::Secret, None, environment.now());
+        entry.decision = Verdict::Done;
+        entry.reasons = vec![words];
+        Ok(self.write(change, &entry).await? == Outcome::Done)
     }
 
     /// Whether the database answers.
@@ -342,6 +352,10 @@ impl KeyService {
 
     pub(crate) fn roots(&self) -> &TrustedRoots {
         &self.options.roots
+    }
+
+    pub(crate) fn lists(&self) -> &RevocationLists {
+        &self.options.lists
     }
 
     pub(crate) fn quotes(&self) -> Option<&QuoteCollateralSource> {

@@ -1,8 +1,8 @@
 //! The key-encryption key in a token: an AES-256 key that is made there and never leaves it (PKCS #11 2.40, OASIS; CKM_AES_GCM of the
 //! current mechanisms, section 2.12.3).
 //!
-//! Every sealing and opening is an operation of the token. A session that broke is opened again, once; a PIN that was refused is not tried
-//! again, since tokens lock themselves after a few wrong ones.
+//! Every sealing and opening is an operation of the token. A session that broke is opened again, once, and has to lead to the same key; a PIN
+//! that was refused is not tried again, since tokens lock themselves after a few wrong ones.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +20,7 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
+use crate::environment::blocking;
 use crate::files::{FileError, Open, private_file};
 use crate::kek::Sealed;
 
@@ -127,9 +128,17 @@ pub enum TokenKeyError {
     },
     /// A key whose bytes can be read out of the token, or of another length.
     #[error(
-        "{key} is no AES-256 key that stays in its token\nhint: it needs CKA_SENSITIVE and 32 bytes; leave it out, and a fitting one is made"
+        "{key} is no AES-256 key that stays in its token\nhint: it needs CKA_SENSITIVE, CKA_EXTRACTABLE false and 32 bytes; name one that is not there, and a fitting one is made"
     )]
     Readable {
+        /// Which key.
+        key: String,
+    },
+    /// Another key of the same label: what was sealed under it would be lost with the service's restart.
+    #[error(
+        "{key} is another one than when the service started\nhint: put the first one back; keys of the database are sealed under it"
+    )]
+    Changed {
         /// Which key.
         key: String,
     },
@@ -246,8 +255,12 @@ impl TokenKey {
                 return Err(TokenKeyError::ManyKeys { key: self.to_string(), count: all.len() });
             }
         };
-        let wanted = [Attribute::Sensitive(true), Attribute::ValueLen(KEY_BYTES.into())];
-        let asked = [AttributeType::Sensitive, AttributeType::ValueLen];
+        let wanted = [
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+            Attribute::ValueLen(KEY_BYTES.into()),
+        ];
+        let asked = [AttributeType::Sensitive, AttributeType::Extractable, AttributeType::ValueLen];
         let attributes = session.get_attributes(key, &asked).map_err(failed)?;
         match wanted.iter().all(|one| attributes.contains(one)) {
             true => Ok(Connection { session, key }),
@@ -277,6 +290,29 @@ struct Connection {
     key: ObjectHandle,
 }
 
+impl Connection {
+    fn seal(
+        &self,
+        mut nonce: [u8; NONCE_BYTES],
+        context: &[u8],
+        secret: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let parameters = GcmParams::new(&mut nonce, context, TAG_BITS.into())?;
+        self.session.encrypt(&Mechanism::AesGcm(parameters), self.key, secret)
+    }
+
+    fn open(&self, sealed: &Sealed, context: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut nonce = sealed.nonce;
+        let parameters = GcmParams::new(&mut nonce, context, TAG_BITS.into())?;
+        self.session.decrypt(&Mechanism::AesGcm(parameters), self.key, &sealed.ciphertext)
+    }
+
+    /// Bytes that are the same for the same key, and other ones for another.
+    fn fingerprint(&self) -> Result<Vec<u8>, Error> {
+        self.seal([0; NONCE_BYTES], FINGERPRINT, &[0; 16])
+    }
+}
+
 enum State {
     Connected(Connection),
     Broken,
@@ -287,18 +323,21 @@ enum State {
 /// A key in a token, ready for use.
 pub(crate) struct OpenToken {
     key: TokenKey,
+    /// Of the key that was found first.
+    fingerprint: Vec<u8>,
     state: Mutex<State>,
 }
 
 impl OpenToken {
     pub(crate) fn open(key: &TokenKey) -> Result<Self, TokenKeyError> {
-        let state = State::Connected(key.connect()?);
-        Ok(Self { key: key.clone(), state: Mutex::new(state) })
+        let connection = key.connect()?;
+        let fingerprint = connection.fingerprint().map_err(|source| key.failed(source))?;
+        Ok(Self { key: key.clone(), fingerprint, state: Mutex::new(State::Connected(connection)) })
     }
 
     /// Bytes that are the same for the same key, and other ones for another.
-    pub(crate) fn fingerprint(&self) -> Result<Vec<u8>, TokenKeyError> {
-        self.seal([0; NONCE_BYTES], FINGERPRINT, &[0; 16])
+    pub(crate) fn fingerprint(&self) -> &[u8] {
+        &self.fingerprint
     }
 
     /// Ciphertext and tag.
@@ -308,11 +347,7 @@ impl OpenToken {
         context: &[u8],
         secret: &[u8],
     ) -> Result<Vec<u8>, TokenKeyError> {
-        self.run(|Connection { session, key }| {
-            let mut nonce = nonce;
-            let parameters = GcmParams::new(&mut nonce, context, TAG_BITS.into())?;
-            session.encrypt(&Mechanism::AesGcm(parameters), *key, secret)
-        })
+        self.run(|connection| connection.seal(nonce, context, secret))
     }
 
     /// `None` for what this key did not seal in this context. Tokens have no common word for that, so one that refuses and still works is
@@ -322,19 +357,22 @@ impl OpenToken {
         sealed: &Sealed,
         context: &[u8],
     ) -> Result<Option<Zeroizing<Vec<u8>>>, TokenKeyError> {
-        let opened = self.run(|Connection { session, key }| {
-            let mut nonce = sealed.nonce;
-            let parameters = GcmParams::new(&mut nonce, context, TAG_BITS.into())?;
-            session.decrypt(&Mechanism::AesGcm(parameters), *key, &sealed.ciphertext)
-        });
-        match opened {
+        match self.run(|connection| connection.open(sealed, context)) {
             Ok(secret) => Ok(Some(Zeroizing::new(secret))),
-            Err(refused) => self.fingerprint().map(|_| None).map_err(|_| refused),
+            Err(refused) => self.run(Connection::fingerprint).map(|_| None).map_err(|_| refused),
         }
     }
 
-    /// Runs an operation; once more in a new session when it fails, for the old one may be gone with the token's connection.
+    /// Runs an operation, which may wait for the token.
     fn run<T>(
+        &self,
+        operation: impl Fn(&Connection) -> Result<T, Error>,
+    ) -> Result<T, TokenKeyError> {
+        blocking(|| self.run_here(operation))
+    }
+
+    /// Once more in a new session when it fails, for the old one may be gone with the token's connection.
+    fn run_here<T>(
         &self,
         operation: impl Fn(&Connection) -> Result<T, Error>,
     ) -> Result<T, TokenKeyError> {
@@ -349,7 +387,7 @@ impl OpenToken {
             State::Refused => return Err(TokenKeyError::Pin { label: self.key.token.clone() }),
         }
         *state = State::Broken;
-        let connection = self.key.connect().inspect_err(|error| {
+        let connection = self.reconnect().inspect_err(|error| {
             if matches!(error, TokenKeyError::Pin { .. }) {
                 *state = State::Refused;
             }
@@ -357,6 +395,16 @@ impl OpenToken {
         let done = operation(&connection).map_err(|source| self.key.failed(source));
         *state = State::Connected(connection);
         done
+    }
+
+    /// A new session with the same key: a label says nothing, for whoever administers the token gives it to any key.
+    fn reconnect(&self) -> Result<Connection, TokenKeyError> {
+        let connection = self.key.connect()?;
+        let found = connection.fingerprint().map_err(|source| self.key.failed(source))?;
+        match found == self.fingerprint {
+            true => Ok(connection),
+            false => Err(TokenKeyError::Changed { key: self.key.to_string() }),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::database::{Database, StoreError};
-use crate::environment::{Environment, random32};
+use crate::environment::{Environment, blocking, random32};
+use crate::journal::Change;
 use crate::kek::{Kek, KekError};
 use crate::material::{Family, KeyType, MaterialError};
 use crate::rows::{self, KeyRow, SealedRow};
@@ -196,11 +197,7 @@ impl Vault {
         kek: &KekSource,
         environment: &dyn Environment,
     ) -> Result<Self, VaultError> {
-        let kek = match kek {
-            KekSource::File(path) => open_kek_file(path, &database, environment).await?,
-            KekSource::Variable(name) => Kek::from_variable(name)?,
-            KekSource::Token(key) => open_kek_in_token(key, &database).await?,
-        };
+        let kek = open_kek(kek, &database, environment).await?;
         upgrade_from_version_1(&database, &kek, environment).await?;
         let make = || Ok(random32(environment).map_err(KekError::from)?.to_vec());
         let seed = service_secret(&database, &kek, environment, IDENTITY, make).await?;
@@ -234,31 +231,23 @@ impl Vault {
         service_secret(&self.database, &self.kek, environment, name, make).await
     }
 
-    /// Changes such a secret from `old` to `new`; false when it is another one by now.
-    pub(crate) async fn change_service_secret(
+    /// What changes such a secret from `old` to `new`; `None` when it is another one by now.
+    pub(crate) async fn changed_service_secret(
         &self,
         environment: &dyn Environment,
         name: &str,
         old: &[u8],
         new: &[u8],
-    ) -> Result<bool, VaultError> {
+    ) -> Result<Option<Change>, VaultError> {
         let (what, aad) = (|| secret_words(name), service_context(name));
-        let Some(row) = read_service_secret(&self.database, name).await? else { return Ok(false) };
-        if open_sealed(&self.kek, &row, &aad, &what)?.as_slice() != old {
-            return Ok(false);
+        let Some(before) = read_service_secret(&self.database, name).await? else {
+            return Ok(None);
+        };
+        if open_sealed(&self.kek, &before, &aad, &what)?.as_slice() != old {
+            return Ok(None);
         }
-        let sealed = self.kek.seal(new, &aad, environment)?;
-        let sql = "UPDATE service SET nonce = $1, sealed = $2 WHERE name = $3 AND nonce = $4 AND sealed = $5";
-        let done = sqlx::query(sql)
-            .bind(sealed.nonce.to_vec())
-            .bind(sealed.ciphertext)
-            .bind(name)
-            .bind(row.nonce)
-            .bind(row.ciphertext)
-            .execute(self.database.pool())
-            .await
-            .map_err(StoreError::from)?;
-        Ok(done.rows_affected() == 1)
+        let after = SealedRow::new(self.kek.id(), self.kek.seal(new, &aad, environment)?);
+        Ok(Some(Change::Secret { name: name.to_owned(), before, after }))
     }
 
     /// The row that stores a key.
@@ -364,6 +353,23 @@ impl Vault {
     }
 }
 
+/// The key-encryption key, made where nothing was ever sealed. Of replicas that start at once one makes it and the others find it: a token
+/// takes any number of keys of one label, and then it is not clear which one seals.
+async fn open_kek(
+    source: &KekSource,
+    database: &Database,
+    environment: &dyn Environment,
+) -> Result<Kek, VaultError> {
+    let turn = database.turn().await?;
+    let kek = match source {
+        KekSource::File(path) => open_kek_file(path, database, environment).await,
+        KekSource::Variable(name) => Kek::from_variable(name).map_err(VaultError::from),
+        KekSource::Token(key) => open_kek_in_token(key, database).await,
+    };
+    turn.rollback().await.map_err(StoreError::from)?;
+    kek
+}
+
 async fn open_kek_file(
     path: &std::path::Path,
     database: &Database,
@@ -379,15 +385,17 @@ async fn open_kek_file(
 }
 
 async fn open_kek_in_token(key: &TokenKey, database: &Database) -> Result<Kek, VaultError> {
-    match Kek::in_token(key) {
+    match blocking(|| Kek::in_token(key)) {
         Err(KekError::Token(TokenKeyError::NoKey { .. })) => {}
         opened => return Ok(opened?),
     }
     if !database.is_empty().await? {
         return Err(VaultError::KekMissing { path: key.to_string() });
     }
-    key.make().map_err(KekError::from)?;
-    Ok(Kek::in_token(key)?)
+    Ok(blocking(|| {
+        key.make()?;
+        Kek::in_token(key)
+    })?)
 }
 
 async fn service_secret(

@@ -296,3 +296,22 @@ async fn attack_nonce_raced() {
         answers.iter().filter(|answer| matches!(answer, ah_release_api::Response::Released(_)));
     assert_eq!(released.count(), 1);
 }
+
+/// Where a list is required, evidence without one gets nothing; the host's silence about revocation is no proof.
+#[tokio::test]
+async fn attack_evidence_without_a_revocation_list_where_one_is_required() {
+    use ah_collateral::{ListNeed, RevocationLists};
+    for (need, released) in [(ListNeed::Optional, true), (ListNeed::Required, false)] {
+        let roots = TrustedRoots::amd().danger_with_software_root(Processor::a().ark).unwrap();
+        let lists = RevocationLists { need, ..RevocationLists::default() };
+        let options = ah_keyservice::Options { lists, ..ah_keyservice::Options::new(roots) };
+        let world = World::with_options(options, policy(TeeKind::Software)).await;
+        match released {
+            true => world.assert_released().await,
+            false => {
+                let answer = world.ask(|_| {}).await;
+                refused(answer, RefusedBy::Verifier, "cannot be checked for revocation");
+            }
+        }
+    }
+}

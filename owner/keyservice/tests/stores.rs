@@ -248,6 +248,58 @@ async fn guests_get_their_keys(place: Place) {
     refused(world.ask(|_| {}).await, RefusedBy::KeyStore, "is disabled");
 }
 
+/// The first start of several replicas at once: one of them makes what all share.
+async fn replicas_that_start_at_once_share_all_secrets(place: Place) {
+    let place = Arc::new(place);
+    let mut starts = tokio::task::JoinSet::new();
+    for number in 0..6u8 {
+        let place = place.clone();
+        starts.spawn(async move {
+            let service = place.open().await;
+            let shared = service.shared_secret("x", || Ok(vec![number; 32])).await.unwrap();
+            (service.identity(), shared)
+        });
+    }
+    let found = starts.join_all().await;
+    assert!(found.iter().all(|one| *one == found[0]), "{}", found.len());
+    let names = std::fs::read_dir(place.folder.path()).unwrap();
+    let keks = names
+        .filter(|name| name.as_ref().unwrap().file_name().to_string_lossy().starts_with("kek"));
+    assert_eq!(keks.count(), 1);
+}
+
+/// Of several that change a secret at once one does, and the log says so once.
+async fn a_shared_secret_is_changed_by_one(place: Place) {
+    let (one, other) = (Arc::new(place.open().await), Arc::new(place.open().await));
+    let make = || Ok(b"first".to_vec());
+    assert_eq!(one.shared_secret("x", make).await.unwrap().as_slice(), b"first");
+    let words = || "x changed".to_owned();
+    assert!(!other.change_shared_secret("x", b"else", b"new", words()).await.unwrap());
+    assert!(!other.change_shared_secret("y", b"first", b"new", words()).await.unwrap());
+    assert_eq!(one.head().await.unwrap().size, 0, "what was not done is not in the log");
+    let mut changes = tokio::task::JoinSet::new();
+    for number in 0..8u8 {
+        let service = if number % 2 == 0 { one.clone() } else { other.clone() };
+        changes.spawn(async move {
+            let new = [number; 32];
+            let done = service.change_shared_secret("x", b"first", &new, format!("to {number}"));
+            done.await.unwrap().then_some(number)
+        });
+    }
+    let winners: Vec<u8> = changes.join_all().await.into_iter().flatten().collect();
+    let [winner] = winners.as_slice() else { panic!("{winners:?}") };
+    let found = other.shared_secret("x", || unreachable!()).await.unwrap();
+    assert_eq!(found.as_slice(), [*winner; 32]);
+    let entries = one.entries(0, 10).await.unwrap();
+    assert_eq!(entries.len(), 1);
+    let body = &entries[0].body;
+    assert!(
+        body.contains(r#""event":"secret""#) && body.contains(&format!("to {winner}")),
+        "{body}"
+    );
+    audit(&one, None).await;
+}
+
 /// The writer finds a log that is shorter than what it wrote, or another one.
 async fn attack_log_rolled_back_under_a_running_service(place: Place) {
     let service = place.open().await;
@@ -386,6 +438,8 @@ cases![
     attack_exportable_key_without_a_policy,
     proofs_of_the_log_verify,
     replicas_write_one_log,
+    replicas_that_start_at_once_share_all_secrets,
+    a_shared_secret_is_changed_by_one,
     guests_get_their_keys,
     attack_log_rolled_back_under_a_running_service,
     a_backup_of_a_running_service_restores,

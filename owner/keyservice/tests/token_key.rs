@@ -7,12 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ah_keyservice::{
-    KekError, KekSource, KeyService, Location, OnExisting, Options, PinSource, ServiceError,
-    TokenKey, TokenKeyError, VaultError,
+    BackupError, KekError, KekSource, KeyService, Location, OnExisting, Options, PinSource,
+    ServiceError, TokenKey, TokenKeyError, VaultError,
 };
 use ah_release_api::policy::TeeKind;
 use ah_release_api::{KeyId, KeyKind, Secret};
 use ah_verifier::TrustedRoots;
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::object::{Attribute, KeyType, ObjectClass};
+use cryptoki::session::UserType;
+use cryptoki::types::AuthPin;
 use support::policy;
 
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -194,4 +198,185 @@ async fn attack_sealed_keys_swapped_or_altered() {
     assert!(altered(&states[0]) && altered(&states[2]), "{states:?}");
     assert_eq!(states[1].as_deref().ok(), Some("b"), "the token still works: {states:?}");
     service.close().await;
+}
+
+/// The first start of several replicas at once: a second key of the label would leave it open which one seals.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_start_at_once_make_one_key() {
+    if tokens("replicas_that_start_at_once_make_one_key").is_none() {
+        return;
+    }
+    let server = ah_testkit_postgres::Postgres::start().unwrap();
+    let url = server.database().unwrap();
+    let mut starts = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let location = Location::Postgres(url.clone());
+        starts.spawn(async move {
+            let options = Options::new(TrustedRoots::amd());
+            let kek = KekSource::Token(key("one", "kek"));
+            let service = KeyService::connect(&location, &kek, options).await.unwrap();
+            service.identity()
+        });
+    }
+    let found = starts.join_all().await;
+    assert!(found.iter().all(|one| *one == found[0]));
+}
+
+/// A backup is restored under the key in the token, and under no other.
+#[tokio::test]
+async fn attack_backup_restored_under_another_token_key() {
+    let Some(folder) = tokens("attack_backup_restored_under_another_token_key") else { return };
+    let service = open(&folder.join("keys.db"), key("one", "kek")).await.unwrap();
+    import(&service, "a").await;
+    let mut backup = Vec::new();
+    service.backup(&mut backup).await.unwrap();
+    service.close().await;
+    let other = open(&folder.join("other.db"), key("two", "kek")).await.unwrap();
+    other.close().await;
+    let restore = async |key: TokenKey| {
+        let location = Location::Sqlite(folder.join("restored.db"));
+        KeyService::restore(&location, &KekSource::Token(key), &mut backup.as_slice()).await
+    };
+    let missing = restore(key("one", "other")).await.unwrap_err();
+    assert!(matches!(missing, BackupError::NoKek { .. }), "{missing}");
+    let wrong = restore(key("two", "kek")).await.unwrap_err();
+    let is_other =
+        |error: &ServiceError| matches!(error, ServiceError::Vault(VaultError::OtherKek { .. }));
+    assert!(matches!(&wrong, BackupError::Service(error) if is_other(error)), "{wrong}");
+    assert_eq!(restore(key("one", "kek")).await.unwrap().keys, 1);
+    let again = open(&folder.join("restored.db"), key("one", "kek")).await.unwrap();
+    assert_eq!(states(&again).await.pop().unwrap().unwrap(), "a");
+}
+
+/// Plays who administers token "one": makes a key from these attributes beside what every AES key has, or takes all of this label away.
+struct Administrator(Pkcs11);
+
+impl Administrator {
+    fn new() -> Self {
+        let module = Pkcs11::new(MODULE).unwrap();
+        let _ = module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
+        Self(module)
+    }
+
+    fn make(&self, label: &str, value: &[u8], more: &[Attribute]) {
+        let mut template = vec![
+            Attribute::Class(ObjectClass::SECRET_KEY),
+            Attribute::KeyType(KeyType::AES),
+            Attribute::Label(label.into()),
+            Attribute::Value(value.to_vec()),
+            Attribute::Token(true),
+            Attribute::Encrypt(true),
+            Attribute::Decrypt(true),
+        ];
+        template.extend_from_slice(more);
+        self.with_session(|session| {
+            session.create_object(&template).unwrap();
+        });
+    }
+
+    fn destroy(&self, label: &str) {
+        self.with_session(|session| {
+            for key in session.find_objects(&[Attribute::Label(label.into())]).unwrap() {
+                session.destroy_object(key).unwrap();
+            }
+        });
+    }
+
+    fn with_session(&self, act: impl FnOnce(&cryptoki::session::Session)) {
+        let slots = self.0.get_slots_with_initialized_token().unwrap().into_iter();
+        let is_one = |slot: &_| self.0.get_token_info(*slot).unwrap().label().trim_end() == "one";
+        let session = self.0.open_rw_session(slots.into_iter().find(is_one).unwrap()).unwrap();
+        let _ = session.login(UserType::User, Some(&AuthPin::new(PIN.into())));
+        act(&session);
+    }
+}
+
+/// What a key needs to stay in its token.
+const STAYS: [Attribute; 3] =
+    [Attribute::Private(true), Attribute::Sensitive(true), Attribute::Extractable(false)];
+
+#[tokio::test]
+async fn attack_key_that_can_leave_its_token() {
+    let Some(folder) = tokens("attack_key_that_can_leave_its_token") else { return };
+    let administrator = Administrator::new();
+    let private = || Attribute::Private(true);
+    administrator.make("stays", &[7; 32], &STAYS);
+    administrator.make(
+        "shown",
+        &[7; 32],
+        &[private(), Attribute::Sensitive(false), Attribute::Extractable(false)],
+    );
+    administrator.make(
+        "wrapped",
+        &[7; 32],
+        &[private(), Attribute::Sensitive(true), Attribute::Extractable(true)],
+    );
+    administrator.make("short", &[7; 16], &STAYS);
+    for label in ["shown", "wrapped", "short"] {
+        let refused = token_error(open(&folder.join("keys.db"), key("one", label)).await);
+        assert!(matches!(refused, TokenKeyError::Readable { .. }), "{label}: {refused}");
+    }
+    let service = open(&folder.join("keys.db"), key("one", "stays")).await.unwrap();
+    import(&service, "a").await;
+    // One more of that label: it is not clear which one seals.
+    administrator.make("stays", &[8; 32], &STAYS);
+    let refused = token_error(open(&folder.join("keys.db"), key("one", "stays")).await);
+    assert!(matches!(refused, TokenKeyError::ManyKeys { count: 2, .. }), "{refused}");
+}
+
+/// Whoever administers the token puts a key that is known outside in the place of the one that seals.
+#[tokio::test]
+async fn attack_key_exchanged_while_the_service_runs() {
+    let Some(folder) = tokens("attack_key_exchanged_while_the_service_runs") else { return };
+    let administrator = Administrator::new();
+    administrator.make("kek", &[7; 32], &STAYS);
+    let service = open(&folder.join("keys.db"), key("one", "kek")).await.unwrap();
+    import(&service, "a").await;
+    // The same key again, as after a token's restore: the service finds it.
+    administrator.destroy("kek");
+    administrator.make("kek", &[7; 32], &STAYS);
+    import(&service, "b").await;
+    administrator.destroy("kek");
+    administrator.make("kek", &[8; 32], &STAYS);
+    for _ in 0..2 {
+        let id: KeyId = "c".parse().unwrap();
+        let secret = Secret::new(b"secret of c".to_vec()).unwrap();
+        let policy = policy(TeeKind::Software);
+        let refused = service.import(&id, KeyKind::Oct, &secret, policy, OnExisting::Refuse).await;
+        match refused.err().unwrap() {
+            ServiceError::Vault(VaultError::Kek(KekError::Token(error))) => {
+                assert!(matches!(error, TokenKeyError::Changed { .. }), "{error}");
+            }
+            other => panic!("{other}"),
+        }
+    }
+    let states = states(&service).await;
+    assert!(states.len() == 2 && states.iter().all(Result::is_err), "{states:?}");
+    administrator.destroy("kek");
+    administrator.make("kek", &[7; 32], &STAYS);
+    import(&service, "c").await;
+}
+
+/// Three wrong PINs lock a token, so one that is refused is not tried for each key that is opened.
+#[tokio::test]
+async fn a_pin_that_is_refused_later_is_tried_once() {
+    let Some(folder) = tokens("a_pin_that_is_refused_later_is_tried_once") else { return };
+    let administrator = Administrator::new();
+    administrator.make("kek", &[7; 32], &STAYS);
+    let pin = folder.join("pin");
+    ah_keyservice::files::private_file(&pin, ah_keyservice::files::Open::New).unwrap();
+    std::fs::write(&pin, PIN).unwrap();
+    let by_file = TokenKey { pin: PinSource::File(pin.clone()), ..key("one", "kek") };
+    let service = open(&folder.join("keys.db"), by_file).await.unwrap();
+    import(&service, "a").await;
+    std::fs::write(&pin, "4321").unwrap();
+    administrator.destroy("kek");
+    administrator.make("kek", &[7; 32], &STAYS);
+    let refused = async || match states(&service).await.pop().unwrap().err().unwrap() {
+        VaultError::Kek(KekError::Token(TokenKeyError::Pin { .. })) => {}
+        other => panic!("{other}"),
+    };
+    refused().await;
+    std::fs::write(&pin, PIN).unwrap();
+    refused().await;
 }

@@ -1,8 +1,7 @@
 //! Why there is no token.
 
-use ah_collateral::CollateralError;
+use ah_collateral::{CheckError, CollateralError};
 use ah_evidence::ReportData;
-use ah_verifier::VerifyError;
 
 use crate::request::RequestError;
 
@@ -17,7 +16,7 @@ pub enum AttestError {
     Certificates(#[source] CollateralError),
     /// The report or its chain does not verify.
     #[error("SnpReport is not verified")]
-    Report(#[source] VerifyError),
+    Report(#[source] CheckError),
     /// A quote that does not verify.
     #[error("quote is not verified: {0}")]
     Quote(String),

@@ -30,10 +30,10 @@ pub use error::AttestError;
 pub use jwks::{Jwk, Jwks};
 pub use key::{Algorithm, KeyError};
 pub use ring::{KeyRing, MemoryKeys, RingError, RingOptions, SigningKeys, StoreError};
-pub use routes::{MAX_BODY_BYTES, router};
+pub use routes::{MAX_BODY_BYTES, router, verified_at_once};
 pub use service::{
-    AttestationService, EndorsementVerifier, MAA_LIFETIME, QuoteVerifier, RevocationLists,
-    Settings, SettingsError, VerifiedQuote,
+    AttestationService, EndorsementVerifier, MAA_LIFETIME, QuoteVerifier, Settings, SettingsError,
+    VerifiedQuote,
 };
 pub use token::{MAX_TOKEN_BYTES, TokenError, VerifiedToken, verify_token};
 pub use verifiers::{QuoteCollateralSource, TdxVerifier, UvmVerifier};

@@ -10,14 +10,15 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use axum::http::{Response, StatusCode};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::claims;
 use crate::error::{AttestError, chain};
@@ -27,17 +28,28 @@ use crate::service::AttestationService;
 /// Longest request, bytes: a report with chain and endorsements is 40 KB, runtime data up to 64 KiB comes on top.
 pub const MAX_BODY_BYTES: usize = 512 * 1024;
 
+/// Most pieces of evidence that are verified at a time: more would only take turns at the processors. The others wait, as long as the server's
+/// time for a request lets them.
+pub fn verified_at_once() -> usize {
+    std::thread::available_parallelism().map_or(2, |count| count.get().saturating_mul(2))
+}
+
 /// The routes. Limits of connections and time are the server's.
 pub fn router(service: Arc<AttestationService>) -> Router {
+    let turns: Turns = Arc::new(Semaphore::new(verified_at_once()));
     Router::new()
         .route("/attest/{kind}", post(attest).fallback(wrong_method))
         .route("/.well-known/openid-configuration", get(discovery).fallback(wrong_method))
         .route("/certs", get(certs).fallback(wrong_method))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(Extension(turns))
         .with_state(service)
 }
 
+type Turns = Arc<Semaphore>;
+
 async fn attest(
+    Extension(turns): Extension<Turns>,
     State(service): State<Arc<AttestationService>>,
     Path(kind): Path<String>,
     RawQuery(query): RawQuery,
@@ -69,8 +81,16 @@ async fn attest(
     if let Err(refused) = check_api_version(api_version(query.as_deref()).as_deref()) {
         return failure(&refused.into());
     }
-    // Signatures take milliseconds: not on a thread that serves others.
-    match tokio::task::spawn_blocking(move || attest(&service, &bytes)).await {
+    let Ok(turn) = turns.acquire_owned().await else {
+        return failure(&AttestError::Internal("the service ends"));
+    };
+    // Signatures take milliseconds: not on a thread that serves others. Who hangs up keeps its turn until the work is done.
+    let work = move || {
+        let answer = attest(&service, &bytes);
+        drop(turn);
+        answer
+    };
+    match tokio::task::spawn_blocking(work).await {
         Ok(Ok(token)) => answer(StatusCode::OK, &json!({ "token": token })),
         Ok(Err(refused)) => failure(&refused),
         Err(_) => failure(&AttestError::Internal("the attempt was broken off")),

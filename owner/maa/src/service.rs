@@ -1,13 +1,12 @@
 //! Request to token: verify, compare what the report binds, write down the claims, sign.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ah_collateral::Certificates;
+use ah_collateral::{Certificates, RevocationLists};
 use ah_digest::Sha256;
 use ah_evidence::{ReportData, SnpReport};
 use ah_release_api::policy::claim;
-use ah_verifier::{Collateral, Revocation, TrustedRoots, Verified, verify};
+use ah_verifier::{Revocation, TrustedRoots, Verified};
 use serde_json::{Map, Value};
 
 use crate::base64url;
@@ -54,17 +53,14 @@ pub trait QuoteVerifier: Send + Sync {
     fn verify(&self, quote: &[u8], now: SystemTime) -> Result<VerifiedQuote, String>;
 }
 
-/// AMD's revocation list for the chain at hand, if there is one.
-pub type RevocationLists = Arc<dyn Fn(&Collateral) -> Revocation + Send + Sync>;
-
 /// What a service is made of.
 pub struct Settings {
     /// Signs; its issuer is the tokens' `iss`.
     pub keys: KeyRing,
     /// Roots that reports may lead to: AMD's, and a software TEE's only by the option with `danger` in its name.
     pub roots: TrustedRoots,
-    /// Looked at for every report.
-    pub revocation: RevocationLists,
+    /// Looked at for every SNP report.
+    pub lists: RevocationLists,
     /// How long tokens live; MAA's live 8 hours.
     pub lifetime: Duration,
     /// Judges UVM endorsements; without one they are carried along and the token says that nobody looked.
@@ -180,10 +176,10 @@ impl AttestationService {
         certificates
             .add_any(&request.certificates, "VcekCertChain")
             .map_err(AttestError::Certificates)?;
-        let unseen = Revocation::NotChecked { reason: "nobody looked yet".to_owned() };
-        let mut collateral = certificates.collateral(unseen).map_err(AttestError::Certificates)?;
-        collateral.revocation = (self.settings.revocation)(&collateral);
-        verify(&request.report, &collateral, now, &self.settings.roots).map_err(AttestError::Report)
+        let none = Revocation::NotChecked { reason: "the request has no list".to_owned() };
+        let collateral = certificates.collateral(none).map_err(AttestError::Certificates)?;
+        let Settings { lists, roots, .. } = &self.settings;
+        lists.verify(&request.report, collateral, now, roots).map_err(AttestError::Report)
     }
 
     /// Endorsements that came along: proven and named, or named as not looked at.

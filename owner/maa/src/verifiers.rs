@@ -1,5 +1,6 @@
 //! The two traits of the service, filled by this project's own verifiers.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ah_appraise::quote_token_claims;
@@ -58,7 +59,7 @@ impl EndorsementVerifier for UvmVerifier {
 
 /// Where the collateral of quotes comes from: one document for each kind of platform.
 pub type QuoteCollateralSource =
-    Box<dyn Fn() -> Result<Vec<QuoteCollateral>, String> + Send + Sync>;
+    Box<dyn Fn() -> Result<Arc<Vec<QuoteCollateral>>, String> + Send + Sync>;
 
 /// Verifies TDX quotes by Intel's collateral.
 pub struct TdxVerifier {

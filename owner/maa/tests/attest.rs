@@ -3,8 +3,10 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use ah_collateral::CheckError;
 use ah_digest::Sha256;
 use ah_evidence::{GuestPolicy, ReportData, SnpReport};
 use ah_maa::{
@@ -12,8 +14,11 @@ use ah_maa::{
     SettingsError, VerifiedQuote, verify_token,
 };
 use ah_verifier::{TrustedRoots, Verified, VerifyError};
+use axum::body::Body;
+use axum::http::Request;
 use serde_json::{Value, json};
 use support::{report as report_of, *};
+use tower::ServiceExt as _;
 
 fn service() -> Arc<AttestationService> {
     software_service(&TestClock::new(), Algorithm::Rs256)
@@ -114,7 +119,10 @@ fn attack_init_time_data_that_host_data_does_not_bind() {
 fn attack_software_tee_where_only_hardware_is_trusted() {
     let settings = settings(&TestClock::new(), TrustedRoots::amd(), Algorithm::Es256);
     let refusal = attest(&AttestationService::new(settings).unwrap(), &honest_body());
-    let expect = matches!(refusal, Err(AttestError::Report(VerifyError::UntrustedRoot { .. })));
+    let expect = matches!(
+        refusal,
+        Err(AttestError::Report(CheckError::Verify(VerifyError::UntrustedRoot { .. })))
+    );
     assert!(expect, "{refusal:?}");
 }
 
@@ -337,4 +345,45 @@ async fn discovery_leads_to_the_keys() {
     for name in part(&token, 1).as_object().unwrap().keys() {
         assert!(supported.contains(&json!(name)), "{name}");
     }
+}
+
+/// Counts how many quotes are verified at a time.
+struct Counting {
+    now: AtomicUsize,
+    most: Arc<AtomicUsize>,
+}
+
+impl QuoteVerifier for Counting {
+    fn verify(&self, _: &[u8], _: SystemTime) -> Result<VerifiedQuote, String> {
+        self.most.fetch_max(self.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        Err("counted".to_owned())
+    }
+}
+
+/// Anybody may send evidence, and each piece takes a thread while it is verified.
+#[tokio::test]
+async fn attack_more_evidence_at_once_than_there_are_processors() {
+    let most = Arc::new(AtomicUsize::new(0));
+    let counting = Counting { now: AtomicUsize::new(0), most: most.clone() };
+    let settings = settings(&TestClock::new(), TrustedRoots::amd(), Algorithm::Es256);
+    let quotes: Option<Box<dyn QuoteVerifier>> = Some(Box::new(counting));
+    let service = Arc::new(AttestationService::new(Settings { quotes, ..settings }).unwrap());
+    let routes = ah_maa::router(service);
+    let bound = ah_maa::verified_at_once();
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..bound * 8 {
+        let body = json!({"quote": unpadded(b"x")}).to_string();
+        let request = Request::builder()
+            .method("POST")
+            .uri("/attest/TdxVm?api-version=2023-04-01-preview")
+            .body(Body::from(body))
+            .unwrap();
+        let routes = routes.clone();
+        requests.spawn(async move { routes.oneshot(request).await.unwrap().status().as_u16() });
+    }
+    assert!(requests.join_all().await.iter().all(|status| *status == 400));
+    let most = most.load(Ordering::SeqCst);
+    assert!((1..=bound).contains(&most), "{most}");
 }

@@ -105,7 +105,7 @@ fn real_quote_gets_a_token() {
     clock.set(1_750_400_000);
     let verifier = TdxVerifier::new(Box::new(move || {
         let read = ah_verifier::QuoteCollateral::from_json(&collateral);
-        read.map(|one| vec![one]).map_err(|error| error.to_string())
+        read.map(|one| Arc::new(vec![one])).map_err(|error| error.to_string())
     }));
     let quotes: Option<Box<dyn QuoteVerifier>> = Some(Box::new(verifier));
     let settings = settings(&clock, TrustedRoots::amd(), Algorithm::Es256);

@@ -32,17 +32,18 @@ pub(crate) fn check(
         }
     };
     let list = read(der, root)?;
-    let now = since_epoch(now);
-    let next = list.next_update.ok_or(VerifyError::CrlForm { what: "absence of a next update" })?;
-    let issued = seconds(&list.this_update);
-    if now < issued || now > seconds(&next) {
-        return Err(VerifyError::CrlStale);
-    }
+    // What an old list names stays revoked; what it does not name may be revoked by now.
     let revoked: &[RevokedCert] = list.revoked_certificates.as_deref().unwrap_or_default();
     for (role, certificate) in [(Role::Root, root), (Role::Intermediate, intermediate)] {
         if revoked.iter().any(|entry| entry.serial_number == certificate.tbs.serial_number) {
             return Err(VerifyError::Revoked { role });
         }
+    }
+    let now = since_epoch(now);
+    let next = list.next_update.ok_or(VerifyError::CrlForm { what: "absence of a next update" })?;
+    let issued = seconds(&list.this_update);
+    if now < issued || now > seconds(&next) {
+        return Err(VerifyError::CrlStale);
     }
     Ok(Looked { status: RevocationStatus::NotRevoked, list_age: now.checked_sub(issued) })
 }

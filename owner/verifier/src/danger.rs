@@ -1,6 +1,7 @@
 //! Ways to trust what protects nothing. Everything that comes of it says `software (not confidential)`.
 
 use crate::error::VerifyError;
+use crate::quote::QuoteCollateral;
 use crate::roots::TrustedRoots;
 
 impl TrustedRoots {
@@ -10,5 +11,13 @@ impl TrustedRoots {
     /// [`VerifyError::UnusableRoot`] if `der` is not a self-signed root in AMD's form.
     pub fn danger_with_software_root(self, der: &[u8]) -> Result<Self, VerifyError> {
         self.add_software_root(der)
+    }
+}
+
+impl QuoteCollateral {
+    /// Believes this root (DER) in the place of Intel's: whoever has its key can sign any quote.
+    #[must_use]
+    pub fn danger_under_software_root(self, der: &[u8]) -> Self {
+        self.under_software_root(der)
     }
 }

@@ -12,7 +12,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ah_evidence::{RawQuote, TdxReportView};
+use ah_evidence::{RawQuote, TdxReportView, Tee};
 use dcap_qvl::policy::{Policy, QuoteClaims};
 use dcap_qvl::quote::Report;
 use dcap_qvl::tcb_info::TcbStatus as LibraryStatus;
@@ -29,7 +29,11 @@ const ECDSA_P256: u16 = 2;
 /// Certificates, revocation lists, TCB info and QE identity for one platform, as one JSON document (the form that dcap-qvl
 /// writes: PEM chains as text, lists and signatures in hex, TCB info and QE identity as the very text that Intel signed).
 #[derive(Debug, Clone)]
-pub struct QuoteCollateral(QuoteCollateralV3);
+pub struct QuoteCollateral {
+    document: QuoteCollateralV3,
+    /// A root in the place of Intel's, DER.
+    software_root: Option<Vec<u8>>,
+}
 
 /// Why a quote is not believed.
 #[derive(Debug, thiserror::Error)]
@@ -132,9 +136,15 @@ pub struct VerifiedQuote {
     tcb_evaluation: u32,
     fmspc: [u8; 6],
     collateral_expires: SystemTime,
+    tee: Tee,
 }
 
 impl VerifiedQuote {
+    /// What the guest runs in, by the root and nothing else.
+    pub fn tee(&self) -> Tee {
+        self.tee
+    }
+
     /// Version of the quote, 4 or 5.
     pub fn version(&self) -> u16 {
         self.version
@@ -183,7 +193,12 @@ impl QuoteCollateral {
         if json.len() > MAX_QUOTE_COLLATERAL_BYTES {
             return Err(QuoteError::TooLarge { found: json.len() });
         }
-        serde_json::from_slice(json).map(Self).map_err(QuoteError::Collateral)
+        let document = serde_json::from_slice(json).map_err(QuoteError::Collateral)?;
+        Ok(Self { document, software_root: None })
+    }
+
+    pub(crate) fn under_software_root(self, der: &[u8]) -> Self {
+        Self { software_root: Some(der.to_vec()), ..self }
     }
 
     /// FMSPC of the platforms that the TCB info in it says it is for, 12 hex digits in lower case; None if it says none.
@@ -192,7 +207,7 @@ impl QuoteCollateral {
         struct TcbInfo {
             fmspc: String,
         }
-        let info: TcbInfo = serde_json::from_str(&self.0.tcb_info).ok()?;
+        let info: TcbInfo = serde_json::from_str(&self.document.tcb_info).ok()?;
         let fits =
             info.fmspc.len() == 12 && info.fmspc.bytes().all(|byte| byte.is_ascii_hexdigit());
         fits.then(|| info.fmspc.to_lowercase())
@@ -222,13 +237,15 @@ pub fn verify_quote(
         return Err(QuoteError::KeyType { found: view.attestation_key_type });
     }
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (verifier, tee) = match &collateral.software_root {
+        None => (QuoteVerifier::new_prod(), Tee::Tdx),
+        Some(root) => (QuoteVerifier::new(root.clone()), Tee::Software),
+    };
     // Debug and service guests are for appraisal to refuse, by name.
-    let verifier = QuoteVerifier::new_prod()
-        .with_config::<configs::RingConfig>()
-        .allow_debug(true)
-        .allow_service_td(true);
+    let verifier =
+        verifier.with_config::<configs::RingConfig>().allow_debug(true).allow_service_td(true);
     let claims = verifier
-        .verify_with_policy(quote.as_bytes(), &collateral.0, seconds, &NoPolicy)
+        .verify_with_policy(quote.as_bytes(), &collateral.document, seconds, &NoPolicy)
         .map_err(|error| QuoteError::Refused { reason: format!("{error:#}") })?;
     check_agreement(&claims, &view.report)?;
     let mut advisories = claims.tcb.advisory_ids;
@@ -242,6 +259,7 @@ pub fn verify_quote(
         tcb_evaluation: claims.tcb.eval_data_number,
         fmspc: claims.platform.pck.fmspc,
         collateral_expires: UNIX_EPOCH + Duration::from_secs(claims.earliest_expiration_date),
+        tee,
     })
 }
 

@@ -398,6 +398,12 @@ fn attack_revoked_intermediate() {
     assert_eq!(forged, Err(VerifyError::CrlSignature));
     let stale = with_list(revocation_list(&[], now() - DAY / 2, &KEYS.root));
     assert_eq!(stale, Err(VerifyError::CrlStale));
+    let old = with_list(revocation_list(&[2], now() - DAY / 2, &KEYS.root));
+    assert_eq!(
+        old,
+        Err(VerifyError::Revoked { role }),
+        "a list does not take it back by growing old"
+    );
     let mut longer = revocation_list(&[], fresh, &KEYS.root);
     longer.push(0);
     assert!(matches!(with_list(longer), Err(VerifyError::Crl(_))));

@@ -87,7 +87,7 @@ pub const HARDWARE_TEE: &str = "sevsnpvm";
 /// Value of [`claim::TEE`] and of [`claim::ATTESTATION_TYPE`] for a quote under Intel's root.
 pub const TDX_VM: &str = "tdxvm";
 
-/// Names of claims about TDX guests that decide on their own: as Microsoft Azure Attestation names them, and one that it has not.
+/// Names of claims about TDX guests that decide on their own: as Microsoft Azure Attestation names them, and some that it has not.
 pub mod quote_claim {
     /// How Intel rates the platform's versions.
     pub const TCB_STATUS: &str = "attester_tcb_status";
@@ -95,6 +95,18 @@ pub mod quote_claim {
     pub const DEBUG: &str = "tdx_td_attributes_debug";
     /// Whether a migration service may move the guest.
     pub const MIGRATABLE: &str = "x-anchorhold-tdx-migratable";
+    /// All TDATTRIBUTES, 16 hex digits of their bytes as they stand in the report (least significant first).
+    pub const ATTRIBUTES: &str = "tdx_td_attributes";
+    /// The attributes that have no claim of their own, in the same form; [`NO_ATTRIBUTES`] where there is none. Bits 4 to 6 let the host
+    /// profile and step the guest (Intel TDX Module Base Architecture Specification, table "TD attributes").
+    pub const OTHER_ATTRIBUTES: &str = "x-anchorhold-tdx-other-attributes";
+    /// MRSERVICETD, 96 hex digits: hash of the service guests that are bound to this one; [`NO_SERVICE_TD`] where there is none.
+    pub const SERVICE_TD: &str = "x-anchorhold-tdx-service-td";
+
+    /// Value of [`OTHER_ATTRIBUTES`] of a guest without any.
+    pub const NO_ATTRIBUTES: &str = "0000000000000000";
+    /// Value of [`SERVICE_TD`] of a guest without any, and of one whose quote (TDX 1.0) knows of none.
+    pub const NO_SERVICE_TD: &str = "000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000";
 }
 
 /// Value of [`claim::TEE`] for evidence of a software TEE.

@@ -5,6 +5,7 @@ mod attestation;
 mod evidence;
 mod hostile;
 mod own;
+mod revocation;
 mod roles;
 mod rotation;
 mod support;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ah_digest::Sha256;
 use ah_evidence::ReportData;
-use ah_keyserver::{Config, TokenKeys, start_with};
+use ah_keyserver::{Config, TokenKeys, TokenKeysError, start_with};
 use ah_keyservice::{KeyService, Options, decode_base64, encode_base64url};
 use ah_testkit_postgres::Postgres;
 use ah_verifier::TrustedRoots;
@@ -152,4 +152,60 @@ async fn attack_token_of_a_key_that_was_rotated_out() {
     }
     one.world.stop().await;
     other.world.stop().await;
+}
+
+/// What the decision log says about secrets of the service.
+async fn changes(config: &Config) -> Vec<Value> {
+    let options = Options::new(TrustedRoots::amd());
+    let service = KeyService::connect(&config.location(), &config.kek(), options).await.unwrap();
+    let entries = service.entries(0, u64::MAX).await.unwrap();
+    service.close().await;
+    let entries = entries.iter().map(|entry| serde_json::from_str::<Value>(&entry.body).unwrap());
+    entries.filter(|entry| entry["event"] == "secret").collect()
+}
+
+/// A replica whose clock is far ahead changes the keys before their time. The others take the keys over and say so; they do not change them
+/// back and forth, and none of it is unseen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attack_clock_of_one_replica_far_ahead() {
+    let server = Postgres::start().unwrap();
+    let (database, shared) = (server.database().unwrap(), tempfile::tempdir().unwrap());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let kek = shared.path().join("kek");
+    let right = TestClock::at(now.as_secs());
+    let (one, config) = Replica::start(&database, &kek, &right).await;
+    one.import().await;
+    let guest = GuestKey::new();
+    let first = one.token(&guest).await;
+    assert!(
+        changes(&config).await.is_empty(),
+        "keys that are made at the first start do not change"
+    );
+
+    let ahead = TestClock::at(now.as_secs() + 400 * DAY_S);
+    let (other, _) = Replica::start(&database, &kek, &ahead).await;
+    let changed = changes(&config).await;
+    assert_eq!(changed.len(), 1, "it is in the log");
+    for _ in 0..2 {
+        let refused = one.keys.check().await;
+        let ahead = |ahead_s: u64| ahead_s.abs_diff(400 * DAY_S) < 60;
+        match refused {
+            Err(TokenKeysError::Clock { ahead_s }) => assert!(ahead(ahead_s), "{ahead_s}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let next = one.token(&guest).await;
+    let kid = part(&next, 0)["kid"].as_str().unwrap().to_owned();
+    assert_ne!(part(&first, 0)["kid"], kid.as_str(), "the keys are taken over all the same");
+    assert!(changed[0]["reasons"][0].as_str().unwrap().contains(&kid), "{changed:?}");
+    assert_eq!((one.release(&first).await, one.release(&next).await), (200, 200));
+    // Another replica with the right time starts, and changes nothing.
+    let (third, _) = Replica::start(&database, &kek, &right).await;
+    assert_eq!(third.release(&next).await, 200);
+    assert_eq!(changes(&config).await.len(), 1);
+    right.forward(400 * DAY_S);
+    assert!(!one.keys.check().await.unwrap(), "as old as it is by the other's clock");
+    for replica in [one, other, third] {
+        replica.world.stop().await;
+    }
 }

@@ -74,6 +74,7 @@ fn claims(guest: &GuestKey) -> Value {
         "x-ms-attestation-type": "tdxvm",
         "tdx_mrtd": "aa",
         "tdx_td_attributes_debug": false,
+        "tdx_td_attributes": "0000001000000000",
         "attester_tcb_status": "UpToDate",
         "x-ms-runtime": guest.claims(HOST_DATA)["x-ms-runtime"],
     })
@@ -104,6 +105,8 @@ async fn attack_weak_tdx_guests_and_guests_of_unknown_kinds() {
     for (name, value) in [
         ("tdx_td_attributes_debug", json!(true)),
         ("attester_tcb_status", json!("OutOfDate")),
+        ("tdx_td_attributes", json!("1000001000000000")),
+        ("x-anchorhold-tdx-other-attributes", json!("1000000000000000")),
         ("tdx_mrtd", json!("ab")),
         ("x-ms-attestation-type", json!("sgx")),
     ] {

@@ -199,9 +199,13 @@ impl World {
     }
 
     pub async fn with(roots: TrustedRoots, policy: ReleasePolicy) -> Self {
+        Self::with_options(Options::new(roots), policy).await
+    }
+
+    pub async fn with_options(options: Options, policy: ReleasePolicy) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let location = Location::Sqlite(folder.path().join("keys/keys.sqlite3"));
-        Self::at(&location, folder, roots, policy).await
+        Self::set_up(&location, folder, options, policy).await
     }
 
     /// A service on any database; its key-encryption key is in `folder`.
@@ -211,13 +215,22 @@ impl World {
         roots: TrustedRoots,
         policy: ReleasePolicy,
     ) -> Self {
+        Self::set_up(location, folder, Options::new(roots), policy).await
+    }
+
+    async fn set_up(
+        location: &Location,
+        folder: tempfile::TempDir,
+        options: Options,
+        policy: ReleasePolicy,
+    ) -> Self {
         let clock = Arc::new(TestClock(AtomicU64::new(START_S)));
         let seen: Arc<Mutex<Vec<ah_keyservice::LogEntry>>> = Arc::default();
         let observed = seen.clone();
         let options = Options {
             environment: clock.clone(),
             observer: Some(Arc::new(move |entry| observed.lock().unwrap().push(entry.clone()))),
-            ..Options::new(roots)
+            ..options
         };
         ah_keyservice::files::private_dir(&folder.path().join("keys")).unwrap();
         let kek = KekSource::File(folder.path().join("keys/key-encryption-key"));

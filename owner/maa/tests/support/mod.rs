@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+use ah_collateral::RevocationLists;
 use ah_digest::{Digest, Sha256, Sha384};
 use ah_evidence::{
     ChipId, Cpuid, FirmwareVersion, GuestPolicy, KeyInfo, MitigationVectors, PlatformInfo, Product,
@@ -14,7 +15,7 @@ use ah_evidence::{
 use ah_maa::{
     Algorithm, AttestationService, KeyRing, MemoryKeys, RingOptions, Settings, SigningKeys, router,
 };
-use ah_verifier::{Revocation, TrustedRoots};
+use ah_verifier::TrustedRoots;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use axum::body::Body;
@@ -186,7 +187,7 @@ pub fn settings(clock: &TestClock, roots: TrustedRoots, algorithm: Algorithm) ->
     Settings {
         keys: memory_ring(algorithm),
         roots,
-        revocation: Arc::new(|_| Revocation::NotChecked { reason: "test".to_owned() }),
+        lists: RevocationLists::default(),
         lifetime: 8 * HOUR,
         endorsements: None,
         quotes: None,
