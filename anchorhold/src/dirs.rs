@@ -67,6 +67,11 @@ impl Dirs {
         self.cache.join("facts")
     }
 
+    /// Scratch disks of running pods, which have no names there. Not among temporary files, which may be kept in memory.
+    pub fn scratch(&self) -> PathBuf {
+        self.cache.join("scratch")
+    }
+
     /// Downloaded kernel packages.
     pub fn kernel(&self) -> PathBuf {
         self.cache.join("kernel")

@@ -98,7 +98,7 @@ impl Launch {
         let keys = Arc::new(keys::open(dirs, accept, observe).await?);
         let host_data = prepared.document.host_data_snp()?;
         let scratch = ScratchConfig {
-            folder: std::env::temp_dir(),
+            folder: dirs.scratch(),
             shared_bytes: SCRATCH_BYTES,
             limited_bytes: RuntimeHints::of(&prepared.pod)
                 .map_or(0, |hints| hints.volume_limits_bytes()),

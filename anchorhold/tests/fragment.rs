@@ -50,6 +50,9 @@ fn attack_what_a_fragment_cannot_say_is_not_left_out() {
     ran.says("which a fragment cannot say").says("hint: leave it out");
     assert!(!desk.path("mesh.fragment").exists());
     desk.write("proxy.yaml", PLAIN);
+    let both = desk.run(&make("-o mesh.fragment --platform linux/amd64,linux/arm64")).ends(1);
+    both.says("found 2 platforms, expected one").says("hint: ");
+    assert!(!desk.path("mesh.fragment").exists());
     desk.run(&make("-o mesh.fragment")).ends(0);
     let text = desk
         .read("mesh.fragment")

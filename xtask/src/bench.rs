@@ -1,8 +1,8 @@
 //! Figures beside their goals, each with the reference measured in the same run.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::cmd::{Done, cargo, run as command, run_quiet, step, target};
+use crate::cmd::{Done, cargo, is_root, run as command, run_quiet, step, target};
 use crate::setup;
 
 /// What is measured together.
@@ -14,6 +14,8 @@ enum Group {
     Policy,
     /// Report verification, releases of the key service, its start, the sidecar
     Attestation,
+    /// Pods below containerd, in a VM and with runc: start, exec, logs, snapshots, memory, reading through verity (as root)
+    Kubernetes,
 }
 
 #[derive(clap::Args)]
@@ -33,6 +35,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Group::Main => main_figures(options.json),
         Group::Policy => policy_figures(options.json),
         Group::Attestation => attestation_figures(options.json),
+        Group::Kubernetes => kubernetes_figures(options.json),
     }
 }
 
@@ -74,6 +77,35 @@ fn attestation_figures(json: bool) -> Result<()> {
         bench.arg("--sidecar").arg(target().join("release/anchorhold-sidecar"));
         command(bench.args(json.then_some("--json")))?;
         Ok(Done::Did("clients and services on the same cores".into()))
+    })
+}
+
+fn kubernetes_figures(json: bool) -> Result<()> {
+    if !is_root()? {
+        bail!("bench kubernetes starts a containerd, which needs root");
+    }
+    setup::run()?;
+    setup::verity_reader()?;
+    step("release build", || {
+        let mut build = cargo(&["build", "--quiet", "--locked", "--release", "--workspace"]);
+        for program in
+            ["containerd-shim-anchorhold-v2", "anchorhold-snapshotter", "bench-kubernetes"]
+        {
+            build.args(["--bin", program]);
+        }
+        run_quiet(&mut build)?;
+        Ok(Done::Did("shim, snapshotter and the benchmark".into()))
+    })?;
+    step("pods in VMs and with runc", || {
+        let programs = target().join("release");
+        let mut bench = std::process::Command::new(programs.join("bench-kubernetes"));
+        bench.arg("--programs").arg(&programs).arg("--guest").arg(setup::guest_dir());
+        bench.arg("--tools").arg(setup::tools().join("bin"));
+        bench.arg("--bench-init").arg(setup::guest_build().bench_init);
+        bench.arg("--bench-verity").arg(setup::verity_reader_program());
+        bench.args(json.then_some("--json")).env("PATH", setup::path_with_tools()?);
+        command(&mut bench)?;
+        Ok(Done::Did("medians; each ratio is of two figures of this session".into()))
     })
 }
 

@@ -32,7 +32,7 @@ struct Cli {
 enum Command {
     /// Installs what is missing, builds everything and shows the main job, attacks included
     Demo(demo::Options),
-    /// Installs what is missing and runs every check and test
+    /// Installs what is missing and runs the checks and tests of the workspace; `--kubernetes` those on a real Kubernetes
     Test(test::Options),
     /// Installs what is missing: Debian packages, tools, the guest image
     Setup,

@@ -7,7 +7,7 @@ use std::process::Command;
 use ah_guest_image::GuestBuild;
 use anyhow::{Context, Result, bail};
 
-use crate::cmd::{Done, cargo, on_path, output, root, run_quiet, step, target};
+use crate::cmd::{Done, cargo, is_root, on_path, output, root, run_quiet, step, target};
 
 /// Debian packages and what each is for.
 const PACKAGES: &[(&str, &str)] = &[
@@ -132,8 +132,7 @@ fn installed(package: &str) -> bool {
 
 /// apt-get as root: directly, or through sudo where it needs no password.
 fn apt(args: &[&str]) -> Result<Command> {
-    let uid = output(Command::new("id").arg("-u"))?;
-    let mut command = if uid.trim() == "0" {
+    let mut command = if is_root()? {
         Command::new("apt-get")
     } else if on_path("sudo").is_some() {
         let mut sudo = Command::new("sudo");
@@ -216,6 +215,20 @@ const CONTAINER_PROGRAMS: [&str; 5] = [
     "--example=udp_echo",
     "--bins",
 ];
+
+/// The program that `cargo xtask bench kubernetes` reads a disk with, in a VM of its own.
+pub(crate) fn verity_reader() -> Result<()> {
+    step("disk reader", || {
+        let what = ["-pah-rootfs", "--example=bench_verity"];
+        build_guest(&root(), &target().join("guest"), &what)?;
+        Ok(Done::Did("the benchmark's, static".into()))
+    })
+}
+
+/// Where [`verity_reader`] has it.
+pub(crate) fn verity_reader_program() -> PathBuf {
+    guest_build().bench_init.with_file_name("examples").join("bench_verity")
+}
 
 /// Where the guest's static programs of this checkout are.
 pub(crate) fn guest_build() -> GuestBuild {

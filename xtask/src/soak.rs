@@ -5,6 +5,7 @@ use clap::Subcommand;
 
 use crate::cmd::{Done, linting_cargo, run as command, step};
 use crate::setup;
+use crate::test::NODE_REQUIRED;
 
 /// Test of pods that come and go, and how it is told of more of them.
 const PODS_TEST: &str = "test(=pods_that_come_and_go_leave_nothing_behind)";
@@ -33,7 +34,7 @@ enum What {
     /// Pods in VMs are made and removed; files, descriptors, mounts, interfaces, sockets and processes are counted before and after
     Pods {
         /// How often
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
         cycles: u32,
     },
 }
@@ -52,6 +53,7 @@ fn long_test(words: &[&str], env: &[(&str, u32)]) -> Result<()> {
     let mut nextest = linting_cargo(&all)?;
     nextest.args(words).env("PATH", setup::path_with_tools()?);
     nextest.envs(env.iter().map(|(name, value)| (name, value.to_string())));
+    nextest.env(NODE_REQUIRED, "1");
     command(&mut nextest)
 }
 

@@ -23,6 +23,12 @@ pub(crate) fn run(dirs: &Dirs, command: &Fragment) -> Result<()> {
 }
 
 async fn make(dirs: &Dirs, options: &Make) -> Result<()> {
+    if options.images.platform.len() > 1 {
+        return Err(failure(
+            format!("--platform: found {} platforms, expected one", options.images.platform.len()),
+            "a fragment names the layers of one platform: make one for each, with a feed or a version of its own",
+        ));
+    }
     let key = owner_key::read(&options.key)?;
     let reading = inputs::options(&options.reading, options.runs_on.into())?;
     let files: Vec<PathBuf> = vec![options.file.clone()];

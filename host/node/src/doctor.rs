@@ -6,7 +6,7 @@ use ah_containerd_api::Client;
 use ah_containerd_api::snapshots::ListSnapshotsRequest;
 use ah_containerd_api::types::Empty;
 use ah_shim::{Config, Tee};
-use ah_vmm::{Accelerator, Tools, accelerator, host_tee};
+use ah_vmm::{Accelerator, HostTee, Tools, VmError, accelerator, host_tee};
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -62,7 +62,8 @@ pub struct Check {
 /// Looks at everything that a confidential pod needs of this node. Changes nothing.
 pub async fn doctor(options: &DoctorOptions) -> Vec<Check> {
     let tools = Tools::find(&[]);
-    let mut checks = vec![tee(), accelerator(tools.as_ref().ok(), &options.cache).await];
+    let mut checks =
+        vec![tee(host_tee::find()), accelerator(tools.as_ref().ok(), &options.cache).await];
     checks.push(vsock(Path::new("/dev/vhost-vsock"), tools.ok().and_then(|t| t.vsock_bridge)));
     checks.push(overlay());
     let (check, version) = containerd(&options.containerd_socket).await;
@@ -87,21 +88,24 @@ fn not_good(
     Check { name, finding, found: found.into(), remedy: Some(remedy) }
 }
 
-fn tee() -> Check {
-    match host_tee::find() {
-        Ok(found) => not_good(
-            "tee",
-            Finding::Limited,
-            format!("{found:?} is here, and this version's shim does not use it"),
-            "`anchorhold run --tee auto` does",
+/// This version's shim starts guests with the software TEE only, whatever the machine has, and `anchorhold run` those of SEV-SNP besides.
+fn tee(found: Result<HostTee, VmError>) -> Check {
+    let (found, remedy) = match found {
+        Ok(HostTee::Snp) => (
+            "SEV-SNP is here, and this version's shim does not use it".to_owned(),
+            "none for pods of a node; `anchorhold run --tee auto` uses it",
         ),
-        Err(error) => not_good(
-            "tee",
-            Finding::Limited,
+        Ok(HostTee::Tdx) => (
+            "TDX is here, and this version starts no guest in it".to_owned(),
+            "none: pods run with the software TEE, which is not confidential",
+        ),
+        Err(error) => (
             error.to_string(),
-            "switch SEV-SNP or TDX on in the firmware and the kernel",
+            "none for pods of a node: they run with the software TEE, which is not confidential; for `anchorhold run` switch SEV-SNP \
+             on in the firmware and the kernel",
         ),
-    }
+    };
+    not_good("tee", Finding::Limited, found, remedy)
 }
 
 async fn accelerator(tools: Option<&Tools>, cache: &Path) -> Check {
@@ -283,6 +287,16 @@ fn shim() -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_remedy_promises_a_tee_that_no_pod_of_a_node_gets() {
+        let none = VmError::Unsupported { what: "x", found: "none".into(), expected: "Y" };
+        for found in [Ok(HostTee::Snp), Ok(HostTee::Tdx), Err(none)] {
+            let check = tee(found);
+            assert_eq!(check.finding, Finding::Limited);
+            assert!(check.remedy.is_some_and(|remedy| remedy.starts_with("none")), "{check:?}");
+        }
+    }
 
     #[test]
     fn vsock_needs_the_device_or_the_program() {

@@ -109,8 +109,8 @@ impl ShimConfig {
                 "# key_service = \"unix:/run/anchorhold/keys.sock\"".to_owned(),
             ),
             (false, _) => (
-                "a pod is in a virtual machine that the node may ask anything of; no key is released to it",
-                "# no key_service: no key is released to such a pod".to_owned(),
+                "a pod is in a virtual machine that the node may ask anything of; a key bound to the launch measurement is not released to it",
+                "# no key_service: requests for keys are not carried for such a pod".to_owned(),
             ),
         };
         let text = format!(
@@ -124,7 +124,7 @@ impl ShimConfig {
              software_tee = {software_tee}\n\
              # where guests' requests for keys go: unix:/PATH or tcp:HOST:PORT\n\
              {key_service}\n\
-             # size of a pod whose limits are not known; overhead_mib is what its RuntimeClass says\n\
+             # size of a pod whose limits are not known; overhead_mib is what its VM has beside them, and a part of its RuntimeClass' overhead\n\
              vcpus = 1\n\
              memory_mib = 256\n\
              overhead_mib = {OVERHEAD_MIB}\n\
@@ -144,7 +144,7 @@ impl ShimConfig {
     }
 }
 
-/// Memory of a pod's VM beside its containers, MiB: the shim's default, and `overhead` of the RuntimeClasses in deploy/.
+/// Memory of a pod's VM beside its containers, MiB: the shim's default. The RuntimeClasses in deploy/ count what the node's processes take, too.
 const OVERHEAD_MIB: u32 = 192;
 
 /// What the snapshotter is told: every key, with its default.

@@ -10,6 +10,8 @@ use crate::SandboxError;
 
 /// Serial of the disk.
 const SERIAL: &str = "scratch";
+/// Largest disk: what the guest takes (guest/scratch).
+const MAX_BYTES: u64 = 4 << 40;
 /// A size that is no more than a promise: sectors of 512 bytes, and blocks of 4 KiB of the guest.
 const STEP_BYTES: u64 = 4096;
 
@@ -27,10 +29,18 @@ pub struct ScratchConfig {
 impl ScratchConfig {
     /// The disk's size: the guest gives one half to what is shared and one to volumes with a limit, takes 1/128 for tags, and its file
     /// systems take about 1/32.
-    fn size_bytes(&self) -> u64 {
-        let half = self.shared_bytes.max(self.limited_bytes);
-        let half = half.saturating_add(half / 16).saturating_add(64 << 20);
-        half.saturating_mul(2).next_multiple_of(STEP_BYTES)
+    ///
+    /// # Errors
+    /// [`SandboxError::Config`]: the limits of the pod's volumes come to more than a disk may have.
+    fn size_bytes(&self) -> Result<u64, SandboxError> {
+        let wanted = self.shared_bytes.max(self.limited_bytes);
+        let half = wanted.saturating_add(wanted / 16).saturating_add(64 << 20);
+        let size = half.saturating_mul(2).checked_next_multiple_of(STEP_BYTES);
+        size.filter(|size| *size <= MAX_BYTES).ok_or_else(|| SandboxError::Config {
+            detail: format!(
+                "scratch disk: found {wanted} bytes for volumes, expected a disk of at most {MAX_BYTES} bytes, half of it for them"
+            ),
+        })
     }
 }
 
@@ -41,10 +51,11 @@ impl ScratchFile {
     /// # Errors
     /// The folder has no room for a name, or cannot be written to.
     pub(crate) fn create(config: &ScratchConfig) -> Result<Self, SandboxError> {
+        let size_bytes = config.size_bytes()?;
         let io = || SandboxError::io("making the scratch disk");
         std::fs::create_dir_all(&config.folder).map_err(io())?;
         let file = tempfile::tempfile_in(&config.folder).map_err(io())?;
-        file.set_len(config.size_bytes()).map_err(io())?;
+        file.set_len(size_bytes).map_err(io())?;
         Ok(Self(file))
     }
 
@@ -73,6 +84,18 @@ mod tests {
         assert!(found.blocks() * 512 < 1 << 20);
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
         let more = ScratchConfig { limited_bytes: 20 << 30, ..config };
-        assert!(more.size_bytes() > 40 << 30);
+        assert!(more.size_bytes().unwrap() > 40 << 30);
+    }
+
+    #[test]
+    fn limits_beyond_every_disk_are_an_error() {
+        let check = |shared_bytes, limited_bytes, expect| {
+            let config = ScratchConfig { folder: "/d".into(), shared_bytes, limited_bytes };
+            assert_eq!(config.size_bytes().is_ok(), expect, "{config:?}");
+        };
+        check(1 << 40, 1 << 40, true);
+        check(1, 2 << 40, false);
+        check(1, u64::MAX, false);
+        check(u64::MAX, 1, false);
     }
 }

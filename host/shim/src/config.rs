@@ -221,7 +221,8 @@ impl Config {
                 refuse("vcpus", config.vcpus.to_string(), "1 to 255")
             }
             config if !config.confidential && config.key_service.is_some() => {
-                let expected = "none where confidential is false: no key is released to such a pod";
+                let expected =
+                    "none where confidential is false: requests of its pods are not carried";
                 refuse("key_service", "an address".into(), expected)
             }
             _ => Ok(self),

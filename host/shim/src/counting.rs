@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use ah_metrics::{EVENTS_SOCKET, Event, Sender};
-use ah_sandbox::{Blame, SandboxError};
+use ah_sandbox::{Blame, SandboxError, StageName};
 
 use crate::ShimError;
 
@@ -28,6 +28,11 @@ pub(crate) fn failed(error: &ShimError) {
     }
 }
 
+/// Whether a stage is one of a VM's way up: what comes later takes as long as the workload likes.
+pub(crate) fn is_of_a_start(stage: StageName) -> bool {
+    matches!(stage, StageName::VmStarted | StageName::KernelUp | StageName::AgentReady)
+}
+
 /// What containerd asks of containers that are not there, or not in that state, is its daily life.
 fn event(error: &ShimError) -> Option<Event> {
     match error {
@@ -36,7 +41,12 @@ fn event(error: &ShimError) -> Option<Event> {
             Some(Event::Denied { method: (*method).to_owned() })
         }
         ShimError::Sandbox(error) => Some(Event::Failed { blame: blame(error.blame()).to_owned() }),
-        ShimError::NoPolicy { .. } | ShimError::Policy(_) | ShimError::Convert(_) => {
+        ShimError::NoPolicy { .. }
+        | ShimError::Policy(_)
+        | ShimError::Convert(_)
+        | ShimError::Config(_)
+        | ShimError::Request { .. }
+        | ShimError::Unsupported { .. } => {
             Some(Event::Failed { blame: blame(Blame::Configuration).to_owned() })
         }
         _ => Some(Event::Failed { blame: blame(Blame::Machine).to_owned() }),
@@ -72,7 +82,21 @@ mod tests {
         let ended = SandboxError::Config { detail: "x".into() };
         let expect = Event::Failed { blame: "configuration".into() };
         assert_eq!(event(&ShimError::Sandbox(ended)), Some(expect));
+        let config = crate::ConfigError::Options { found: "x".into() };
+        let request = ShimError::Request { field: "x", found: "y".into(), expected: "z" };
+        for wrong in [ShimError::Config(config), request] {
+            let expect = Event::Failed { blame: "configuration".into() };
+            assert_eq!(event(&wrong), Some(expect));
+        }
         let network = ShimError::network("x")(std::io::Error::from(std::io::ErrorKind::Other));
         assert_eq!(event(&network), Some(Event::Failed { blame: "machine".into() }));
+    }
+
+    /// What docs/node.md lists.
+    #[test]
+    fn stages_of_a_start_are_counted_and_no_others() {
+        use StageName::{AgentReady, ContainerEnded, FirstOutput, KernelUp, VmEnded, VmStarted};
+        assert!([VmStarted, KernelUp, AgentReady].into_iter().all(is_of_a_start));
+        assert!(![FirstOutput, ContainerEnded, VmEnded].into_iter().any(is_of_a_start));
     }
 }

@@ -42,9 +42,35 @@ struct Followed {
     container: String,
     copied: Copied,
     version: PathBuf,
+    /// The version that could not be copied, and is tried again.
+    failed: Option<PathBuf>,
 }
 
 impl Followed {
+    /// Said and counted once for each version.
+    fn tell(&self, done: &Result<(), ShimError>) {
+        let (container, source) = (&self.container, self.copied.source.display());
+        match done {
+            Ok(()) => tracing::info!(container, %source, "volume renewed"),
+            Err(error) => {
+                counting::failed(error);
+                tracing::warn!(container, %source, error = error.told(), "volume not renewed");
+            }
+        }
+    }
+
+    /// A version is done with when the guest has it, or when its policy does not let it in: then the container keeps what it has. What fails
+    /// otherwise, as for files that the kubelet takes away meanwhile, is tried again.
+    fn note(&mut self, version: PathBuf, done: &Result<(), ShimError>) {
+        match done {
+            Ok(()) | Err(ShimError::Sandbox(SandboxError::DeniedByPolicy { .. })) => {
+                self.version = version;
+                self.failed = None;
+            }
+            Err(_) => self.failed = Some(version),
+        }
+    }
+
     /// The version that the node has; `None` for what has no versions.
     fn version_of(copied: &Copied) -> Option<PathBuf> {
         let versions = copied.kind == CopyKind::Volume;
@@ -130,7 +156,12 @@ impl Pod {
         let workload = self.convert(id, spec, &layers, &paths)?;
         let followed = workload.copies.iter().filter_map(|copied| {
             let version = Followed::version_of(copied)?;
-            Some(Followed { container: workload.name.clone(), copied: copied.clone(), version })
+            Some(Followed {
+                container: workload.name.clone(),
+                copied: copied.clone(),
+                version,
+                failed: None,
+            })
         });
         let followed: Vec<Followed> = followed.collect();
         self.copy(Some(&workload.name), &workload.copies).await?;
@@ -150,30 +181,21 @@ impl Pod {
                 lock(&pod.followed).iter().map(|(id, all)| (id.clone(), all.clone())).collect();
             for (id, all) in all {
                 for (index, followed) in all.into_iter().enumerate() {
-                    match Followed::version_of(&followed.copied) {
-                        Some(version) if version != followed.version => {
-                            pod.follow(&followed).await;
-                            if let Some(known) =
-                                lock(&pod.followed).get_mut(&id).and_then(|all| all.get_mut(index))
-                            {
-                                known.version = version;
-                            }
-                        }
-                        _ => {}
+                    let found = Followed::version_of(&followed.copied);
+                    let Some(version) = found.filter(|found| *found != followed.version) else {
+                        continue;
+                    };
+                    let copied = std::slice::from_ref(&followed.copied);
+                    let done = pod.copy(Some(&followed.container), copied).await;
+                    if followed.failed.as_ref() != Some(&version) {
+                        followed.tell(&done);
+                    }
+                    if let Some(known) =
+                        lock(&pod.followed).get_mut(&id).and_then(|all| all.get_mut(index))
+                    {
+                        known.note(version, &done);
                     }
                 }
-            }
-        }
-    }
-
-    /// What fails is told once: the container keeps what it has until there is a further version.
-    async fn follow(&self, followed: &Followed) {
-        let Followed { container, copied, .. } = followed;
-        let source = copied.source.display();
-        match self.copy(Some(container), std::slice::from_ref(copied)).await {
-            Ok(()) => tracing::info!(container, %source, "volume renewed"),
-            Err(error) => {
-                tracing::warn!(container, %source, error = error.told(), "volume not renewed");
             }
         }
     }
@@ -275,7 +297,9 @@ impl ah_sandbox::Events for Stages {
     fn stage(&self, stage: &ah_sandbox::Stage) {
         let (name, ms) = (stage.name, stage.at.as_millis());
         tracing::info!(?name, ms, subject = stage.subject, "stage");
-        self.0.send(&Event::Stage { name: name.to_string(), seconds: stage.at.as_secs_f64() });
+        if counting::is_of_a_start(stage.name) {
+            self.0.send(&Event::Stage { name: name.to_string(), seconds: stage.at.as_secs_f64() });
+        }
     }
 }
 
@@ -306,5 +330,38 @@ pub(crate) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => Err(ShimError::network("working on a thread")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Taken for done, a token that was not copied for want of its files would stay the old one until it has expired.
+    #[test]
+    fn a_version_that_was_not_copied_is_tried_again_unless_the_policy_denied_it() {
+        let denied = SandboxError::DeniedByPolicy {
+            method: "CopyFile",
+            container: None,
+            reason: "pinned".into(),
+        };
+        let failed = SandboxError::AgentFailed {
+            method: "CopyFile",
+            container: None,
+            reason: "no space".into(),
+        };
+        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let check = |done: Result<(), ShimError>, version: &str, failed: Option<&str>| {
+            let copied = Copied { source: "/v".into(), path: "/g".into(), kind: CopyKind::Volume };
+            let mut followed =
+                Followed { container: "c".into(), copied, version: "1".into(), failed: None };
+            followed.note("2".into(), &done);
+            assert_eq!(followed.version, Path::new(version), "{done:?}");
+            assert_eq!(followed.failed.as_deref(), failed.map(Path::new), "{done:?}");
+        };
+        check(Ok(()), "2", None);
+        check(Err(denied.into()), "2", None);
+        check(Err(failed.into()), "1", Some("2"));
+        check(Err(ShimError::file("reading", "/v/..data/token")(gone)), "1", Some("2"));
     }
 }

@@ -1,6 +1,7 @@
 //! The program `anchorhold-snapshotter`: runs in the foreground until SIGTERM or SIGINT. It may be killed at any time.
 #![forbid(unsafe_code)]
 
+use std::convert::Infallible;
 use std::fs::{self, Permissions};
 use std::io::IsTerminal;
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ah_metrics::{Address, EVENTS_SOCKET, Metrics};
 use anyhow::{Context, Result, bail};
@@ -62,6 +64,9 @@ struct Settings {
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
 }
+
+/// Between two tries to count or to show.
+const METRICS_PAUSE: Duration = Duration::from_secs(10);
 
 /// Read where no other file is named.
 const CONFIG: &str = "/etc/anchorhold/snapshotter.toml";
@@ -141,7 +146,7 @@ async fn serve(settings: &Settings) -> Result<()> {
     tracing::info!(socket = %settings.socket().display(), root = %root.display(), "listening");
     tokio::select! {
         () = ah_containerd_api::serve(listener, Arc::new(service)) => {}
-        error = show(address, &events, metrics) => return Err(error),
+        never = show(address, &events, metrics) => match never {},
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -151,16 +156,25 @@ async fn serve(settings: &Settings) -> Result<()> {
     std::process::exit(0)
 }
 
-/// Counts and shows what it counts, where that is asked for; ends with what kept it from that.
-async fn show(address: Option<Address>, events: &Path, metrics: Arc<Metrics>) -> anyhow::Error {
+/// Counts and shows what it counts, where that is asked for. What keeps it from either is logged and tried again: pods do not wait for
+/// who counts them.
+async fn show(address: Option<Address>, events: &Path, metrics: Arc<Metrics>) -> Infallible {
     let Some(address) = address else { return std::future::pending().await };
-    let counted = ah_metrics::collect(events, Arc::clone(&metrics));
-    tokio::select! {
-        Err(error) = counted => anyhow::Error::new(error).context(events.display().to_string()),
-        Err(error) = ah_metrics::serve(&address, metrics) => {
-            anyhow::Error::new(error).context(format!("metrics at {address:?}"))
-        }
-        else => anyhow::anyhow!("metrics: ended without a reason"),
+    let collect = async || {
+        let Err(error) = ah_metrics::collect(events, Arc::clone(&metrics)).await else { return };
+        tracing::error!(%error, socket = %events.display(), "what shims tell is not counted");
+    };
+    let serve = async || {
+        let Err(error) = ah_metrics::serve(&address, Arc::clone(&metrics)).await;
+        tracing::error!(%error, ?address, "metrics are not shown");
+    };
+    tokio::join!(again_and_again(collect), again_and_again(serve)).0
+}
+
+async fn again_and_again(work: impl AsyncFn()) -> Infallible {
+    loop {
+        work().await;
+        tokio::time::sleep(METRICS_PAUSE).await;
     }
 }
 

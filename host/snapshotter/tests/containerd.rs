@@ -20,8 +20,7 @@ const IMAGE: &str = "localhost/layers:1";
 const LIMIT: Duration = Duration::from_secs(60);
 
 async fn node() -> Option<Node> {
-    if let Some(reason) = ah_testkit_node::missing() {
-        eprintln!("skipped: {reason}");
+    if ah_testkit_node::is_skipped(None) {
         return None;
     }
     Some(Node::start(NodeConfig::new(env!("CARGO_BIN_EXE_anchorhold-snapshotter"))).await.unwrap())

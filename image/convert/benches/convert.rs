@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use ah_convert::{Converted, convert_layer, root_hash};
 use ah_digest::Sha256;
 use ah_oci::LayerMediaType;
+use ah_testkit_figures::Row;
 use ah_testkit_images::random_layer;
 
 const LAYER_BYTES: u64 = 200 << 20;
@@ -56,7 +57,8 @@ fn run(json: bool) -> Result<(), Failure> {
     for (name, time) in names.zip(&best[1..]) {
         let name = format!("convert 200 MB layer, {name}");
         let (value, reference) = (time.as_secs_f64(), best[0].as_secs_f64());
-        row(json, &name, value, "s", Some(reference), "ratio at most 1", value <= reference);
+        let goal = Some(("ratio at most 1", value <= reference));
+        Row { name: &name, value, unit: "s", reference: Some(reference), goal }.print(json);
     }
     peak(json, folder.path())
 }
@@ -122,7 +124,9 @@ fn peak(json: bool, folder: &Path) -> Result<(), Failure> {
     let own = std::env::current_exe()?;
     let output = Command::new(own).arg("--peak-of").args([&tar, &out]).output()?;
     let mib: f64 = String::from_utf8(output.stdout)?.trim().parse()?;
-    row(json, "convert 1 GB layer, peak memory", mib, "MiB", None, "at most 150", mib < GOAL_MIB);
+    let goal = Some(("at most 150 MiB", mib < GOAL_MIB));
+    let name = "convert 1 GB layer, peak memory";
+    Row { name, value: mib, unit: "MiB", reference: None, goal }.print(json);
     Ok(())
 }
 
@@ -134,31 +138,4 @@ fn peak_of(tar: &Path, out: &Path) -> Result<(), Failure> {
         line.and_then(|line| line.split_whitespace().next()).ok_or("no VmHWM")?.parse()?;
     println!("{}", kib / 1024.0);
     Ok(())
-}
-
-fn row(
-    json: bool,
-    name: &str,
-    value: f64,
-    unit: &str,
-    reference: Option<f64>,
-    goal: &str,
-    met: bool,
-) {
-    let ratio = reference.map(|reference| value / reference);
-    let number =
-        |value: Option<f64>| value.map_or("null".to_owned(), |value| format!("{value:.3}"));
-    if json {
-        println!(
-            r#"{{"name":"{name}","value":{value:.3},"unit":"{unit}","reference":{},"ratio":{},"goal":"{goal}","met":{met}}}"#,
-            number(reference),
-            number(ratio),
-        );
-    } else {
-        let met = if met { "met" } else { "not met" };
-        let (reference, ratio) = (number(reference), number(ratio));
-        println!(
-            "{name:<40} {value:>9.3} {unit:<4} reference {reference:>7} ratio {ratio:>6}  {goal}: {met}"
-        );
-    }
 }

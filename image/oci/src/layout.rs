@@ -10,7 +10,9 @@ use oci_spec::image::{Descriptor, ImageIndex};
 use serde::Deserialize;
 
 use crate::path::{self, PathError};
-use crate::resolve::{self, ImageError, MAX_DOCUMENT_BYTES, Platform, ResolvedImage};
+use crate::resolve::{
+    self, ImageError, LayerDescriptor, MAX_DOCUMENT_BYTES, Platform, ResolvedImage,
+};
 use crate::tar::{Entries, EntryKind, TarError};
 use crate::verified::{VerifiedReader, read_document};
 
@@ -195,9 +197,31 @@ impl Layout {
     /// Names are compared in their full form, so that `busybox` is `docker.io/library/busybox:latest`; an annotation
     /// that is the text asked for fits as well. A digest, when given, must be that of the named document.
     ///
+    /// A content store has only what this machine needed: an image of which it lacks a blob (a document of another platform, a layer
+    /// that was unpacked and discarded) is not found there.
+    ///
     /// # Errors
     /// [`LayoutError`].
     pub fn resolve(&self, name: &str, platform: Platform) -> Result<ResolvedImage, LayoutError> {
+        let found = self.resolve_here(name, platform);
+        if self.index.is_some() {
+            return found;
+        }
+        let absent = || LayoutError::NotFound { name: name.to_owned(), known: Vec::new() };
+        match found {
+            Err(LayoutError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(absent())
+            }
+            Ok(image) => {
+                let has =
+                    |layer: &LayerDescriptor| self.files.open(&blob_path(&layer.digest)).is_ok();
+                if image.layers.iter().all(has) { Ok(image) } else { Err(absent()) }
+            }
+            other => other,
+        }
+    }
+
+    fn resolve_here(&self, name: &str, platform: Platform) -> Result<ResolvedImage, LayoutError> {
         let image = |source| LayoutError::Image { name: name.to_owned(), source };
         let (target_digest, size) = match self.index {
             Some(_) => {
@@ -248,13 +272,17 @@ impl Layout {
         }
     }
 
+    /// The digest that [`Layout::named`] has for a name.
+    pub fn digest_named(&self, name: &str) -> Option<Sha256> {
+        let mut others = self.others.iter();
+        others.find_map(|(known, digest)| (full_name(known) == full_name(name)).then_some(*digest))
+    }
+
     /// The document that a name's digest names, or the name by itself, and its length.
     fn find_blob(&self, name: &str) -> Result<(Sha256, u64), LayoutError> {
         let digest = match name.split_once('@') {
             Some((_, text)) => Sha256::from_oci(text).ok(),
-            None => self.others.iter().find_map(|(known, digest)| {
-                (full_name(known) == full_name(name)).then_some(*digest)
-            }),
+            None => self.digest_named(name),
         };
         let found = digest.and_then(|d| Some((d, self.files.open(&blob_path(&d)).ok()?.1)));
         found.ok_or_else(|| LayoutError::NotFound { name: name.to_owned(), known: Vec::new() })

@@ -124,12 +124,22 @@ impl Images {
         let (found, origin) = match self.in_layouts(image)? {
             Some((found, layout)) => (found, Origin::Layout(Arc::new(layout))),
             None => {
-                let found = self.remote.resolve(image, &reference, self.platform).await?;
+                let asked = self.as_stores_name_it(image, &reference);
+                let found = self.remote.resolve(image, &asked, self.platform).await?;
                 (found, Origin::Registry(self.remote.clone()))
             }
         };
         let platform = self.platform;
         Ok(ResolvedImage { name: image.into(), reference, image: found, origin, platform })
+    }
+
+    /// What a content store has under a name, and has not whole, is asked for by its digest: the name may be another image by now.
+    fn as_stores_name_it(&self, image: &str, reference: &Reference) -> Reference {
+        let named = self.layouts.iter().find_map(|layout| layout.digest_named(image));
+        match named.filter(|_| reference.digest().is_none()) {
+            Some(digest) => reference.with_digest(digest),
+            None => reference.clone(),
+        }
     }
 
     fn in_layouts(

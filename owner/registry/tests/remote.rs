@@ -129,6 +129,40 @@ async fn an_image_comes_by_tag_and_by_digest() {
     assert_eq!(registry.facts(&format!(":1@{digest}")).await.unwrap(), by_tag);
 }
 
+/// What a containerd of one platform has pulled of an index lacks the others, and its layers may be discarded. The tag has moved since.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_containerd_lacks_comes_from_the_registry_by_its_digest() {
+    let registry = Registry::start();
+    registry.set(&format!("/v2/{REPOSITORY}/manifests/1"), MANIFEST_TYPE, b"{}".to_vec());
+    let name = format!("{}/{REPOSITORY}:1", registry.host);
+    let expect = registry.facts(&format!("@{}", registry.built.manifest_digest.to_oci())).await;
+    let layer = registry.built.layers[0].digest;
+    let documents = [registry.built.manifest_digest, registry.built.config_digest];
+    for lacked in [None, Some(documents[1]), Some(layer)] {
+        let store = tempfile::tempdir().unwrap();
+        let blobs = store.path().join("blobs/sha256");
+        fs::create_dir_all(&blobs).unwrap();
+        let all = registry.built.layers.iter().map(|layer| layer.digest).chain(documents);
+        for digest in all.filter(|digest| lacked.is_some() && Some(*digest) != lacked) {
+            let body = registry.body(&Registry::blob_path(&digest));
+            fs::write(blobs.join(digest.to_string()), body).unwrap();
+        }
+        let names = vec![(name.clone(), registry.built.manifest_digest)];
+        let places = Places {
+            stores: vec![(store.path().into(), names)],
+            plain_http: vec![registry.host.clone()],
+            ..Places::default()
+        };
+        let images = Images::open(&places).unwrap();
+        let image = images.resolve(&name).await.unwrap();
+        let found = images.facts(&image, Arc::new(TemporaryFiles)).await.unwrap();
+        assert_eq!(&found, expect.as_ref().unwrap(), "{lacked:?}");
+        // without a registry it is not there
+        let offline = Images::open(&Places { offline: true, ..places }).unwrap();
+        assert!(offline.resolve(&name).await.is_err());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_leads_to_the_manifest_of_the_platform() {
     let registry = Registry::start();

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ah_testkit_figures::{Row, percentile};
 use anyhow::{Context as _, Result, ensure};
 use reqwest::{Client, Method};
 use serde_json::Value;
-
-use crate::row::{Row, percentile};
 
 const STARTS: usize = 11;
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -6,7 +6,6 @@
 
 mod keyservice;
 mod release;
-mod row;
 mod sidecar;
 mod verification;
 

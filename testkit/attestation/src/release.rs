@@ -9,6 +9,7 @@ use ah_release_api::policy::{LOCAL_AUTHORITY, SOFTWARE_TEE};
 use ah_release_api::{
     Challenge, GuestKey, KeyId, ReleaseRequest, Request, Response, RuntimeData, Seed,
 };
+use ah_testkit_figures::{Row, percentile};
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,7 +17,6 @@ use reqwest::{Client, Method};
 use serde_json::json;
 
 use crate::keyservice::{Running, Site};
-use crate::row::{Row, percentile};
 use crate::{Machine, host_data};
 
 /// Connections at the same time.
@@ -40,13 +40,11 @@ pub(crate) async fn measure(program: &Path, machine: &Machine, json: bool) -> Re
         entries == expected,
         "after SIGKILL the log has {entries} entries, expected {expected}"
     );
+    // The goal is for two cores; how many this machine has is said.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let name = format!("full release over TLS, SQLite, {cores} cores");
     let rows = [
-        (
-            "full release over TLS, SQLite, two cores",
-            full,
-            "1/s",
-            ("at least 500/s", full >= 500.0),
-        ),
+        (name.as_str(), full, "1/s", ("at least 500/s on two cores", full >= 500.0)),
         ("the same at half that load, median", p50, "ms", ("none", true)),
         ("the same at half that load, p99", p99, "ms", ("under 20 ms", p99 < 20.0)),
     ];

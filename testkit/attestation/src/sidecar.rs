@@ -8,18 +8,20 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ah_testkit_figures::Row;
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::Machine;
-use crate::row::Row;
 
 const FOR: Duration = Duration::from_secs(5);
-/// What was measured on the sidecar of AKS and ACI: requests a second one after the other, and MB.
-const KNOWN_RATE: f64 = 4450.0;
-const KNOWN_MB: f64 = 22.0;
+/// The sidecar of AKS and ACI, as the project's goals record it: requests a second one after the other, and MB of memory. It was measured
+/// on another day and another machine, so the ratio of rates says little, and no verdict is made of it; memory hardly depends
+/// on the machine.
+const RECORDED_RATE: f64 = 4450.0;
+const RECORDED_MB: f64 = 22.0;
 
 struct Ended(Child);
 
@@ -58,24 +60,23 @@ pub(crate) fn measure(program: &Path, machine: &Machine, json: bool) -> Result<(
     }
     let rate = f64::from(count) / start.elapsed().as_secs_f64();
     let memory = memory_mb(child.0.id())?;
-    print(
-        "sidecar, /attest/raw, one after the other",
-        rate,
-        "1/s",
-        KNOWN_RATE,
-        rate >= 2.0 * KNOWN_RATE,
-        json,
-    );
-    print("sidecar, memory after that", memory, "MB", KNOWN_MB, memory <= KNOWN_MB / 2.0, json);
-    Ok(())
-}
-
-fn print(name: &str, value: f64, unit: &str, reference: f64, met: bool, json: bool) {
-    let goal = match unit {
-        "MB" => "half the known sidecar's",
-        _ => "twice the known sidecar's",
+    let rate = Row {
+        name: "sidecar, /attest/raw, against a record of AKS' sidecar",
+        value: rate,
+        unit: "1/s",
+        reference: Some(RECORDED_RATE),
+        goal: None,
     };
-    Row { name, value, unit, reference: Some(reference), goal: Some((goal, met)) }.print(json);
+    rate.print(json);
+    Row {
+        name: "sidecar, memory after that, against the same record",
+        value: memory,
+        unit: "MB",
+        reference: Some(RECORDED_MB),
+        goal: Some(("at most half the record", memory <= RECORDED_MB / 2.0)),
+    }
+    .print(json);
+    Ok(())
 }
 
 fn address(log: &mut impl std::io::BufRead) -> Result<String> {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use ah_testkit_figures::Row;
 use ah_verifier::{Revocation, TrustedRoots, verify};
 use anyhow::Result;
 
 use crate::Machine;
-use crate::row::Row;
 
 const FOR: Duration = Duration::from_secs(3);
 

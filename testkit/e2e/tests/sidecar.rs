@@ -1,4 +1,4 @@
-//! A program written for the sidecar of AKS, unmodified, in a pod with our sidecar: its key comes from our service, by our attestation.
+//! A client that this project wrote for the API of AKS' sidecar, in a pod with our sidecar: its key comes from our service, by our attestation.
 
 use std::path::Path;
 
@@ -133,7 +133,7 @@ async fn run(host_data: impl Fn(String) -> String) -> Result<(Scene, Answers)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unmodified_client_gets_report_token_and_key_through_the_sidecar() -> Result<()> {
+async fn a_client_of_the_known_api_gets_report_token_and_key_through_the_sidecar() -> Result<()> {
     let (scene, answers) = run(|own| own).await?;
     assert_eq!(answers.of("status"), (200, json!({"message": "Status OK"})));
 

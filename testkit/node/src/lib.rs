@@ -16,6 +16,20 @@ pub use namespaces::{Daemon, Namespaces};
 pub use node::{Node, SNAPSHOTTER};
 pub use pods::{Container, Pod, PodConfig};
 
+/// Environment variable: a test that cannot run fails, where a skip would read as done (`cargo xtask soak pods`, `test --kubernetes`).
+const REQUIRED: &str = "ANCHORHOLD_TEST_NODE_REQUIRED";
+
+/// Whether a test of a node cannot run here, for what [`missing`] says or for `more`; the reason is printed.
+///
+/// # Panics
+/// Where `ANCHORHOLD_TEST_NODE_REQUIRED` is set: nobody is to take a skipped test for one that passed.
+pub fn is_skipped(more: Option<String>) -> bool {
+    let Some(reason) = missing().or(more) else { return false };
+    assert!(std::env::var_os(REQUIRED).is_none(), "this test has to run, and cannot: {reason}");
+    eprintln!("skipped: {reason}");
+    true
+}
+
 /// Why tests of a node cannot run here, if so: a reason to print.
 pub fn missing() -> Option<String> {
     let root = std::fs::read_to_string("/proc/self/status")

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ah_containerd_api::cri::{
@@ -213,6 +213,11 @@ impl Container {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// CRI's log of it.
+    pub fn log_path(&self) -> &Path {
+        &self.log
     }
 
     /// What it printed: CRI's log without its prefix of time, stream and tag.

@@ -16,8 +16,7 @@ fn build() -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_are_taken_from_containerd_by_their_names() {
-    if let Some(reason) = ah_testkit_node::missing() {
-        eprintln!("skipped: {reason}");
+    if ah_testkit_node::is_skipped(None) {
         return;
     }
     let node = Node::start(NodeConfig::new(build().join("anchorhold-snapshotter"))).await.unwrap();

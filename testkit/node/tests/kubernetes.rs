@@ -31,12 +31,8 @@ fn target() -> PathBuf {
 /// A cluster whose node has the handler `anchorhold-cc`, and a folder for the test's files.
 async fn cluster() -> Option<(Cluster, TempDir)> {
     let programs = std::env::var_os(PROGRAMS);
-    let missing = ah_testkit_node::missing();
-    let missing = missing.or_else(|| {
-        programs.is_none().then(|| format!("{PROGRAMS} is not set: cargo xtask test --kubernetes"))
-    });
-    if let Some(reason) = missing {
-        eprintln!("skipped: {reason}");
+    let no_programs = || format!("{PROGRAMS} is not set: cargo xtask test --kubernetes");
+    if ah_testkit_node::is_skipped(programs.is_none().then(no_programs)) {
         return None;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -44,11 +40,13 @@ async fn cluster() -> Option<(Cluster, TempDir)> {
     let guest = target().join("guest-image");
     let text = format!(
         "confidential = true\ntee = \"software\"\nguest = {guest:?}\nsoftware_tee = {:?}\ntools = [{:?}]\n\
-         key_service = \"unix:{}\"\n",
+         key_service = \"unix:{}\"\nscratch_folder = {:?}\nmetrics_events = {:?}\n",
         // where `anchorhold --data` has it
         folder.path().join("data/software-tee"),
         target().join("tools/bin"),
         folder.path().join(KEY_SOCKET).display(),
+        folder.path().join("scratch"),
+        folder.path().join("events.sock"),
     );
     fs::write(&shim_config, text).unwrap();
     let config = NodeConfig::new(program("anchorhold-snapshotter")).with_handler(

@@ -16,13 +16,14 @@ use ah_policy::PolicyDocument;
 use ah_sandbox::StageName;
 use ah_software_tee::SoftwareTee;
 use ah_testkit_e2e::Scene;
+use ah_testkit_figures::{Row, median};
 use ah_testkit_images::busybox;
 use ah_verifier::{Revocation, TrustedRoots};
 use ah_vmm::{RunDir, Vm};
 use anchorhold::guest;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Runs of the pod, and of the bare boot, taken in turns.
 const ROUNDS: usize = 7;
@@ -54,37 +55,6 @@ fn main() -> Result<()> {
     verification(&options)
 }
 
-/// One figure.
-struct Row<'a> {
-    name: &'a str,
-    value: f64,
-    unit: &'a str,
-    reference: Option<f64>,
-    goal: Option<(&'a str, bool)>,
-}
-
-fn print(options: &Options, row: &Row<'_>) {
-    let ratio = row.reference.map(|reference| row.value / reference);
-    if options.json {
-        let (goal, met) = row.goal.unzip();
-        println!(
-            "{}",
-            json!({ "name": row.name, "value": row.value, "unit": row.unit, "reference": row.reference, "ratio": ratio, "goal": goal, "met": met })
-        );
-        return;
-    }
-    let against = match (row.reference, ratio) {
-        (Some(reference), Some(ratio)) => format!("reference {reference:.3}, ratio {ratio:.2}"),
-        _ => String::new(),
-    };
-    let goal = match row.goal {
-        Some((goal, true)) => format!("goal {goal}: met"),
-        Some((goal, false)) => format!("goal {goal}: NOT met"),
-        None => String::new(),
-    };
-    println!("{:52} {:>10.3} {:5} {against:32} {goal}", row.name, row.value, row.unit);
-}
-
 /// `anchorhold run`, everything cached, to the first line; and the bare boot of the same kernel by the same QEMU command.
 async fn start_up(options: &Options) -> Result<()> {
     let scene = Scene::shell(&format!("echo {LINE}"))?;
@@ -101,31 +71,25 @@ async fn start_up(options: &Options) -> Result<()> {
     let over = run - bare;
     for (name, times) in &mut stages {
         let name = format!("start-up, {name}");
-        print(
-            options,
-            &Row { name: &name, value: median(times), unit: "s", reference: None, goal: None },
-        );
+        Row { name: &name, value: median(times), unit: "s", reference: None, goal: None }
+            .print(options.json);
     }
-    print(
-        options,
-        &Row {
-            name: "run to first output, all cached",
-            value: run,
-            unit: "s",
-            reference: Some(bare),
-            goal: None,
-        },
-    );
-    print(
-        options,
-        &Row {
-            name: "the same less the bare boot",
-            value: over,
-            unit: "s",
-            reference: None,
-            goal: Some(("at most 1.0 s", over <= 1.0)),
-        },
-    );
+    Row {
+        name: "run to first output, all cached",
+        value: run,
+        unit: "s",
+        reference: Some(bare),
+        goal: None,
+    }
+    .print(options.json);
+    Row {
+        name: "the same less the bare boot",
+        value: over,
+        unit: "s",
+        reference: None,
+        goal: Some(("at most 1.0 s", over <= 1.0)),
+    }
+    .print(options.json);
     Ok(())
 }
 
@@ -148,7 +112,7 @@ async fn release(options: &Options) -> Result<()> {
     }
     let value = median(&mut times);
     let name = "release, the guest's call to the service's answer";
-    print(options, &Row { name, value, unit: "s", reference: None, goal: None });
+    Row { name, value, unit: "s", reference: None, goal: None }.print(options.json);
     Ok(())
 }
 
@@ -242,7 +206,7 @@ async fn decision(options: &Options) -> Result<()> {
     ];
     for (name, value, unit, goal) in &rows {
         let goal = goal.as_ref().map(|(words, met)| (words.as_str(), *met));
-        print(options, &Row { name, value: *value, unit, reference: None, goal });
+        Row { name, value: *value, unit, reference: None, goal }.print(options.json);
     }
     Ok(())
 }
@@ -290,22 +254,15 @@ fn verification(options: &Options) -> Result<()> {
         count += 1;
     }
     let value = f64::from(count) / start.elapsed().as_secs_f64();
-    print(
-        options,
-        &Row {
-            name: "report verification, chain and signature, one core",
-            value,
-            unit: "1/s",
-            reference: None,
-            goal: Some(("at least 500/s", value >= 500.0)),
-        },
-    );
+    Row {
+        name: "report verification, chain and signature, one core",
+        value,
+        unit: "1/s",
+        reference: None,
+        goal: Some(("at least 500/s", value >= 500.0)),
+    }
+    .print(options.json);
     Ok(())
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn beside(name: &str) -> Result<PathBuf> {

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ah_testkit_figures::Row;
 use ah_testkit_images::{
     DockerRegistry, Entry, ImageSpec, LayerSpec, LayoutBuilder, Packing, machine_layer,
     package_files, store_image,
 };
-use serde_json::json;
 
 type Failure = Box<dyn Error>;
 
@@ -203,21 +203,9 @@ impl Bench {
     }
 
     fn row(&self, name: &str, value: f64, unit: &str, goal: &Goal) {
-        let (met, text) = (value <= goal.most, format!("at most {} {unit}", goal.most));
-        let ratio = goal.reference.map(|reference| value / reference);
-        if self.json {
-            println!(
-                "{}",
-                json!({ "name": name, "value": value, "unit": unit, "reference": goal.reference, "ratio": ratio, "goal": text, "met": met })
-            );
-            return;
-        }
-        let against = match (goal.reference, ratio) {
-            (Some(reference), Some(ratio)) => format!("reference {reference:.2}, ratio {ratio:.2}"),
-            _ => String::new(),
-        };
-        let met = if met { "met" } else { "NOT met" };
-        println!("{name:52} {value:>10.3} {unit:5} {against:32} goal {text}: {met}");
+        let text = format!("at most {} {unit}", goal.most);
+        let goal_met = Some((text.as_str(), value <= goal.most));
+        Row { name, value, unit, reference: goal.reference, goal: goal_met }.print(self.json);
     }
 }
 

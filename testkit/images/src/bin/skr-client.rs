@@ -1,4 +1,5 @@
-//! A program as people wrote it for the key-release sidecar of AKS: it asks on localhost for a report, a token and a key, and prints the answers.
+//! A client of the API of AKS' key-release sidecar, written by this project from the API's description: it asks on localhost for a report, a token
+//! and a key, and prints the answers.
 //!
 //! Environment: `MAA_ENDPOINT`, `AKV_ENDPOINT`, `KID`, `ACCESS_TOKEN`; `SKR_PORT`, 8080 where it is not set.
 #![forbid(unsafe_code)]
