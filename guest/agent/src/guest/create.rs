@@ -295,6 +295,7 @@ impl Guest {
 
     fn remove_files(&self, id: &ContainerId) {
         self.release_parts(id);
+        self.remove_root_folder(id);
         let _ = fs::remove_dir_all(self.layout.bundle(id));
         let _ = fs::remove_dir_all(self.layout.runtime_state().join(id.as_str()));
         // Not recursively: what is still mounted there must not be emptied.
