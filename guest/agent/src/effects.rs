@@ -6,6 +6,7 @@ use ah_permit::Permit;
 use async_trait::async_trait;
 
 use crate::failure::Failure;
+use crate::keys::{Keys, WantedKey};
 
 /// The effects of the agent's requests; the guest's own are [`crate::guest::Guest`], tests have others.
 ///
@@ -27,12 +28,21 @@ pub trait Effects: Send + Sync + 'static {
     async fn create_sandbox(&self, permit: &Permit<CreateSandboxRequest>) -> Result<(), Failure>;
     /// Ends every container; afterwards the machine is turned off.
     async fn destroy_sandbox(&self, permit: &Permit<DestroySandboxRequest>) -> Result<(), Failure>;
-    /// Whether making the container needs keys, for sealed values of its environment or files.
-    async fn needs_keys(&self, permit: &Permit<CreateContainerRequest>) -> Result<bool, Failure>;
+    /// Keys that making the container needs, for sealed values of its environment or files. A sealed value that cannot open with any
+    /// key is a failure.
+    async fn wanted_keys(
+        &self,
+        permit: &Permit<CreateContainerRequest>,
+    ) -> Result<Vec<WantedKey>, Failure>;
+    /// Asks the key service for them. Called without the state's lock: the host can make it last.
+    async fn fetch_keys(&self, wanted: Vec<WantedKey>) -> Result<Keys, Failure>;
+    /// Takes away what was copied in for a container that gets no keys and so is not made.
+    async fn give_up(&self, container_id: &str);
     /// Root from verified layers, sealed values opened, spec, first process up to the point before its program.
     async fn create_container(
         &self,
         permit: &Permit<CreateContainerRequest>,
+        keys: Keys,
     ) -> Result<(), Failure>;
     /// Lets the first process go.
     async fn start_container(&self, permit: &Permit<StartContainerRequest>) -> Result<(), Failure>;

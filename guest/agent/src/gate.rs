@@ -1,15 +1,15 @@
 //! The gate: bytes in, a decision, an effect, a commit. One path for every request.
 //!
 //! One lock is held from the decision to the commit, so that no second request is decided against a state that the first is about
-//! to change. Requests that wait for a process hold it for their decision only; they change nothing.
+//! to change. Requests that wait for a process hold it for their decision only; they change nothing. Making a container that needs keys
+//! is decided twice, before and after the keys came.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use ah_agent_api::agent::{
-    CreateContainerRequest, GetDiagnosticDataResponse, GuestDetailsResponse, Interfaces, OOMEvent,
-    ReadStreamResponse, Routes, SetPolicyRequest, StatsContainerResponse, WaitProcessResponse,
-    WriteStreamResponse,
+    GetDiagnosticDataResponse, GuestDetailsResponse, Interfaces, OOMEvent, ReadStreamResponse,
+    Routes, SetPolicyRequest, StatsContainerResponse, WaitProcessResponse, WriteStreamResponse,
 };
 use ah_agent_api::types::Interface;
 use ah_agent_api::{AGENT_SERVICE, Empty, Request, method};
@@ -23,6 +23,7 @@ use crate::console::{Level, tell};
 use crate::effects::Effects;
 use crate::failure::Failure;
 
+mod create;
 mod exec;
 
 /// Where the policy stands.
@@ -82,11 +83,16 @@ fn no_policy() -> Failure {
 pub struct Gate<E> {
     rules: Arc<Mutex<Rules>>,
     effects: Arc<E>,
+    creating: create::Creating,
 }
 
 impl<E> Clone for Gate<E> {
     fn clone(&self) -> Self {
-        Self { rules: self.rules.clone(), effects: self.effects.clone() }
+        Self {
+            rules: self.rules.clone(),
+            effects: self.effects.clone(),
+            creating: self.creating.clone(),
+        }
     }
 }
 
@@ -143,7 +149,7 @@ fn serialize(message: &impl protobuf::Message) -> Result<Vec<u8>, Failure> {
 
 /// Decides, carries out and commits under the lock.
 macro_rules! locked {
-    ($gate:ident, $request:ident, $effect:ident $(, after $check:ident)?) => {{
+    ($gate:ident, $request:ident, $effect:ident) => {{
         let mut rules = $gate.rules.lock().await;
         let (policy, state) = rules.stand()?;
         for (container_id, exit_code) in $gate.effects.exits() {
@@ -157,10 +163,7 @@ macro_rules! locked {
         );
         let response = match repeated(&permit) {
             Some(response) => response,
-            None => {
-                $($gate.$check(policy, state, &permit).await?;)?
-                $gate.effects.$effect(&permit).await?
-            }
+            None => $gate.effects.$effect(&permit).await?,
         };
         let (_, changes) = permit.into_parts();
         state.commit(changes).map_err(|e| Failure::effect("commit", &e))?;
@@ -190,7 +193,7 @@ macro_rules! waiting {
 impl<E: Effects> Gate<E> {
     /// A gate in front of `effects`.
     pub fn new(rules: Rules, effects: Arc<E>) -> Self {
-        Self { rules: Arc::new(Mutex::new(rules)), effects }
+        Self { rules: Arc::new(Mutex::new(rules)), effects, creating: Default::default() }
     }
 
     /// Answers one request of the agent service.
@@ -241,9 +244,12 @@ impl<E: Effects> Gate<E> {
         match request {
             Request::CreateSandbox(r) => locked!(self, r, create_sandbox),
             Request::DestroySandbox(r) => locked!(self, r, destroy_sandbox),
-            Request::CreateContainer(r) => locked!(self, r, create_container, after keys_allowed),
+            Request::CreateContainer(r) => self.create(r).await,
             Request::StartContainer(r) => locked!(self, r, start_container),
-            Request::RemoveContainer(r) => locked!(self, r, remove_container),
+            Request::RemoveContainer(r) => {
+                self.creating.ended(&r.container_id).await;
+                locked!(self, r, remove_container)
+            }
             Request::ExecProcess(r) => self.exec(r).await,
             Request::SignalProcess(r) => locked!(self, r, signal_process),
             Request::StatsContainer(r) => locked!(self, r, stats_container),
@@ -264,19 +270,6 @@ impl<E: Effects> Gate<E> {
             Request::GetOOMEvent(r) => waiting!(self, r, oom_event),
             Request::SetPolicy(r) => self.set_policy(&r).await,
             _ => Err(unsupported()),
-        }
-    }
-
-    /// Sealed values are opened with keys of the pod's, so the policy's word about those comes first.
-    async fn keys_allowed(
-        &self,
-        policy: &Policy,
-        state: &State,
-        permit: &Permit<CreateContainerRequest>,
-    ) -> Result<(), Failure> {
-        match self.effects.needs_keys(permit).await? {
-            true => may_release_keys(policy, state).map_err(denied),
-            false => Ok(()),
         }
     }
 

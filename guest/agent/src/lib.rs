@@ -10,6 +10,7 @@ pub mod effects;
 pub mod failure;
 pub mod gate;
 pub mod guest;
+pub mod keys;
 pub mod serve;
 pub mod server;
 

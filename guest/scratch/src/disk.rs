@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
@@ -5,11 +7,12 @@ use std::sync::{Mutex, PoisonError};
 
 use ah_guest_sys::device_mapper::{Access, MappedDevice, Target};
 use ah_guest_sys::mount::{self, MountFlags};
-use ah_guest_sys::{block, random};
+use ah_guest_sys::{SysError, block, random};
 use zeroize::Zeroizing;
 
 use crate::ext4::{self, BLOCK_BYTES};
 use crate::layout::{BLOCK_SECTORS, Layout, TAG_BYTES};
+use crate::room::{Room, Stretch};
 use crate::{Candidate, ScratchError};
 
 /// AEGIS-128 takes a key of 128 bits.
@@ -30,15 +33,22 @@ const FILES: &str = "files";
 pub struct ScratchDisk {
     folder: PathBuf,
     crypt: (u32, u32),
-    layout: Layout,
     limited: Mutex<Limited>,
 }
 
-/// Volumes with a limit of their own: how much of the second half they have taken.
-#[derive(Debug, Default)]
+/// Volumes with a limit of their own, in the second half.
+#[derive(Debug)]
 struct Limited {
+    room: Room,
+    /// How many there have been: each device has a name of its own.
     count: u32,
-    taken_sectors: u64,
+    volumes: BTreeMap<String, LimitedVolume>,
+}
+
+#[derive(Debug)]
+struct LimitedVolume {
+    stretch: Stretch,
+    mounted: MountedDevice,
 }
 
 impl ScratchDisk {
@@ -53,9 +63,13 @@ impl ScratchDisk {
         let crypt = crypt(block::device_number(integrity.node())?, &layout)?;
         let crypt = block::device_number(crypt.node())?;
         let shared = folder.join("shared");
-        file_system("scratch-shared", crypt, 0, layout.shared, &shared)?;
+        let first = Stretch { start: 0, sectors: layout.shared };
+        MountedDevice::make("scratch-shared", crypt, first, &shared)?;
         make_folder(&shared.join(ROOTS))?;
-        Ok(Self { folder: folder.to_owned(), crypt, layout, limited: Mutex::default() })
+        let second = layout.sectors.saturating_sub(layout.shared);
+        let room = Room::new(Stretch { start: layout.shared, sectors: second });
+        let limited = Mutex::new(Limited { room, count: 0, volumes: BTreeMap::new() });
+        Ok(Self { folder: folder.to_owned(), crypt, limited })
     }
 
     /// An empty folder for what a container writes into its root.
@@ -63,13 +77,26 @@ impl ScratchDisk {
     /// # Errors
     /// It cannot be made.
     pub fn root_folder(&self, container: &str) -> Result<PathBuf, ScratchError> {
-        let folder = self.folder.join("shared").join(ROOTS).join(container);
-        // Of an attempt to make this container that failed.
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(ScratchError::file(&folder))?;
-        }
+        self.remove_root_folder(container)?;
+        let folder = self.root_of(container);
         make_folder(&folder)?;
         Ok(folder)
+    }
+
+    /// Takes away what a container wrote into its root; one that wrote nothing is no error.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove_root_folder(&self, container: &str) -> Result<(), ScratchError> {
+        remove_folder(&self.root_of(container))
+    }
+
+    fn root_of(&self, container: &str) -> PathBuf {
+        self.folder.join("shared").join(ROOTS).join(container)
+    }
+
+    fn shared_volume(&self, name: &str) -> PathBuf {
+        self.folder.join("shared").join(format!("volume-{name}"))
     }
 
     /// An empty folder for a volume. With a limit it is a file system of its own that holds at least so much, and hardly more; without, it
@@ -79,34 +106,48 @@ impl ScratchDisk {
     /// [`ScratchError::NoRoom`], or a folder or file system that cannot be made.
     pub fn volume_folder(&self, name: &str, limit: Option<u64>) -> Result<PathBuf, ScratchError> {
         let Some(limit) = limit else {
-            let folder = self.folder.join("shared").join(format!("volume-{name}"));
+            let folder = self.shared_volume(name);
             make_folder(&folder)?;
             return Ok(folder);
         };
         let needed = ext4::blocks_for(limit).saturating_mul(BLOCK_SECTORS);
-        let (number, start) = self.take(name, needed)?;
+        let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        let stretch = limited.room.take(needed).ok_or_else(|| ScratchError::NoRoom {
+            volume: name.to_owned(),
+            needed_bytes: needed.saturating_mul(512),
+            left_bytes: limited.room.longest().saturating_mul(512),
+        })?;
+        limited.count = limited.count.saturating_add(1);
+        let number = limited.count;
         let at = self.folder.join(format!("limited-{number}"));
-        file_system(&format!("scratch-{number}"), self.crypt, start, needed, &at)?;
+        let made = MountedDevice::make(&format!("scratch-{number}"), self.crypt, stretch, &at);
+        let mounted = made.inspect_err(|_| limited.room.give_back(stretch))?;
+        limited.volumes.insert(name.to_owned(), LimitedVolume { stretch, mounted });
+        drop(limited);
         let folder = at.join(FILES);
         make_folder(&folder)?;
         Ok(folder)
     }
 
-    /// A stretch of the second half: its number and first sector.
-    fn take(&self, volume: &str, needed: u64) -> Result<(u32, u64), ScratchError> {
+    /// Takes a volume away, with all that is in it: its room is free for others. One that is not there is no error.
+    ///
+    /// # Errors
+    /// Somebody still uses it; it stays, and so does what it takes.
+    pub fn remove_volume(&self, name: &str) -> Result<(), ScratchError> {
         let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = self.layout.shared.saturating_add(limited.taken_sectors);
-        let left = self.layout.sectors.saturating_sub(start);
-        if needed > left {
-            return Err(ScratchError::NoRoom {
-                volume: volume.to_owned(),
-                needed_bytes: needed.saturating_mul(512),
-                left_bytes: left.saturating_mul(512),
-            });
+        let Some(LimitedVolume { stretch, mounted }) = limited.volumes.remove(name) else {
+            return remove_folder(&self.shared_volume(name));
+        };
+        match mounted.remove() {
+            Ok(()) => {
+                limited.room.give_back(stretch);
+                Ok(())
+            }
+            Err((mounted, error)) => {
+                limited.volumes.insert(name.to_owned(), LimitedVolume { stretch, mounted });
+                Err(error.into())
+            }
         }
-        limited.taken_sectors = limited.taken_sectors.saturating_add(needed);
-        limited.count = limited.count.saturating_add(1);
-        Ok((limited.count, start))
     }
 }
 
@@ -117,8 +158,16 @@ fn sectors(name: &str) -> Result<u64, ScratchError> {
     text.trim_end().parse().map_err(form)
 }
 
-/// Room for a tag beside each block. A superblock that the host put there must not be believed, so it is wiped first: dm-integrity then
-/// makes one for these parameters. What it reads back later is layout only; each tag is checked by dm-crypt.
+/// Room for a tag beside each block. A superblock that lies there from before, the host's or another boot's, would keep the device from
+/// being made, or have it laid out otherwise; so it is wiped first, and dm-integrity makes one for these parameters.
+///
+/// That is no defence against a host that puts its own there between the wipe and the read, or answers the read with it: the disk is
+/// the host's. Nothing in the superblock says that a sector is good. It holds sizes and places (interleave, length of the journal, sectors
+/// provided) and flags; the kernel refuses what does not go with the table (Linux drivers/md/dm-integrity.c, `dm_integrity_ctr`): another
+/// size of tags or blocks, a recalculation without a hash of its own, fewer sectors than asked for. What is left to the host is where tags and
+/// data lie, and what a journal of its own writes there when the device is opened. Both are the host's to change at any time, and dm-crypt above
+/// opens a sector only with a tag that was made under this boot's key for this sector's number. The kernel's reading of the superblock is code that
+/// hostile bytes reach, as it is with any disk.
 fn integrity(node: &Path, layout: &Layout) -> Result<MappedDevice, ScratchError> {
     let device = File::options().write(true).open(node).map_err(ScratchError::file(node))?;
     device.write_all_at(&[0; 4096], 0).map_err(ScratchError::file(node))?;
@@ -131,33 +180,80 @@ fn integrity(node: &Path, layout: &Layout) -> Result<MappedDevice, ScratchError>
     Ok(MappedDevice::create("scratch-tags", &target, Access::Writable)?)
 }
 
+/// The table line, with the key in hex. It has all its room from the start: a text that grows leaves copies of the key behind where
+/// nothing wipes them.
+fn crypt_parameters(key: &[u8; KEY_BYTES], (major, minor): (u32, u32)) -> Zeroizing<String> {
+    let behind = format!(" 0 {major}:{minor} 0 2 integrity:{TAG_BYTES}:aead sector_size:4096");
+    let room = CIPHER.len().saturating_add(2 * KEY_BYTES + 1).saturating_add(behind.len());
+    let mut text = Zeroizing::new(String::with_capacity(room));
+    text.push_str(CIPHER);
+    text.push(' ');
+    for byte in key {
+        // Into the room that is there; digits are no failure of a String.
+        let _ = write!(*text, "{byte:02x}");
+    }
+    text.push_str(&behind);
+    text
+}
+
 fn crypt((major, minor): (u32, u32), layout: &Layout) -> Result<MappedDevice, ScratchError> {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     random::fill(&mut *key)?;
-    let hex = Zeroizing::new(key.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    let parameters = Zeroizing::new(format!(
-        "{CIPHER} {} 0 {major}:{minor} 0 2 integrity:{TAG_BYTES}:aead sector_size:4096",
-        *hex
-    ));
+    let parameters = crypt_parameters(&key, (major, minor));
     let target = Target { kind: "crypt", sectors: layout.sectors, parameters: &parameters };
     Ok(MappedDevice::create("scratch-crypt", &target, Access::WritableSecret)?)
 }
 
-/// Makes and mounts a file system on a stretch of the encrypted device.
-fn file_system(
-    name: &str,
-    (major, minor): (u32, u32),
-    start: u64,
-    sectors: u64,
-    folder: &Path,
-) -> Result<(), ScratchError> {
-    let parameters = format!("{major}:{minor} {start}");
-    let target = Target { kind: "linear", sectors, parameters: &parameters };
-    let device = MappedDevice::create(name, &target, Access::Writable)?;
+/// A stretch of the encrypted device with a file system of its own, mounted.
+#[derive(Debug)]
+struct MountedDevice {
+    device: MappedDevice,
+    folder: PathBuf,
+    /// Not any more when a removal got no further.
+    mounted: bool,
+}
+
+impl MountedDevice {
+    /// On a failure nothing stays.
+    fn make(
+        name: &str,
+        (major, minor): (u32, u32),
+        Stretch { start, sectors }: Stretch,
+        folder: &Path,
+    ) -> Result<Self, ScratchError> {
+        let parameters = format!("{major}:{minor} {start}");
+        let target = Target { kind: "linear", sectors, parameters: &parameters };
+        let device = MappedDevice::create(name, &target, Access::Writable)?;
+        match format_and_mount(device.node(), sectors, folder) {
+            Ok(()) => Ok(Self { device, folder: folder.to_owned(), mounted: true }),
+            Err(error) => {
+                let _ = device.remove();
+                let _ = fs::remove_dir(folder);
+                Err(error)
+            }
+        }
+    }
+
+    fn remove(self) -> Result<(), (Self, SysError)> {
+        let Self { device, folder, mounted } = self;
+        if mounted && let Err(error) = mount::unmount(&folder) {
+            return Err((Self { device, folder, mounted }, error));
+        }
+        match device.remove() {
+            Ok(()) => {
+                let _ = fs::remove_dir(&folder);
+                Ok(())
+            }
+            // Another attempt finds it unmounted.
+            Err((device, error)) => Err((Self { device, folder, mounted: false }, error)),
+        }
+    }
+}
+
+fn format_and_mount(node: &Path, sectors: u64, folder: &Path) -> Result<(), ScratchError> {
     let mut seed = [0; 16];
     random::fill(&mut seed)?;
     let pieces = ext4::format(sectors / BLOCK_SECTORS, &seed).map_err(ScratchError::Format)?;
-    let node = device.node();
     let file = File::options().write(true).open(node).map_err(ScratchError::file(node))?;
     for piece in pieces {
         let offset = piece.block.saturating_mul(BLOCK_BYTES);
@@ -171,8 +267,32 @@ fn file_system(
     Ok(mount::filesystem("ext4", &source, folder, flags, EXT4_OPTIONS)?)
 }
 
+/// It follows no link.
+fn remove_folder(path: &Path) -> Result<(), ScratchError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.map_err(ScratchError::file(path)),
+    }
+}
+
 /// Folders above it are the agent's alone, too.
 fn make_folder(path: &Path) -> Result<(), ScratchError> {
     let mut builder = fs::DirBuilder::new();
     builder.mode(0o700).recursive(true).create(path).map_err(ScratchError::file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_with_the_key_is_written_without_growing() {
+        let key = std::array::from_fn(|index| u8::try_from(index).unwrap() * 17);
+        let text = crypt_parameters(&key, (u32::MAX, u32::MAX));
+        assert_eq!(
+            text.as_str(),
+            "capi:aegis128-random 00112233445566778899aabbccddeeff 0 4294967295:4294967295 0 2 integrity:32:aead sector_size:4096"
+        );
+        assert_eq!(text.capacity(), text.len(), "no other copy of the text was made");
+    }
 }

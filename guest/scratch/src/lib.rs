@@ -20,6 +20,7 @@ mod error;
 pub mod ext4;
 mod find;
 mod layout;
+mod room;
 
 pub use background::Scratch;
 pub use disk::ScratchDisk;

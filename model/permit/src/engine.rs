@@ -28,6 +28,14 @@ pub const MAX_NESTING: usize = 64;
 /// Most minus signs of the rules; the engine's parser calls itself for one before a value. A generated policy has about ten.
 pub const MAX_MINUS_SIGNS: usize = 100;
 
+/// Most operations of the rules that are one in another (`a.b`, `1 + 1`, `x in y`), counted by the characters of their operators. Those of a
+/// generated policy are under 40.
+pub const MAX_DEPTH: usize = 256;
+
+/// Most words of the rules that are in no bracket: there are at least as many as rules, and the engine compares each rule with all others. A
+/// generated policy has about 2,000.
+pub const MAX_TOP_WORDS: usize = 20_000;
+
 /// The rule by which a policy would turn denials into warnings.
 const BYPASS: &str = "AllowRequestsFailingPolicy";
 /// The rule that holds what the generator knows about the pod, by convention.
@@ -78,6 +86,14 @@ pub enum PolicyError {
         "policy's rules nest too deeply: expected at most {MAX_NESTING} brackets one in another and {MAX_MINUS_SIGNS} minus signs"
     )]
     TooNested,
+    /// An expression has more operations one in another than [`MAX_DEPTH`].
+    #[error(
+        "policy's rules have an expression that is too long: expected at most {MAX_DEPTH} characters of operators in it\nhint: name its parts by rules of their own"
+    )]
+    TooLong,
+    /// More words outside of brackets than [`MAX_TOP_WORDS`].
+    #[error("policy has too many rules: expected at most {MAX_TOP_WORDS} words in no bracket")]
+    TooManyRules,
     /// Not Rego, or over the limit on columns.
     #[error("policy does not compile: {detail}")]
     Rego {

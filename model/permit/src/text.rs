@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use ah_digest::Sha256;
 use regorus::Value;
 
+use crate::depth::Depth;
 use crate::engine::{
-    DATA, EXPLAIN_PREFIX, MAX_COLUMNS, MAX_MINUS_SIGNS, MAX_NESTING, MAX_REREADING, PACKAGE,
-    PolicyError,
+    DATA, EXPLAIN_PREFIX, MAX_COLUMNS, MAX_DEPTH, MAX_MINUS_SIGNS, MAX_NESTING, MAX_REREADING,
+    MAX_TOP_WORDS, PACKAGE, PolicyError,
 };
 
 /// Where the engine finds the data when the text allows it to be taken out of the rules.
@@ -90,16 +91,34 @@ fn reaches_beyond_state(rules: &str) -> bool {
     rules.match_indices("data").any(|found| own(found) != Some(true))
 }
 
-/// Refuses what the engine's parser would not come out of: too many brackets one in another, too many minus signs, or too many characters that it reads once more,
+/// Refuses what the engine's parser would not come out of: too many brackets or operations one in another, too many minus signs, or too many characters that it reads once more,
 /// counted each time. For each list, set and object it first tries whether it is a comprehension, and where it is none it reads the first element again; the elements
 /// behind it are read once. Of a query, which stands behind `|` or goes over several statements, it reads each part again.
 pub(crate) fn check_brackets(rules: &str) -> Result<(), PolicyError> {
     let (mut open, mut again): (Vec<Bracket>, u32) = (Vec::new(), 0);
     let (mut read, mut minus_signs, mut before) = (0_u64, 0_usize, ',');
-    let mut chars = rules.chars();
+    let (mut chars, mut depth, mut in_word) = (rules.chars(), Depth::new(), false);
+    let mut top_words = 0_usize;
+    let mut of_in = Word::Other;
     while read <= MAX_REREADING {
         let (left, now) = (chars.as_str().len(), again);
-        let next = chars.next();
+        let next = chars.next().map(|c| if c == '#' { skip_comment(&mut chars) } else { c });
+        if let Some(c) = next {
+            of_in = match (c, of_in) {
+                ('i', _) if !in_word && is_rest_of_in(chars.as_str()) => Word::BeginsIn,
+                ('n', Word::BeginsIn) => Word::EndsIn,
+                _ => Word::Other,
+            };
+            if depth.see(c, of_in != Word::Other) > MAX_DEPTH {
+                return Err(PolicyError::TooLong);
+            }
+            top_words =
+                top_words.saturating_add(usize::from(open.is_empty() && is_word(c) && !in_word));
+            if top_words > MAX_TOP_WORDS {
+                return Err(PolicyError::TooManyRules);
+            }
+            in_word = is_word(c);
+        }
         match next {
             None => return Ok(()),
             Some('[' | '{' | '(') if open.len() >= MAX_NESTING => {
@@ -129,7 +148,6 @@ pub(crate) fn check_brackets(rules: &str) -> Result<(), PolicyError> {
             }
             Some('-') if minus_signs >= MAX_MINUS_SIGNS => return Err(PolicyError::TooNested),
             Some('-') => minus_signs = minus_signs.saturating_add(1),
-            Some('#') => drop(chars.find(|c| *c == '\n')),
             Some('`') => drop(chars.find(|c| *c == '`')),
             Some('"') => skip_text(&mut chars),
             Some(_) => {}
@@ -150,6 +168,26 @@ struct Bracket {
     again: bool,
     /// Whether a query is in it, all of which is.
     query: bool,
+}
+
+/// Whether a character is of the word `in`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    BeginsIn,
+    EndsIn,
+    Other,
+}
+
+fn is_rest_of_in(rest: &str) -> bool {
+    rest.strip_prefix('n').is_some_and(|rest| !rest.starts_with(is_word))
+}
+
+/// What stands for a comment: the space before the end of its line.
+fn skip_comment(chars: &mut std::str::Chars<'_>) -> char {
+    let rest = chars.as_str();
+    let end = rest.find('\n').unwrap_or(rest.len());
+    *chars = rest.get(end..).unwrap_or_default().chars();
+    ' '
 }
 
 /// A text in quotes ends on its line, as the engine has it too.

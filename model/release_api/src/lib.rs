@@ -27,7 +27,7 @@ pub use message::{
 pub use policy::ReleasePolicy;
 pub use runtime_data::{RuntimeData, RuntimeDataError};
 pub use sealed::{
-    MAX_SEALED_BYTES, Place, SEALING_KEY_BYTES, Sealed, SealedError, is_sealed, seal,
+    MAX_SEALED_BYTES, Place, SEALING_KEY_BYTES, Sealed, SealedError, holds_sealed, is_sealed, seal,
 };
 pub use wrap::{GuestKey, KeyKind, Secret, Seed, ServiceKey, WrapContext, WrapError, WrappedKey};
 

@@ -129,6 +129,13 @@ pub fn is_sealed(text: &[u8]) -> bool {
     })
 }
 
+/// Whether a text has to be taken for a sealed value somewhere behind its first `from` bytes, where nothing opens it.
+pub fn holds_sealed(text: &str, from: usize) -> bool {
+    let begins =
+        |(at, _)| at >= from && text.get(at..).is_some_and(|rest| is_sealed(rest.as_bytes()));
+    text.match_indices(PREFIX).any(begins)
+}
+
 /// A sealed value that is where it belongs; the header is authenticated when it opens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {

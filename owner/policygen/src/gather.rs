@@ -43,9 +43,7 @@ pub(crate) fn policy_data(
     for (platform, other) in others {
         let drafts = &drafts[1..];
         let found = containers(other, other, agent, &mut all_trees)?;
-        for (index, draft) in platforms::differing(drafts, found, platform, agent)? {
-            variants.push((index.saturating_add(1), platform, draft));
-        }
+        platforms::add_differing(&mut variants, drafts, found, platform, agent)?;
     }
     let own = drafts.iter().skip(1).chain(variants.iter().map(|(_, _, draft)| draft));
     let parts: Vec<(Value, Value)> = own.map(|draft| parts(&draft.whole)).collect();
@@ -55,8 +53,8 @@ pub(crate) fn policy_data(
     let mut containers = drafts.into_iter().map(finish).collect::<Result<Vec<_>, _>>()?;
     for (index, platform, draft) in variants {
         let ContainerData { read, request, fill, volumes, .. } = finish(draft)?;
-        let platform = platform.clone();
-        if let Some(container) = containers.get_mut(index) {
+        // The sandbox comes before the pod's containers.
+        if let Some(container) = containers.get_mut(index.saturating_add(1)) {
             container.variants.push(VariantData { platform, read, request, fill, volumes });
         }
     }

@@ -131,7 +131,7 @@ pub enum GenerateError {
         /// The other platform.
         platform: String,
         /// How the image differs.
-        what: &'static str,
+        what: String,
     },
     /// Two containers have one name.
     #[error("container name {name:?} occurs twice")]

@@ -1,13 +1,10 @@
 //! Sealed values of a pod: each has to be where the guest opens it, and keys have to be there in time.
 
 use ah_pod::{Container, FileContent, Part, Pod, Text, VolumeFile, VolumeSource, WholePod};
-use ah_release_api::{KeyId, Place, Sealed, is_sealed};
+use ah_release_api::{KeyId, Place, Sealed, holds_sealed, is_sealed};
 
 use crate::agent::Agent;
 use crate::generate::GenerateError;
-
-/// With which every sealed value begins.
-const MARK: &str = "sealed.eyJ";
 
 /// Checks the sealed values of all containers.
 ///
@@ -19,6 +16,7 @@ pub(crate) fn check(pod: &Pod, agent: Agent) -> Result<(), GenerateError> {
         check_words(container)?;
         check_image(container)?;
         check_renewed(pod, container)?;
+        check_mutable(pod, container)?;
         if keys.is_empty() {
             continue;
         }
@@ -47,6 +45,30 @@ fn check_image(container: &Container) -> Result<(), GenerateError> {
             container: container.name.clone(),
             detail: format!(
                 "env:{name}: the image brings a sealed value, expected those of the pod only: set the variable in the pod"
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// A sealed variable opens under its name in any container of the pod. Where the host may choose that variable's value in another
+/// container, it could have the text opened there.
+fn check_mutable(pod: &Pod, container: &Container) -> Result<(), GenerateError> {
+    let sealed = |name: &String| {
+        pod.containers.iter().find(|other| {
+            let mut env = other.env.iter().filter(|variable| variable.name == *name);
+            env.any(|variable| {
+                variable.value.as_literal().is_some_and(|text| is_sealed(text.as_bytes()))
+            })
+        })
+    };
+    let mut mutable = container.choices.mutable.keys();
+    match mutable.find_map(|name| Some((name, sealed(name)?))) {
+        Some((name, other)) => Err(GenerateError::Sealed {
+            container: container.name.clone(),
+            detail: format!(
+                "env:{name}: the host may choose its value, and container {:?} has a sealed value of that name, expected another name: the host could have that value opened here",
+                other.name
             ),
         }),
         None => Ok(()),
@@ -159,10 +181,7 @@ fn files<'a>(
 fn check_words(container: &Container) -> Result<(), GenerateError> {
     let marked = |text: &Text, from: usize| {
         text.parts().iter().enumerate().any(|(number, part)| match part {
-            Part::Literal(text) => {
-                let skip = if number == 0 { from } else { 0 };
-                text.get(skip..).unwrap_or_default().contains(MARK)
-            }
+            Part::Literal(text) => holds_sealed(text, if number == 0 { from } else { 0 }),
             Part::Host(_) => false,
         })
     };
@@ -174,7 +193,7 @@ fn check_words(container: &Container) -> Result<(), GenerateError> {
     };
     for variable in &container.env {
         // The one at the beginning was read before.
-        let whole = variable.value.as_literal().is_some_and(|text| text.starts_with(MARK));
+        let whole = variable.value.as_literal().is_some_and(|text| is_sealed(text.as_bytes()));
         if marked(&variable.value, usize::from(whole)) {
             return Err(refused(format!("env:{}", variable.name)));
         }

@@ -115,7 +115,29 @@ fn what_one_policy_cannot_tell_apart_is_refused() {
     assert!(error.to_string().contains("make a policy for each platform"), "{error}");
     let signal = |pod: &mut Pod| pod.containers[1].image.stop_signal = Some("SIGQUIT".to_owned());
     let error = refused(&signal, Agent::Anchorhold);
-    assert!(error.to_string().contains("another stop signal"), "{error}");
+    let words = "web\": its image for linux/arm64 has another stop signal: found 3, expected none as for the first platform";
+    assert!(error.to_string().contains(words), "{error}");
+    let log = |pod: &mut Pod| pod.containers[1].stdin = !pod.containers[1].stdin;
+    let error = refused(&log, Agent::Anchorhold).to_string();
+    assert!(error.contains("another stdin: found") && !error.contains("signal"), "{error}");
+}
+
+/// Two other platforms with equal layers: the host could run the one with the settings of the other.
+#[test]
+fn attack_settings_of_a_third_platform_whose_layers_are_the_seconds() {
+    const RISC: &str = "linux/riscv64";
+    let made = |third: Pod| {
+        let others = [(ARM.to_owned(), on_arm()), (RISC.to_owned(), third)];
+        generate_for_platforms(&pod(), &others, &Options::default())
+    };
+    let mut third = on_arm();
+    let web = third.containers.iter_mut().find(|container| container.name == "web").unwrap();
+    web.image.env.push("DEBUG=1".to_owned());
+    let error = made(third).unwrap_err().to_string();
+    assert!(error.contains("linux/riscv64 has the layers that it has for linux/arm64"), "{error}");
+    // The same image on both is one variant.
+    let two = generate_for_platforms(&pod(), &[(ARM.to_owned(), on_arm())], &Options::default());
+    assert_eq!(made(on_arm()).unwrap(), two.unwrap());
 }
 
 #[test]

@@ -121,6 +121,36 @@ async fn containers_write_to_the_disk_within_their_limits() -> Result<()> {
     Ok(())
 }
 
+/// What dm-integrity keeps at the beginning of a disk (Linux drivers/md/dm-integrity.c, `struct superblock`), for blocks of 4096 bytes.
+fn superblock(tag_bytes: u16) -> Vec<u8> {
+    let mut bytes = b"integrt\0".to_vec();
+    bytes.extend([1, 15]); // version, log2 of an area's sectors
+    bytes.extend(tag_bytes.to_le_bytes());
+    bytes.extend(1_u32.to_le_bytes()); // sections of the journal
+    bytes.extend((1_u64 << 20).to_le_bytes()); // sectors provided
+    bytes.extend(0_u32.to_le_bytes()); // flags
+    bytes.push(3); // log2 of a block's sectors
+    bytes
+}
+
+/// One whose tags are too short for the guest's key: with it the disk would not be opened, or not be authenticated.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_superblock_that_the_host_prepared() -> Result<()> {
+    let scene = pod(&format!(
+        "{WRITE} md5sum < /data/f > /free/sum; echo \"$sum\" | diff - /free/sum && echo same"
+    ))?;
+    let disk = disk_file(&scene, DISK_BYTES)?;
+    File::options().write(true).open(&disk)?.write_all_at(&superblock(4), 0)?;
+    let outcome = run_on(&scene, &disk, || ()).await??;
+    assert_eq!(scene.heard.stdout("main"), ["written", "same"], "{}", scene.heard.everything());
+    assert_eq!(outcome.exit_code, 0);
+    let mut found = [0; 12];
+    File::open(&disk)?.read_exact_at(&mut found, 0)?;
+    let tag_bytes = |superblock: &[u8]| superblock.get(10..12).map(<[u8]>::to_vec);
+    assert_eq!((&found[..8], tag_bytes(&found)), (&b"integrt\0"[..], tag_bytes(&superblock(32))));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_host_reads_what_a_container_wrote() -> Result<()> {
     let scene = pod(&format!("{WRITE} sleep 1"))?;

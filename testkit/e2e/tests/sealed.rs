@@ -4,6 +4,7 @@ use ah_agent_api::FileType;
 use ah_agent_api::agent::CopyFileRequest;
 use ah_digest::Sha256;
 use ah_pod::requests;
+use ah_policy::{InitData, PolicyDocument};
 use ah_release_api::{Place, Secret, seal};
 use ah_sandbox::{Blame, RawCall, SandboxError, Stop, Stream, Tamper};
 use ah_testkit_e2e::attack::{on_call, on_create};
@@ -93,7 +94,15 @@ async fn refused(
     with_key: bool,
     tamper: Option<Arc<dyn Tamper>>,
 ) -> Result<SandboxError> {
-    let scene = scene(&pod(password, "echo ran", "")?)?;
+    refused_pod(&pod(password, "echo ran", "")?, with_key, tamper).await
+}
+
+async fn refused_pod(
+    yaml: &str,
+    with_key: bool,
+    tamper: Option<Arc<dyn Tamper>>,
+) -> Result<SandboxError> {
+    let scene = scene(yaml)?;
     let prepared = scene.prepared().await?;
     if with_key {
         scene.import_key(&prepared, &SEALING_KEY).await?;
@@ -146,6 +155,59 @@ async fn a_key_that_is_not_released_is_named_and_nothing_starts() -> Result<()> 
         error.contains("env:DB_PASSWORD: key demo/message: refused by the key store"),
         "{error}"
     );
+    Ok(())
+}
+
+/// The key's own release policy would let it go; the pod's policy has no rule that lets anybody have keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_sealed_values_under_a_policy_without_a_rule_for_keys() -> Result<()> {
+    let scene = scene(&pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "echo ran", "")?)?;
+    let mut prepared = scene.prepared().await?;
+    let initdata = prepared.initdata.take().context("no initdata")?;
+    let text = std::str::from_utf8(initdata.bytes())?;
+    let without = InitData::parse(text.replace("ReleaseKeyRequest", "NoRequest").as_bytes())?;
+    assert_eq!(without.guest_settings()?, initdata.guest_settings()?);
+    prepared.document = PolicyDocument::InitData(without.clone());
+    prepared.initdata = Some(without);
+    scene.import_key(&prepared, &SEALING_KEY).await?;
+    let error = match scene.start(scene.launch(prepared).await?).await {
+        Ok(outcome) => bail!("not refused: {outcome:?}\n{}", scene.heard.everything()),
+        Err(error) => error.to_string(),
+    };
+    assert!(error.contains("ReleaseKeyRequest"), "{error}");
+    assert!(scene.heard.decisions().is_empty(), "a key was asked for");
+    Ok(())
+}
+
+/// The runtime's words quote the program that it does not find. That it has the name of a secret stands for all words that quote one.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_value_in_the_words_about_a_program_that_does_not_start() -> Result<()> {
+    let yaml = pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "echo ran", "")?;
+    let yaml = yaml.replace("\"/bin/sh\"", &format!("\"/bin/{PASSWORD}\""));
+    let error = refused_pod(&yaml, true, None).await?.to_string();
+    assert!(error.contains("/bin/(opened)"), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_value_in_the_words_about_a_command_that_does_not_start() -> Result<()> {
+    let program = format!("/bin/{PASSWORD}");
+    let annotation =
+        format!(", anchorhold.dev/exec: '{}'", serde_json::json!({"main": [[program]]}));
+    let scene = scene(&pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "sleep 1000", &annotation)?)?;
+    let prepared = scene.prepared().await?;
+    scene.import_key(&prepared, &SEALING_KEY).await?;
+    let config = scene.launch(prepared).await?.served()?;
+    let (events, mut stop) = (Arc::new(scene.heard.clone()), Stop::never());
+    let created = ah_sandbox::start(config, events, &mut stop).await?;
+    let (pod, host, agent) = (created.pod(), created.host_values(), created.agent());
+    let request = requests::create_container(pod, 0, host)?;
+    agent.create_container(&request).await?;
+    agent.start_container(&request.container_id).await?;
+    let exec = requests::exec_process(pod, 0, &[program], "one", host)?;
+    let error = agent.exec_process(&exec).await.unwrap_err().to_string();
+    assert!(error.contains("/bin/(opened)") && !error.contains(PASSWORD), "{error}");
+    created.end().await;
     Ok(())
 }
 

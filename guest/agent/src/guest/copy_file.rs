@@ -88,8 +88,32 @@ fn make_link(
     })?;
     if let Some(before) = before.filter(|before| before.as_bytes() != target.as_bytes()) {
         remove_version(at, before.as_bytes());
+        remove_dangling(at);
     }
     Ok(())
+}
+
+/// Names of files that the version before had and this one has not: a link to nothing is no file that is gone. The kubelet takes them away on its
+/// side (`AtomicWriter`), where nobody sees it from here.
+fn remove_dangling(at: &OwnedFd) {
+    let path = Path::new("/proc/self/fd").join(at.as_raw_fd().to_string());
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let target = readlinkat(at, &name, Vec::new()).ok();
+        let into_version = target.is_some_and(|target| {
+            target
+                .as_bytes()
+                .strip_prefix(VERSION_LINK.as_bytes())
+                .is_some_and(|rest| rest.starts_with(b"/"))
+        });
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        if into_version
+            && matches!(openat2(at, &name, flags, Mode::empty(), resolve), Err(Errno::NOENT))
+        {
+            let _ = unlinkat(at, &name, AtFlags::empty());
+        }
+    }
 }
 
 /// The files of a volume that nothing leads to any more: nobody else takes them away, and a token is renewed each hour.

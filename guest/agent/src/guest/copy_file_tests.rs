@@ -140,6 +140,39 @@ fn a_link_leads_to_what_lies_beside_it() {
 }
 
 #[test]
+fn a_name_that_the_next_version_lacks_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, mode: u32, data: &[u8]| {
+        let mut made = own(request(&folder.path().join(name), data));
+        made.file_mode = mode;
+        if mode != 0o100_644 {
+            made.file_size = 0;
+        }
+        copy_file(&made, folder.path()).unwrap();
+    };
+    let (file, link) = (0o100_644, 0o120_777);
+    for name in ["v/..1/kept", "v/..1/gone", "v/..1/deep/file", "v/..2/kept"] {
+        make(name, file, name.as_bytes());
+    }
+    make("v/..data", link, b"..1");
+    // What leads elsewhere stays, whether it is there or not.
+    for (name, target) in [
+        ("kept", "..data/kept"),
+        ("gone", "..data/gone"),
+        ("deep", "..data/deep"),
+        ("own", "nothing"),
+    ] {
+        make(&format!("v/{name}"), link, target.as_bytes());
+    }
+    make("v/..data", link, b"..2");
+    let left = std::fs::read_dir(folder.path().join("v")).unwrap();
+    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["..2", "..data", "kept", "own"]);
+    assert_eq!(std::fs::read(folder.path().join("v/kept")).unwrap(), b"v/..2/kept");
+}
+
+#[test]
 fn attack_version_link_that_takes_more_than_its_version_away() {
     let folder = tempfile::tempdir().unwrap();
     let link = |name: &str, target: &[u8]| {

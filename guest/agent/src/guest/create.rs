@@ -24,13 +24,18 @@ use super::termination::copied_files;
 use super::{Body, Container, Guest, MAX_PROCESSES, Process};
 use crate::console::{Level, tell};
 use crate::failure::Failure;
+use crate::keys::{Keys, WantedKey};
 
 /// How long removal waits for a killed container's first process to be reaped.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Guest {
     /// Carries out a permitted CreateContainer. Blocks. Undoes everything when it fails.
-    pub(super) fn create(&self, request: &CreateContainerRequest) -> Result<(), Failure> {
+    pub(super) fn create(
+        &self,
+        request: &CreateContainerRequest,
+        keys: &Keys,
+    ) -> Result<(), Failure> {
         let sandbox = self.sandbox()?;
         let plan = plan(request, &self.layout)?;
         if self.containers().contains_key(&plan.id) {
@@ -50,7 +55,7 @@ impl Guest {
                     processes: Mutex::default(),
                 }
             }
-            Kind::Workload => self.create_workload(request, plan).inspect_err(|_| {
+            Kind::Workload => self.create_workload(request, plan, keys).inspect_err(|_| {
                 self.remove_files(&id);
                 // What was opened among them must not be there for a next attempt, which could mount it elsewhere.
                 remove_copies(&self.layout.kata().join("shared/containers"), &id);
@@ -76,6 +81,7 @@ impl Guest {
         &self,
         request: &CreateContainerRequest,
         plan: Plan,
+        keys: &Keys,
     ) -> Result<Container, Failure> {
         let sandbox = self.sandbox()?;
         let spec = request
@@ -96,9 +102,7 @@ impl Guest {
         }
         let shared = self.layout.kata().join("shared/containers");
         let copied = copied_files(spec, &shared);
-        let opened = sealed::open(sealed::find(spec, &shared)?, &|id| {
-            sealed::ask(self.keys.as_deref(), id)
-        })?;
+        let opened = sealed::open(sealed::find(spec, &shared)?, keys)?;
         let mut spec = self.hold_parts(id, spec, &plan.parts)?;
         if let Some(process) = spec.Process.as_mut() {
             opened.env.put_into(&mut process.Env)?;
@@ -144,12 +148,22 @@ impl Guest {
         })
     }
 
-    /// Whether a container that is to be made has sealed values. Blocks.
-    pub(super) fn has_sealed(&self, request: &CreateContainerRequest) -> Result<bool, Failure> {
+    /// Keys for the sealed values of a container that is to be made. Blocks.
+    pub(super) fn find_wanted_keys(
+        &self,
+        request: &CreateContainerRequest,
+    ) -> Result<Vec<WantedKey>, Failure> {
         let shared = self.layout.kata().join("shared/containers");
-        match request.OCI.as_ref() {
-            Some(spec) => Ok(!sealed::find(spec, &shared)?.is_empty()),
-            None => Ok(false),
+        let Some(spec) = request.OCI.as_ref() else { return Ok(Vec::new()) };
+        let wanted = sealed::find(spec, &shared).and_then(|found| sealed::wanted(&found));
+        wanted.inspect_err(|_| self.forget_copies(&request.container_id))
+    }
+
+    /// Takes away what was copied in for a container that is not there.
+    pub(super) fn forget_copies(&self, id: &str) {
+        let Ok(id) = ContainerId::parse(id) else { return };
+        if !self.containers().contains_key(&id) {
+            remove_copies(&self.layout.kata().join("shared/containers"), &id);
         }
     }
 
@@ -281,6 +295,7 @@ impl Guest {
 
     fn remove_files(&self, id: &ContainerId) {
         self.release_parts(id);
+        self.remove_root_folder(id);
         let _ = fs::remove_dir_all(self.layout.bundle(id));
         let _ = fs::remove_dir_all(self.layout.runtime_state().join(id.as_str()));
         // Not recursively: what is still mounted there must not be emptied.

@@ -11,8 +11,10 @@ use super::io::{MAX_READ_BYTES, Output};
 use super::processes::end_of;
 use super::termination::read_message;
 use super::{Body, Guest, blocking, copy_file, sealed, stats};
+use crate::console::{Level, tell};
 use crate::effects::Effects;
 use crate::failure::Failure;
+use crate::keys::{Keys, WantedKey};
 
 /// Signal numbers (signal(7), x86).
 const PAUSE_ENDS_BY: [u32; 2] = [2, 15];
@@ -67,17 +69,39 @@ impl Effects for Arc<Guest> {
         Ok(())
     }
 
-    async fn needs_keys(&self, permit: &Permit<CreateContainerRequest>) -> Result<bool, Failure> {
+    async fn wanted_keys(
+        &self,
+        permit: &Permit<CreateContainerRequest>,
+    ) -> Result<Vec<WantedKey>, Failure> {
         let (guest, request) = (self.clone(), CreateContainerRequest::clone(permit));
-        blocking(move || guest.has_sealed(&request)).await
+        blocking(move || guest.find_wanted_keys(&request)).await
+    }
+
+    async fn fetch_keys(&self, wanted: Vec<WantedKey>) -> Result<Keys, Failure> {
+        // Each holds a thread, of which other requests need some.
+        let _one = self.key_exchanges.acquire().await;
+        let client = self.keys.clone();
+        blocking(move || sealed::fetch(wanted, &|id| sealed::ask(client.as_deref(), id))).await
+    }
+
+    async fn give_up(&self, container_id: &str) {
+        let (guest, id) = (self.clone(), container_id.to_owned());
+        let given_up = blocking(move || {
+            guest.forget_copies(&id);
+            Ok(())
+        });
+        if let Err(failure) = given_up.await {
+            tell(Level::Error, &failure.to_string());
+        }
     }
 
     async fn create_container(
         &self,
         permit: &Permit<CreateContainerRequest>,
+        keys: Keys,
     ) -> Result<(), Failure> {
         let (guest, request) = (self.clone(), CreateContainerRequest::clone(permit));
-        blocking(move || guest.create(&request)).await
+        blocking(move || guest.create(&request, &keys)).await
     }
 
     async fn start_container(&self, permit: &Permit<StartContainerRequest>) -> Result<(), Failure> {
@@ -280,10 +304,7 @@ impl Guest {
         let Body::Workload { root, .. } = &container.body else { return };
         let root = root.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(corruption) = root.as_ref().and_then(|r| r.corruption()) {
-            crate::console::tell(
-                crate::console::Level::Error,
-                &format!("container {id}: {corruption}"),
-            );
+            tell(Level::Error, &format!("container {id}: {corruption}"));
         }
     }
 }

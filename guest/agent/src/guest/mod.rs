@@ -24,7 +24,7 @@ use ah_container::{Cgroup, ContainerId, ExecId, Layout, Runtime};
 use ah_release::ReleaseClient;
 use ah_rootfs::{LayerStore, VerifiedRoot};
 use ah_scratch::Scratch;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::failure::Failure;
 
@@ -33,6 +33,8 @@ pub use processes::{Process, Processes};
 
 /// Most processes of one container that the agent remembers, running or ended.
 const MAX_PROCESSES: usize = 1024;
+/// Exchanges with the key service at once for containers that are made.
+const MAX_KEY_EXCHANGES: usize = 4;
 
 /// A container that was created and not removed.
 #[derive(Debug)]
@@ -73,6 +75,7 @@ pub struct Guest {
     runtime: Runtime,
     layers: LayerStore,
     keys: Option<Arc<ReleaseClient>>,
+    key_exchanges: Semaphore,
     scratch: Scratch,
     processes: Processes,
     sandbox: Mutex<Option<Sandbox>>,
@@ -103,6 +106,7 @@ impl Guest {
             runtime,
             layers: LayerStore::new(),
             keys,
+            key_exchanges: Semaphore::new(MAX_KEY_EXCHANGES),
             scratch,
             processes,
             sandbox: Mutex::default(),

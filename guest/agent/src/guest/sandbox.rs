@@ -1,7 +1,5 @@
 //! The sandbox: what all containers of the pod share, and its end.
 
-use std::path::Path;
-
 use ah_agent_api::agent::{CreateSandboxRequest, Storage};
 use ah_guest_sys::mount::{self, MountFlags};
 
@@ -52,7 +50,11 @@ impl Guest {
         for id in all {
             self.remove(id.as_str())?;
         }
-        unmount_all(self.layout.kata());
+        let volumes = std::fs::read_dir(self.layout.kata().join("sandbox/ephemeral"));
+        for entry in volumes.into_iter().flatten().flatten() {
+            self.remove_volume(&entry.path());
+        }
+        let _ = mount::detach(&self.layout.kata().join("sandbox/shm"));
         *self.sandbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
         Ok(())
     }
@@ -110,15 +112,6 @@ fn shm_bytes(storage: &Storage) -> Result<u64, Failure> {
             storage.driver, storage.options, storage.mount_point
         )))
     }
-}
-
-/// Detaches the sandbox's shared memory and volumes.
-fn unmount_all(kata: &Path) {
-    let volumes = std::fs::read_dir(kata.join("sandbox/ephemeral"));
-    for entry in volumes.into_iter().flatten().flatten() {
-        let _ = mount::detach(&entry.path());
-    }
-    let _ = mount::detach(&kata.join("sandbox/shm"));
 }
 
 #[cfg(test)]

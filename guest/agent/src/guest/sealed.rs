@@ -18,6 +18,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, chain};
+use crate::keys::{Keys, WantedKey};
 
 /// Most keys that one container's sealed values are sealed with; each costs an exchange with the key service.
 const MAX_KEYS: usize = 8;
@@ -153,37 +154,66 @@ pub(super) fn check_late(data: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// Opens all of them, asking for each key once.
+fn failed(place: &Place, cause: &str) -> Failure {
+    Failure::Effect { what: WHAT, cause: format!("{place}: {cause}") }
+}
+
+fn failed_with(place: &Place, id: &KeyId, cause: &str) -> Failure {
+    failed(place, &format!("key {id}: {cause}"))
+}
+
+/// The keys that they are sealed to, each once. A key is asked for when nothing else is wrong, so all are read first.
+///
+/// # Errors
+/// [`Failure::Effect`] naming the place of the first that is not what it has to be.
+pub(super) fn wanted(found: &[Found]) -> Result<Vec<WantedKey>, Failure> {
+    let mut wanted: Vec<WantedKey> = Vec::new();
+    for Found { place, text, .. } in found {
+        let sealed = Sealed::parse(text, place).map_err(|e| failed(place, &e.to_string()))?;
+        let id = sealed.key_id();
+        if wanted.iter().any(|key| key.id == *id) {
+            continue;
+        }
+        if wanted.len() >= MAX_KEYS {
+            let cause = format!("found more than {MAX_KEYS} keys for one container");
+            return Err(failed_with(place, id, &cause));
+        }
+        wanted.push(WantedKey { id: id.clone(), place: place.clone() });
+    }
+    Ok(wanted)
+}
+
+/// Asks for each key.
+///
+/// # Errors
+/// [`Failure::Effect`] naming place and key of the first that is not released.
+pub(super) fn fetch(
+    wanted: Vec<WantedKey>,
+    ask: &dyn Fn(&KeyId) -> Result<ReleasedKey, String>,
+) -> Result<Keys, Failure> {
+    let fetched = |WantedKey { id, place }| match ask(&id) {
+        Ok(key) => Ok((id, key)),
+        Err(cause) => Err(failed_with(&place, &id, &cause)),
+    };
+    wanted.into_iter().map(fetched).collect()
+}
+
+/// Opens all of them.
 ///
 /// # Errors
 /// [`Failure::Effect`] naming place and key of the first that does not open; never a value.
-pub(super) fn open(
-    found: Vec<Found>,
-    ask: &dyn Fn(&KeyId) -> Result<ReleasedKey, String>,
-) -> Result<Opened, Failure> {
-    let failed = |place: &Place, cause: String| Failure::Effect {
-        what: WHAT,
-        cause: format!("{place}: {cause}"),
-    };
-    let read = |found: Found| match Sealed::parse(&found.text, &found.place) {
-        Ok(sealed) => Ok((found.holder, found.place, sealed)),
-        Err(e) => Err(failed(&found.place, e.to_string())),
-    };
-    // All of them first: a key is asked for when nothing else is wrong.
-    let sealed: Vec<_> = found.into_iter().map(read).collect::<Result<_, _>>()?;
-    let mut keys: BTreeMap<KeyId, ReleasedKey> = BTreeMap::new();
+pub(super) fn open(found: Vec<Found>, keys: &Keys) -> Result<Opened, Failure> {
     let mut opened = Opened::default();
-    for (holder, place, sealed) in sealed {
+    for Found { holder, place, text } in found {
+        let sealed = Sealed::parse(&text, &place).map_err(|e| failed(&place, &e.to_string()))?;
         let id = sealed.key_id();
-        let failed = |cause: String| failed(&place, format!("key {id}: {cause}"));
-        if !keys.contains_key(id) {
-            if keys.len() >= MAX_KEYS {
-                return Err(failed(format!("found more than {MAX_KEYS} keys for one container")));
-            }
-            keys.insert(id.clone(), ask(id).map_err(failed)?);
+        let failed = |cause: String| failed_with(&place, id, &cause);
+        // The host may have copied other files in since the keys were asked for.
+        let key = keys.of(id).ok_or_else(|| failed("it came after the keys were asked for".into()));
+        let key = key?;
+        if key.kind != KeyKind::Oct {
+            return Err(failed("it is no symmetric key (oct)".into()));
         }
-        let key = keys.get(id).filter(|key| key.kind == KeyKind::Oct);
-        let key = key.ok_or_else(|| failed("it is no symmetric key (oct)".into()))?;
         let value = sealed.open(&key.secret).map_err(|e| failed(e.to_string()))?;
         if is_sealed(&value) {
             return Err(failed("what it holds is sealed again".into()));

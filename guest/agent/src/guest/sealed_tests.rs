@@ -31,16 +31,24 @@ fn spec(env: &[String], mounts: &[(&Path, &str)]) -> oci::Spec {
     }
 }
 
+type Ask<'a> = &'a dyn Fn(&KeyId) -> Result<ReleasedKey, String>;
+
+/// As the agent does it: keys by name first, then all of them.
+fn open_asking(found: Vec<Found>, ask: Ask<'_>) -> Result<Opened, Failure> {
+    let keys = fetch(wanted(&found)?, ask)?;
+    open(found, &keys)
+}
+
 fn released(_: &KeyId) -> Result<ReleasedKey, String> {
     Ok(key(7))
 }
 
 /// The words of an environment that does not open.
 #[track_caller]
-fn refused(entry: String, ask: &dyn Fn(&KeyId) -> Result<ReleasedKey, String>) -> String {
+fn refused(entry: String, ask: Ask<'_>) -> String {
     let found = find(&spec(&[entry], &[]), Path::new("/shared")).unwrap();
     assert_eq!(found.len(), 1);
-    let text = open(found, ask).unwrap_err().to_string();
+    let text = open_asking(found, ask).unwrap_err().to_string();
     assert!(!text.contains("correct horse"), "{text}");
     text
 }
@@ -54,7 +62,7 @@ fn sealed_variables_are_opened_and_all_others_left() {
         asked.borrow_mut().push(id.to_string());
         Ok(key(7))
     };
-    let opened = open(find(&spec(&env, &[]), Path::new("/shared")).unwrap(), &ask).unwrap();
+    let opened = open_asking(find(&spec(&env, &[]), Path::new("/shared")).unwrap(), &ask).unwrap();
     let mut found = env.clone();
     opened.env.put_into(&mut found).unwrap();
     assert_eq!(found, ["A=1", "PW=correct horse", "TOPIC=sealed.orders"]);
@@ -70,7 +78,7 @@ fn sealed_variables_are_opened_and_all_others_left() {
 fn no_sealed_value_no_key() {
     let never = |_: &KeyId| -> Result<ReleasedKey, String> { panic!("a key is asked for") };
     let found = find(&spec(&["A=1".into()], &[]), Path::new("/shared")).unwrap();
-    open(found, &never).unwrap();
+    open_asking(found, &never).unwrap();
 }
 
 #[test]
@@ -95,7 +103,7 @@ fn sealed_files_are_opened_where_they_lie() {
     let spec = spec(&[], &mounts);
     let found = find(&spec, &shared).unwrap();
     assert_eq!(found.len(), 3, "{found:?}");
-    let opened = open(found, &released).unwrap();
+    let opened = open_asking(found, &released).unwrap();
     assert!(is_sealed(&fs::read(&password).unwrap()), "nothing is written before all are open");
     opened.write_files().unwrap();
     assert_eq!(fs::read(volume.join("password")).unwrap(), b"one\n");
@@ -121,7 +129,8 @@ fn attack_sealed_value_altered_moved_or_of_another_key() {
     assert!(words.ends_with("sealed value is for env:PW, found at env:NODE_NAME"), "{words}");
     let words = refused(format!("PW={}", &text[..60]), &never);
     assert!(words.contains("env:PW: sealed value: found"), "{words}");
-    open(find(&spec(&[format!("PW={text}")], &[]), Path::new("/s")).unwrap(), &released).unwrap();
+    open_asking(find(&spec(&[format!("PW={text}")], &[]), Path::new("/s")).unwrap(), &released)
+        .unwrap();
 }
 
 #[test]
@@ -160,7 +169,7 @@ fn attack_more_keys_than_one_container_may_ask_for() {
         (0..count).map(one).collect()
     };
     let opened =
-        |count| open(find(&spec(&entries(count), &[]), Path::new("/s")).unwrap(), &released);
+        |count| open_asking(find(&spec(&entries(count), &[]), Path::new("/s")).unwrap(), &released);
     assert_eq!(opened(MAX_KEYS).unwrap().env.0.len(), MAX_KEYS);
     assert!(opened(MAX_KEYS + 1).is_err());
 }
@@ -168,7 +177,8 @@ fn attack_more_keys_than_one_container_may_ask_for() {
 #[test]
 fn attack_value_in_a_failure_s_text() {
     let entry = format!("PW={}", sealed("k", "env:PW", VALUE));
-    let opened = open(find(&spec(&[entry], &[]), Path::new("/s")).unwrap(), &released).unwrap();
+    let opened =
+        open_asking(find(&spec(&[entry], &[]), Path::new("/s")).unwrap(), &released).unwrap();
     let cause = || "exec: PW=correct horse: no such file".to_owned();
     let failures = [
         Failure::Effect { what: "make the process", cause: cause() },
@@ -191,7 +201,7 @@ fn attack_sealed_file_in_another_volume_under_its_own_name() {
     fs::write(volume.join("..v1/token"), sealed("k", "file:/secret/token", VALUE)).unwrap();
     let opened = |destination: &str| {
         let found = find(&spec(&[], &[(&volume, destination)]), &shared).unwrap();
-        open(found, &released).map(|opened| opened.files.0.len()).map_err(|e| e.to_string())
+        open_asking(found, &released).map(|opened| opened.files.0.len()).map_err(|e| e.to_string())
     };
     assert_eq!(opened("/secret/").unwrap(), 1);
     let words = opened("/open").unwrap_err();
@@ -229,4 +239,23 @@ fn attack_sealed_text_put_under_a_container_that_is_made_already() {
     let is_for = |name: &str| super::super::copy_file::is_for(&copied(name), base, &id);
     assert!(is_for("c1-0011223344556677-late/..2/password"));
     assert!(!is_for("c11-0011223344556677-late/..2/password") && !is_for("c1"));
+}
+
+/// While keys are asked for, no lock keeps the host from copying another file in.
+#[test]
+fn attack_file_put_there_after_the_keys_were_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let shared = folder.path().canonicalize().unwrap();
+    let volume = shared.join("c-1-v");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("a"), sealed("k", "file:/v/a", VALUE)).unwrap();
+    let find = || find(&spec(&[], &[(&volume, "/v")]), &shared).unwrap();
+    let keys = fetch(wanted(&find()).unwrap(), &released).unwrap();
+    assert_eq!(open(find(), &keys).unwrap().files.0.len(), 1);
+    fs::write(volume.join("b"), sealed("other", "file:/v/b", VALUE)).unwrap();
+    let words = open(find(), &keys).unwrap_err().to_string();
+    assert!(
+        words.ends_with("file:/v/b: key other: it came after the keys were asked for"),
+        "{words}"
+    );
 }

@@ -11,7 +11,8 @@ use ah_scratch::ScratchDisk;
 
 use super::Guest;
 use super::checks::{Medium, Volume};
-use crate::failure::Failure;
+use crate::console::{Level, tell};
+use crate::failure::{Failure, chain};
 
 /// Permissions of a volume that names none.
 const DEFAULT_MODE: u32 = 0o777;
@@ -42,10 +43,27 @@ impl Guest {
             Some(disk) => on_disk(volume, disk),
             None => in_memory(volume),
         };
-        made.and_then(|()| set_owner(volume)).inspect_err(|_| {
-            let _ = mount::detach(&volume.folder);
-            let _ = fs::remove_dir(&volume.folder);
-        })
+        made.and_then(|()| set_owner(volume)).inspect_err(|_| self.remove_volume(&volume.folder))
+    }
+
+    /// Takes a volume away and gives back the room that it has. Best effort: where somebody still uses it, it stays.
+    pub(super) fn remove_volume(&self, folder: &Path) {
+        let _ = mount::detach(folder);
+        let _ = fs::remove_dir(folder);
+        if let (Ok(Some(disk)), Some(name)) = (self.scratch_disk(), name(folder))
+            && let Err(error) = disk.remove_volume(name)
+        {
+            tell(Level::Error, &format!("volume {name:?} stays: {}", chain(&error)));
+        }
+    }
+
+    /// Gives back what a container's root had of the disk.
+    pub(super) fn remove_root_folder(&self, id: &ContainerId) {
+        if let Ok(Some(disk)) = self.scratch_disk()
+            && let Err(error) = disk.remove_root_folder(id.as_str())
+        {
+            tell(Level::Error, &format!("root of container {id} stays: {}", chain(&error)));
+        }
     }
 
     fn scratch_disk(&self) -> Result<Option<&ScratchDisk>, Failure> {
@@ -53,8 +71,13 @@ impl Guest {
     }
 }
 
+/// By which the disk knows it.
+fn name(folder: &Path) -> Option<&str> {
+    folder.file_name().and_then(|name| name.to_str())
+}
+
 fn on_disk(volume: &Volume, disk: &ScratchDisk) -> Result<(), Failure> {
-    let name = volume.folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = name(&volume.folder).unwrap_or_default();
     // As with tmpfs, a size of 0 is none.
     let limit = volume.size_bytes.filter(|bytes| *bytes > 0);
     let source =

@@ -1,15 +1,17 @@
 //! Effects that only keep a diary, and gates in front of them.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ah_agent::effects::Effects;
 use ah_agent::failure::Failure;
 use ah_agent::gate::{Gate, Rules};
+use ah_agent::keys::{Keys, WantedKey};
 use ah_agent_api::agent::*;
 use ah_agent_api::types::Interface;
 use ah_digest::Sha256;
 use ah_permit::{Permit, Policy};
+use ah_release::{KeyKind, Place, ReleasedKey, Secret};
 use async_trait::async_trait;
 use protobuf::Message as _;
 
@@ -46,6 +48,9 @@ ReadStreamRequest if data.pstate[input.container_id]
 pub(crate) struct Diary {
     lines: Mutex<Vec<String>>,
     pub(crate) go_on: tokio::sync::Notify,
+    /// Whether the key service's answer waits for `go_on`, and whether it is a refusal.
+    pub(crate) hangs: AtomicBool,
+    pub(crate) refuses: AtomicBool,
     pub(crate) now_ms: AtomicU64,
     drawn: AtomicU8,
 }
@@ -90,11 +95,39 @@ macro_rules! diary {
                 Ok(())
             }
 
-            async fn needs_keys(&self, permit: &Permit<CreateContainerRequest>) -> Result<bool, Failure> {
-                Ok(permit.container_id.starts_with("sealed"))
+            async fn wanted_keys(
+                &self,
+                permit: &Permit<CreateContainerRequest>,
+            ) -> Result<Vec<WantedKey>, Failure> {
+                let place = Place::Env("PW".into());
+                let wanted = |id: &str| WantedKey { id: id.parse().unwrap(), place };
+                Ok(permit.container_id.strip_prefix("sealed").map(|_| wanted("demo/db")).into_iter().collect())
             }
 
-            async fn create_container(&self, permit: &Permit<CreateContainerRequest>) -> Result<(), Failure> {
+            async fn fetch_keys(&self, wanted: Vec<WantedKey>) -> Result<Keys, Failure> {
+                self.write(format!("fetch {}", wanted[0].id));
+                if self.hangs.load(Ordering::Relaxed) {
+                    self.go_on.notified().await;
+                }
+                if self.refuses.load(Ordering::Relaxed) {
+                    return Err(Failure::Effect { what: "open a sealed value", cause: "no".into() });
+                }
+                let secret = || Secret::new(vec![7; 32]).unwrap();
+                let key = |wanted: WantedKey| (wanted.id, ReleasedKey { kind: KeyKind::Oct, secret: secret() });
+                Ok(wanted.into_iter().map(key).collect())
+            }
+
+            async fn give_up(&self, container_id: &str) {
+                self.write(format!("give up {container_id}"));
+            }
+
+            async fn create_container(
+                &self,
+                permit: &Permit<CreateContainerRequest>,
+                keys: Keys,
+            ) -> Result<(), Failure> {
+                let needs = permit.container_id.starts_with("sealed");
+                assert_eq!(keys.of(&"demo/db".parse().unwrap()).is_some(), needs);
                 self.write(format!("create {}", permit.container_id));
                 match permit.container_id.as_str() {
                     "broken" if self.lines().len() == 1 => Err(Failure::NotNow { text: "no memory".into() }),
