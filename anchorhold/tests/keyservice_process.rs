@@ -398,7 +398,11 @@ async fn people_ask_the_service_and_the_local_store_alike() {
     assert_eq!(std::fs::metadata(&backup).unwrap().permissions().mode() & 0o777, 0o600);
     let local = site.path("local");
     let restore = || anchorhold(&local, &["key", "restore", backup.to_str().unwrap()]);
-    assert!(restore().2.contains("missing"), "without the key-encryption key nothing is restored");
+    let refused = restore().2;
+    assert!(
+        refused.contains("there is no key-encryption key"),
+        "nothing is restored without it: {refused}"
+    );
     std::fs::copy(site.path("state/key-encryption-key"), local.join("keys/key-encryption-key"))
         .unwrap();
     let (code, out, error) = restore();

@@ -138,8 +138,9 @@ fn convert_all(
     jobs.dedup_by_key(|(_, layer)| (layer.size_bytes, layer.diff_id, layer.digest));
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Ok(Converted::new()));
-    // One more than cores: layers of one size would else leave cores idle while the last of them is read.
-    let workers = std::thread::available_parallelism().map_or(1, NonZero::get) + 1;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    // One more than cores where layers of one size would leave cores idle while the last of them are read.
+    let workers = cores + usize::from(!jobs.len().is_multiple_of(cores));
     let runtime = tokio::runtime::Handle::try_current().ok();
     std::thread::scope(|scope| {
         for _ in 0..workers.min(MAX_WORKERS).min(jobs.len()) {

@@ -239,7 +239,8 @@ async fn a_pod_in_a_vm_runs_is_entered_and_leaves_nothing() {
     let logs = machine.node.logs();
     let told = |method: &str| {
         let method = format!("method=\"{method}\"");
-        logs.lines().any(|line| [&trace, &method, "time.busy"].iter().all(|part| line.contains(*part)))
+        logs.lines()
+            .any(|line| [&trace, &method, "time.busy"].iter().all(|part| line.contains(*part)))
     };
     assert!(told("Create") && told("Exec") && !told("State"), "{logs}");
     pod.remove().await.unwrap();
