@@ -1,10 +1,12 @@
-//! A client of the sidecar's gRPC service, for tests in a pod: greets, asks for a report and for evidence, prints the answers.
+//! A client of the sidecar's gRPC service, for tests in a pod: greets, asks for a report and for evidence, has an image's key unwrapped whose
+//! annotation (base64) is in `SKR_ANNOTATION`, and prints the answers.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
 use ah_sidecar::grpc::messages::{
     HelloRequest, KeyProviderGetAttestationDataInput, KeyProviderGetReportInput,
+    KeyProviderKeyWrapProtocolInput,
 };
 use ah_sidecar::grpc::stubs::key_provider_service_client::KeyProviderServiceClient;
 use serde_json::json;
@@ -29,7 +31,30 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "data {}",
         json!({"certs_chars": data.certs.len(), "report": data.attestation_report})
     );
+    if let Ok(annotation) = std::env::var("SKR_ANNOTATION") {
+        match client.un_wrap_key(unwrap_input(&annotation)).await {
+            Ok(answer) => {
+                let document = answer.into_inner().key_provider_key_wrap_protocol_output;
+                println!("unwrapped {}", String::from_utf8_lossy(&document));
+            }
+            Err(status) => println!("refused {}", json!(status.message())),
+        }
+    }
     Ok(())
+}
+
+/// The document of ocicrypt's key-provider protocol.
+fn unwrap_input(annotation: &str) -> KeyProviderKeyWrapProtocolInput {
+    let document = json!({
+        "op": "keyunwrap",
+        "keywrapparams": {},
+        "keyunwrapparams": {
+            "dc": {"Parameters": {"attestation-agent": ["c2ty"]}},
+            "annotation": annotation,
+        },
+    });
+    let bytes = document.to_string().into_bytes();
+    KeyProviderKeyWrapProtocolInput { key_provider_key_wrap_protocol_input: bytes }
 }
 
 async fn connect(address: &str) -> Result<Channel, Box<dyn std::error::Error>> {

@@ -8,8 +8,11 @@ use ah_release_api::policy::SOFTWARE_TEE;
 use ah_testkit_e2e::{Scene, software_root, static_program};
 use ah_testkit_images::{program, sidecar};
 use anyhow::{Context, Result};
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use der::Encode as _;
+use pkcs8::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -62,13 +65,32 @@ impl Service {
             "attributes": {"exportable": true},
             "release_policy": {"data":URL_SAFE_NO_PAD.encode(policy.to_string())},
         });
+        self.ask(reqwest::Method::PUT, "demo", &body).await.map(drop)
+    }
+
+    async fn ask(&self, method: reqwest::Method, key: &str, body: &Value) -> Result<Value> {
         let root = reqwest::Certificate::from_pem(self.ca_pem.as_bytes())?;
         let client = reqwest::Client::builder().tls_certs_only([root]).no_proxy().build()?;
-        let url = format!("https://localhost:{}/keys/demo?api-version=7.4", self.port);
-        let answer = client.put(url).bearer_auth(&self.token).json(&body).send().await?;
-        let status = answer.status();
-        anyhow::ensure!(status.is_success(), "{status}: {}", answer.text().await?);
-        Ok(())
+        let url = format!("https://localhost:{}/keys/{key}?api-version=7.4", self.port);
+        let request = client.request(method, url).bearer_auth(&self.token).json(body);
+        let answer = request.send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        anyhow::ensure!(status.is_success(), "{status}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Has an RSA key made that goes to guests of which the claim has this value, and wraps data to it.
+    async fn wrapped(&self, claim: &str, value: &str, data: &[u8]) -> Result<Vec<u8>> {
+        let policy = json!({"version":"1.0.0","anyOf":[{"authority":format!("https://{NAME}"),"allOf":[
+            {"claim":"x-anchorhold-tee","equals":SOFTWARE_TEE}, {"claim":claim,"equals":value}]}]});
+        let body = json!({
+            "kty": "RSA-HSM", "key_size": 3072, "attributes": {"exportable": true},
+            "key_ops": ["wrapKey", "unwrapKey"],
+            "release_policy": {"data":URL_SAFE_NO_PAD.encode(policy.to_string())},
+        });
+        let made = self.ask(reqwest::Method::POST, "image/create", &body).await?;
+        let modulus = made["key"]["n"].as_str().context("no modulus")?;
+        wrap_to(&URL_SAFE_NO_PAD.decode(modulus)?, data)
     }
 
     async fn end(self) -> Result<()> {
@@ -94,6 +116,51 @@ impl Service {
              env:\n    - {{name: MAA_ENDPOINT, value: \"{endpoint}\"}}\n    - {{name: AKV_ENDPOINT, value: \"{endpoint}\"}}\n    - {{name: KID, value: demo}}\n    - {{name: ACCESS_TOKEN, value: {token}}}\n"
         )
     }
+}
+
+/// RSA-OAEP with SHA-256 to the public key of this modulus.
+fn wrap_to(modulus: &[u8], data: &[u8]) -> Result<Vec<u8>> {
+    let form = |error: der::Error| anyhow::anyhow!("{error}");
+    let number = |bytes| pkcs1::UintRef::new(bytes).map_err(form);
+    let (modulus, public_exponent) = (number(modulus)?, number(&[1, 0, 1])?);
+    let key = pkcs1::RsaPublicKey { modulus, public_exponent }.to_der().map_err(form)?;
+    let algorithm = AlgorithmIdentifierOwned {
+        oid: pkcs8::ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"),
+        parameters: Some(der::asn1::Null.into()),
+    };
+    let subject_public_key = der::asn1::BitString::from_bytes(&key).map_err(form)?;
+    let key = SubjectPublicKeyInfoOwned { algorithm, subject_public_key }.to_der().map_err(form)?;
+    let key = PublicEncryptingKey::from_der(&key).map_err(|e| anyhow::anyhow!("{e}"))?;
+    let oaep = OaepPublicEncryptingKey::new(key).map_err(|e| anyhow::anyhow!("{e}"))?;
+    let mut block = vec![0; oaep.ciphertext_size()];
+    let done = oaep.encrypt(&OAEP_SHA256_MGF1SHA256, data, &mut block, None);
+    done.map_err(|_| anyhow::anyhow!("wrapping failed"))?;
+    Ok(block)
+}
+
+/// The metadata service of the pod's machine: whoever asks is who has this token.
+async fn metadata_service(token: String) -> Result<(u16, JoinHandle<()>)> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    let body = json!({"access_token": token, "expires_in": "3600"}).to_string();
+    let served = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                match stream.read_u8().await {
+                    Ok(byte) => head.push(byte),
+                    Err(_) => break,
+                }
+            }
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    Ok((port, served))
 }
 
 /// What the client printed, by the route that it asked.
@@ -193,6 +260,66 @@ async fn a_client_gets_reports_over_grpc() -> Result<()> {
     let data = value("data ");
     assert!(data["certs_chars"].as_u64() > Some(1000), "{data}");
     assert!(data["report"].as_str().is_some_and(|report| report.len() > 1000), "{data}");
+    Ok(())
+}
+
+/// What the client in the pod says to an image's key that is wrapped to a key of guests of which the claim has this value.
+async fn unwrapped(claim: &str, value: &str) -> Result<Vec<String>> {
+    let folder = tempfile::tempdir()?;
+    let service = Service::start(folder.path()).await?;
+    let wrapped = service.wrapped(claim, value, b"image key").await?;
+    let (metadata, served) = metadata_service(service.token.clone()).await?;
+    let endpoint = format!("{NAME}:{}", service.port);
+    let annotation = json!({
+        "kid": "image", "wrapped_data": STANDARD.encode(wrapped), "iv": "", "wrap_type": "rsa_3072",
+        "kms_endpoint": endpoint, "attester_endpoint": endpoint,
+    });
+    let annotation = STANDARD.encode(annotation.to_string());
+    let ca_pem: String = service.ca_pem.lines().map(|line| format!("    {line}\n")).collect();
+    let yaml = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: roots}}\ndata:\n  ca.pem: |\n{ca_pem}---\n\
+         apiVersion: v1\nkind: Pod\nmetadata:\n  name: grpc\n  annotations: {{anchorhold.dev/release-socket: skr-sidecar}}\nspec:\n  restartPolicy: Never\n  \
+         hostAliases: [{{ip: 10.0.2.2, hostnames: [{NAME}]}}]\n  \
+         volumes:\n  - {{name: roots, configMap: {{name: roots}}}}\n  \
+         initContainers:\n  - name: skr-sidecar\n    restartPolicy: Always\n    image: localhost/anchorhold-sidecar:latest\n    \
+         args: [-server_type, grpc, -port, \"50000\"]\n    \
+         env:\n    - {{name: SSL_CERT_FILE, value: /roots/ca.pem}}\n    - {{name: AZURE_KEY_VAULT_HOSTS, value: \"{endpoint}\"}}\n    \
+         - {{name: AZURE_POD_IDENTITY_AUTHORITY_HOST, value: \"http://10.0.2.2:{metadata}\"}}\n    \
+         volumeMounts: [{{name: roots, mountPath: /roots}}]\n  \
+         containers:\n  - name: client\n    image: localhost/skr-grpc:1\n    \
+         env: [{{name: SKR_ANNOTATION, value: {annotation}}}]\n"
+    );
+    let scene = Scene::new(&yaml, |images| {
+        let client = static_program("examples/skr_grpc");
+        images.add("localhost/skr-grpc:1", &program(&client, "/skr-grpc")?)?;
+        let built = static_program("anchorhold-sidecar");
+        images.add("localhost/anchorhold-sidecar:latest", &sidecar(&built)?)?;
+        Ok(())
+    })?;
+    let outcome = scene.run().await?;
+    assert_eq!(outcome.exit_code, 0, "{}", scene.heard.everything());
+    served.abort();
+    service.end().await?;
+    Ok(scene.heard.stdout("client"))
+}
+
+const ATTESTED: &str = "x-ms-attestation-type";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_key_is_unwrapped_over_grpc() -> Result<()> {
+    let lines = unwrapped(ATTESTED, "sevsnpvm").await?;
+    let document = lines.iter().find_map(|line| line.strip_prefix("unwrapped "));
+    let document: Value = serde_json::from_str(document.with_context(|| format!("{lines:?}"))?)?;
+    assert_eq!(document["keyunwrapresults"]["optsdata"], STANDARD.encode(b"image key"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_image_key_for_other_guests_is_not_unwrapped() -> Result<()> {
+    let lines = unwrapped(ATTESTED, "sevsnpvn").await?;
+    assert!(!lines.iter().any(|line| line.starts_with("unwrapped ")), "{lines:?}");
+    let refused = lines.iter().find_map(|line| line.strip_prefix("refused "));
+    assert!(refused.is_some_and(|words| words.contains(ATTESTED)), "{lines:?}");
     Ok(())
 }
 
