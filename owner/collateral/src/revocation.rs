@@ -1,7 +1,8 @@
 //! Revocation lists at an appraisal: which one is used, and what becomes of a report where none is fresh.
 //!
 //! A list that came with the evidence is the host's choice of how old it may be, so one's own come first. A list that cannot be read, is of
-//! another root, or is too old counts as none; a certificate that any readable list of its root names is refused.
+//! another root, or is too old counts as none; a certificate that a list of its root names is refused, however old the list is. Lists behind
+//! the first fresh one are not looked at.
 
 use std::time::{Duration, SystemTime};
 
