@@ -62,6 +62,15 @@ async fn an_unmodified_program_finds_its_sealed_values_open() -> Result<()> {
     Ok(())
 }
 
+/// A guest with its key and its pause container, and no other container yet.
+async fn created(scene: &Scene) -> Result<ah_sandbox::Created> {
+    let prepared = scene.prepared().await?;
+    scene.import_key(&prepared, &SEALING_KEY).await?;
+    let config = scene.launch(prepared).await?.served()?;
+    let (events, mut stop) = (Arc::new(scene.heard.clone()), Stop::never());
+    Ok(ah_sandbox::start(config, events, &mut stop).await?)
+}
+
 /// A command that enters the container has the container's environment: the request and the policy have the sealed text.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_in_the_container_finds_the_value_too() -> Result<()> {
@@ -70,11 +79,7 @@ async fn a_command_in_the_container_finds_the_value_too() -> Result<()> {
     let annotation = format!(", anchorhold.dev/exec: '{allowed}'");
     let yaml = pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "sleep 1000", &annotation)?;
     let scene = scene(&yaml)?;
-    let prepared = scene.prepared().await?;
-    scene.import_key(&prepared, &SEALING_KEY).await?;
-    let config = scene.launch(prepared).await?.served()?;
-    let (events, mut stop) = (Arc::new(scene.heard.clone()), Stop::never());
-    let created = ah_sandbox::start(config, events, &mut stop).await?;
+    let created = created(&scene).await?;
     let request = requests::create_container(created.pod(), 0, created.host_values())?;
     let (agent, id) = (created.agent(), &request.container_id);
     agent.create_container(&request).await?;
@@ -195,11 +200,7 @@ async fn attack_value_in_the_words_about_a_command_that_does_not_start() -> Resu
     let annotation =
         format!(", anchorhold.dev/exec: '{}'", serde_json::json!({"main": [[program]]}));
     let scene = scene(&pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "sleep 1000", &annotation)?)?;
-    let prepared = scene.prepared().await?;
-    scene.import_key(&prepared, &SEALING_KEY).await?;
-    let config = scene.launch(prepared).await?.served()?;
-    let (events, mut stop) = (Arc::new(scene.heard.clone()), Stop::never());
-    let created = ah_sandbox::start(config, events, &mut stop).await?;
+    let created = created(&scene).await?;
     let (pod, host, agent) = (created.pod(), created.host_values(), created.agent());
     let request = requests::create_container(pod, 0, host)?;
     agent.create_container(&request).await?;
@@ -242,11 +243,7 @@ async fn attack_sealed_value_put_into_a_file_that_the_host_chooses() -> Result<(
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_opened_files_of_a_container_that_was_not_made() -> Result<()> {
     let scene = scene(&pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "sleep 1000", "")?)?;
-    let prepared = scene.prepared().await?;
-    scene.import_key(&prepared, &SEALING_KEY).await?;
-    let config = scene.launch(prepared).await?.served()?;
-    let (events, mut stop) = (Arc::new(scene.heard.clone()), Stop::never());
-    let created = ah_sandbox::start(config, events, &mut stop).await?;
+    let created = created(&scene).await?;
     let (pod, host, agent) = (created.pod(), created.host_values(), created.agent());
     let request = requests::create_container(pod, 0, host)?;
     // no disk is there: the policy leaves the place to the host

@@ -232,12 +232,8 @@ async fn a_client_of_the_known_api_gets_report_token_and_key_through_the_sidecar
     Ok(())
 }
 
-/// The same sidecar as gRPC server, spoken to by a client of its service.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_gets_reports_over_grpc() -> Result<()> {
-    let yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: grpc\n  annotations: {anchorhold.dev/release-socket: skr-sidecar}\nspec:\n  restartPolicy: Never\n  \
-         initContainers:\n  - {name: skr-sidecar, restartPolicy: Always, image: \"localhost/anchorhold-sidecar:latest\", args: [-server_type, grpc, -port, \"50000\"]}\n  \
-         containers:\n  - {name: client, image: \"localhost/skr-grpc:1\"}\n";
+/// What the client of the gRPC service prints in this pod, which ends well.
+async fn client_over_grpc(yaml: &str) -> Result<Vec<String>> {
     let scene = Scene::new(yaml, |images| {
         let client = static_program("examples/skr_grpc");
         images.add("localhost/skr-grpc:1", &program(&client, "/skr-grpc")?)?;
@@ -247,7 +243,16 @@ async fn a_client_gets_reports_over_grpc() -> Result<()> {
     })?;
     let outcome = scene.run().await?;
     assert_eq!(outcome.exit_code, 0, "{}", scene.heard.everything());
-    let lines = scene.heard.stdout("client");
+    Ok(scene.heard.stdout("client"))
+}
+
+/// The same sidecar as gRPC server, spoken to by a client of its service.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gets_reports_over_grpc() -> Result<()> {
+    let yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: grpc\n  annotations: {anchorhold.dev/release-socket: skr-sidecar}\nspec:\n  restartPolicy: Never\n  \
+         initContainers:\n  - {name: skr-sidecar, restartPolicy: Always, image: \"localhost/anchorhold-sidecar:latest\", args: [-server_type, grpc, -port, \"50000\"]}\n  \
+         containers:\n  - {name: client, image: \"localhost/skr-grpc:1\"}\n";
+    let lines = client_over_grpc(yaml).await?;
     let value = |what: &str| -> Value {
         let line = lines.iter().find_map(|line| line.strip_prefix(what));
         serde_json::from_str(line.unwrap_or_default()).unwrap_or_default()
@@ -289,18 +294,10 @@ async fn unwrapped(claim: &str, value: &str) -> Result<Vec<String>> {
          containers:\n  - name: client\n    image: localhost/skr-grpc:1\n    \
          env: [{{name: SKR_ANNOTATION, value: {annotation}}}]\n"
     );
-    let scene = Scene::new(&yaml, |images| {
-        let client = static_program("examples/skr_grpc");
-        images.add("localhost/skr-grpc:1", &program(&client, "/skr-grpc")?)?;
-        let built = static_program("anchorhold-sidecar");
-        images.add("localhost/anchorhold-sidecar:latest", &sidecar(&built)?)?;
-        Ok(())
-    })?;
-    let outcome = scene.run().await?;
-    assert_eq!(outcome.exit_code, 0, "{}", scene.heard.everything());
+    let lines = client_over_grpc(&yaml).await?;
     served.abort();
     service.end().await?;
-    Ok(scene.heard.stdout("client"))
+    Ok(lines)
 }
 
 const ATTESTED: &str = "x-ms-attestation-type";
