@@ -17,7 +17,7 @@ use ah_digest::Sha256;
 use ah_grant::is_fragment;
 use ah_permit::{Denial, Permit, Policy, State, decide, extend, may_release_keys};
 use ah_policy::AksPolicy;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::console::{Level, tell};
 use crate::effects::Effects;
@@ -25,6 +25,9 @@ use crate::failure::Failure;
 
 mod create;
 mod exec;
+
+/// Exchanges with the key service at once for containers that are made.
+const MAX_KEY_EXCHANGES: usize = 4;
 
 /// Where the policy stands.
 pub enum Rules {
@@ -84,6 +87,7 @@ pub struct Gate<E> {
     rules: Arc<Mutex<Rules>>,
     effects: Arc<E>,
     creating: create::Creating,
+    exchanges: Arc<Semaphore>,
 }
 
 impl<E> Clone for Gate<E> {
@@ -92,6 +96,7 @@ impl<E> Clone for Gate<E> {
             rules: self.rules.clone(),
             effects: self.effects.clone(),
             creating: self.creating.clone(),
+            exchanges: self.exchanges.clone(),
         }
     }
 }
@@ -193,7 +198,12 @@ macro_rules! waiting {
 impl<E: Effects> Gate<E> {
     /// A gate in front of `effects`.
     pub fn new(rules: Rules, effects: Arc<E>) -> Self {
-        Self { rules: Arc::new(Mutex::new(rules)), effects, creating: Default::default() }
+        Self {
+            rules: Arc::new(Mutex::new(rules)),
+            effects,
+            creating: Default::default(),
+            exchanges: Arc::new(Semaphore::new(MAX_KEY_EXCHANGES)),
+        }
     }
 
     /// Answers one request of the agent service.

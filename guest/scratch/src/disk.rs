@@ -64,7 +64,7 @@ impl ScratchDisk {
         let crypt = block::device_number(crypt.node())?;
         let shared = folder.join("shared");
         let first = Stretch { start: 0, sectors: layout.shared };
-        MountedDevice::make("scratch-shared", crypt, first, &shared)?;
+        MountedDevice::make("scratch-shared", crypt, first, &shared).map_err(|(error, _)| error)?;
         make_folder(&shared.join(ROOTS))?;
         let second = layout.sectors.saturating_sub(layout.shared);
         let room = Room::new(Stretch { start: layout.shared, sectors: second });
@@ -112,6 +112,11 @@ impl ScratchDisk {
         };
         let needed = ext4::blocks_for(limit).saturating_mul(BLOCK_SECTORS);
         let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        if limited.volumes.contains_key(name) {
+            return Err(ScratchError::file(&self.shared_volume(name))(
+                std::io::ErrorKind::AlreadyExists.into(),
+            ));
+        }
         let stretch = limited.room.take(needed).ok_or_else(|| ScratchError::NoRoom {
             volume: name.to_owned(),
             needed_bytes: needed.saturating_mul(512),
@@ -121,7 +126,13 @@ impl ScratchDisk {
         let number = limited.count;
         let at = self.folder.join(format!("limited-{number}"));
         let made = MountedDevice::make(&format!("scratch-{number}"), self.crypt, stretch, &at);
-        let mounted = made.inspect_err(|_| limited.room.give_back(stretch))?;
+        let mounted = made.map_err(|(error, stays)| {
+            // A device that stays would share its sectors with the next volume's.
+            if !stays {
+                limited.room.give_back(stretch);
+            }
+            error
+        })?;
         limited.volumes.insert(name.to_owned(), LimitedVolume { stretch, mounted });
         drop(limited);
         let folder = at.join(FILES);
@@ -214,22 +225,23 @@ struct MountedDevice {
 }
 
 impl MountedDevice {
-    /// On a failure nothing stays.
+    /// On a failure, also whether the device stays.
     fn make(
         name: &str,
         (major, minor): (u32, u32),
         Stretch { start, sectors }: Stretch,
         folder: &Path,
-    ) -> Result<Self, ScratchError> {
+    ) -> Result<Self, (ScratchError, bool)> {
         let parameters = format!("{major}:{minor} {start}");
         let target = Target { kind: "linear", sectors, parameters: &parameters };
-        let device = MappedDevice::create(name, &target, Access::Writable)?;
+        let device = MappedDevice::create(name, &target, Access::Writable)
+            .map_err(|error| (error.into(), false))?;
         match format_and_mount(device.node(), sectors, folder) {
             Ok(()) => Ok(Self { device, folder: folder.to_owned(), mounted: true }),
             Err(error) => {
-                let _ = device.remove();
+                let stays = device.remove().is_err();
                 let _ = fs::remove_dir(folder);
-                Err(error)
+                Err((error, stays))
             }
         }
     }

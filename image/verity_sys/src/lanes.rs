@@ -14,7 +14,7 @@ use ah_verity::{BLOCK_BYTES, Block};
 use crate::Leaf;
 
 /// Messages in step: more than the registers hold, yet faster than two or three (Zen 4: 1.75 times one by one, two 1.4).
-const LANES: usize = 4;
+pub(crate) const LANES: usize = 4;
 const SALT_BYTES: usize = 32;
 /// A message: salt and block.
 const MESSAGE_BITS: u64 = 8 * (SALT_BYTES + BLOCK_BYTES) as u64;

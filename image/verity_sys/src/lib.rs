@@ -48,6 +48,15 @@ impl LeafHasher {
         }
     }
 
+    /// How many blocks are hashed in step.
+    pub fn in_step(&self) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self.lanes.is_some() {
+            return lanes::LANES;
+        }
+        1
+    }
+
     /// The leaves of `blocks`, in their order, in place of what `leaves` held.
     pub fn hash(&self, blocks: &[Block], leaves: &mut Vec<Leaf>) {
         leaves.clear();

@@ -41,6 +41,11 @@ proptest! {
 
 #[test]
 fn every_place_of_a_block_counts() {
+    if LeafHasher::new([0; 32]).in_step() == 1 {
+        println!(
+            "skipped: this processor has no SHA instructions, so blocks are hashed one by one only"
+        );
+    }
     let mut blocks = vec![[0; BLOCK_BYTES]; 4];
     for (bit, place) in [0, 31, 32, 63, 64, 2048, 4031, 4032, 4063, 4064, 4095].iter().enumerate() {
         for block in &mut blocks {

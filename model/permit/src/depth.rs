@@ -1,8 +1,11 @@
 //! How many operations of the rules are one in another. The engine calls itself for each, when it reads, evaluates and drops them, and its
 //! own limit counts brackets only: `1+1+…` or `a.b.…` of a few ten thousand takes all of a thread's stack.
 //!
-//! The count is never too small by more than the operand before a comma, and never much too large: each character of an operator counts, and so does
-//! each bracket. An expression ends at a comma, at a semicolon, with its bracket, or with a line that no operator continues.
+//! The count is never too small by more than the operands before commas outside of parentheses, none of which is above another, and never much too
+//! large: each character of an operator counts, and so does each bracket. An expression ends at a comma, at a semicolon, with its bracket, or with a line
+//! that neither an operator nor a parenthesis continues. In parentheses `a, b in c` is one operation, so what stands before a comma there is added.
+//!
+//! Rules that ask for one another in a long row are not counted: the engine goes down one such row as it evaluates. They are the policy's owner's.
 
 /// Characters of operators; `in` is one, too.
 const OPERATORS: &str = ".+-*/%&|<>=!:";
@@ -22,6 +25,8 @@ struct Level {
     before: usize,
     after_operator: bool,
     new_line: bool,
+    /// Whether a parenthesis opened it.
+    in_parentheses: bool,
 }
 
 impl Depth {
@@ -36,12 +41,21 @@ impl Depth {
             '\n' => level.new_line = true,
             c if c.is_whitespace() => {}
             '[' | '{' | '(' => {
-                level.operand();
+                // The engine takes a parenthesis on the next line for that of a call.
+                match c {
+                    '(' => (level.after_operator, level.new_line) = (false, false),
+                    _ => level.operand(),
+                }
                 level.now = level.now.saturating_add(1);
                 self.levels.push(std::mem::take(level));
+                self.innermost.in_parentheses = c == '(';
             }
             ']' | '}' | ')' => {
-                let inner = level.now.max(level.before).saturating_add(2);
+                let inner = match level.in_parentheses {
+                    true => level.now.saturating_add(level.before),
+                    false => level.now.max(level.before),
+                };
+                let inner = inner.saturating_add(2);
                 *level = self.levels.pop().unwrap_or_default();
                 level.now = level.now.max(inner);
                 level.after_operator = false;
@@ -67,6 +81,6 @@ impl Level {
 
     fn end(&mut self) {
         let before = self.before.max(self.now);
-        *self = Self { before, ..Self::default() };
+        *self = Self { before, in_parentheses: self.in_parentheses, ..Self::default() };
     }
 }

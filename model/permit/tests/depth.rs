@@ -8,10 +8,11 @@ use ah_permit::{MAX_DEPTH, MAX_NESTING, MAX_TOP_WORDS, Policy, PolicyError, Stat
 
 const HEAD: &str = "package agent_policy\nimport future.keywords.if\nimport future.keywords.in\nimport future.keywords.every\n";
 /// What may come again and again in an expression: its beginning, and what follows each time with how much that is of [`MAX_DEPTH`].
-const CHAINS: [(&str, &str, usize); 15] = [
+const CHAINS: [(&str, &str, usize); 16] = [
     ("1", "+1", 1),
     ("1", "\n+\n1", 1),
     ("1", "+ # and\n1", 1),
+    ("count\n([])", "+count\n([])", 7),
     ("1", "*1", 1),
     ("1", "%1", 1),
     ("{1}", "|{1}", 4),
@@ -81,6 +82,17 @@ fn attack_long_chains_one_in_another() {
         let behind = format!("{open}0, {chain}{close}{}", "+1".repeat(MAX_DEPTH / 2));
         assert!(is_too_long(&rule(&behind)), "{open}");
     }
+}
+
+/// What stands before a comma in parentheses is an operand, too: `(a, b in c)`.
+#[test]
+fn attack_operands_before_a_comma_one_in_another() {
+    let inside = |each: usize| {
+        let behind = " in 1".repeat(each);
+        (0..28).fold("1".to_owned(), |inner, _| format!("({inner}, 1{behind})"))
+    };
+    assert!(!is_too_long(&rule(&inside(2))));
+    assert!(is_too_long(&rule(&inside(30))));
 }
 
 /// As deep as the bounds allow in brackets and chains at once.

@@ -369,6 +369,22 @@ fn attack_volume_left_out_or_in_part() {
     }
 }
 
+/// The guest takes the files of a version away that is turned from: turned back, they would still count as copied.
+#[test]
+fn attack_volume_turned_to_another_version_and_back() {
+    let (before, copies) = before_copies(with_volumes());
+    let link = named(&copies, "/..data");
+    let other = CopyFileRequest { data: b"..2031_01_01_00_00_00.1".into(), ..link.clone() };
+    let folder = link.path.trim_end_matches("/..data");
+    let mut case = before;
+    case.commit(copies.iter().find(|copy| copy.path == folder).unwrap().clone());
+    case.allowed(other.clone());
+    let mut case = before_web(with_volumes());
+    case.denied(other, "the policy does not allow it");
+    case.commit(link.clone());
+    case.allowed(case.create("web"));
+}
+
 #[test]
 fn attack_volume_of_another_container() {
     // Both are called config: db's files are copied in where web's should be.

@@ -239,7 +239,8 @@ async fn attack_sealed_value_put_into_a_file_that_the_host_chooses() -> Result<(
     Ok(())
 }
 
-/// A host whose create fails after the values were opened could mount what lies there elsewhere with the next one.
+/// A host whose create fails after the values were opened could mount what lies there elsewhere with the next one, or copy a part of it again: the policy
+/// has it all for copied.
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_opened_files_of_a_container_that_was_not_made() -> Result<()> {
     let scene = scene(&pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "sleep 1000", "")?)?;
@@ -253,13 +254,23 @@ async fn attack_opened_files_of_a_container_that_was_not_made() -> Result<()> {
     let failed = agent.create_container(&failing).await.unwrap_err().to_string();
     assert!(failed.contains("open the container's root"), "{failed}");
     let again = agent.create_container(&request).await.unwrap_err().to_string();
-    assert!(again.contains("Mounts"), "the copies are gone: {again}");
-    let copies = requests::copy_container_files(pod, 0, host)?;
-    for copy in &copies {
-        agent.copy_file(copy).await?;
+    assert!(again.contains("use another id"), "the copies are gone: {again}");
+    for copy in &requests::copy_container_files(pod, 0, host)? {
+        let refused = agent.copy_file(copy).await.unwrap_err().to_string();
+        assert!(refused.contains("use another id"), "{}: {refused}", copy.path);
     }
-    agent.create_container(&request).await?;
-    // Late, a sealed text is not opened any more, and is not handed to the program as it is.
+    created.end().await;
+    Ok(())
+}
+
+/// Late, a sealed text is not opened any more, and is not handed to the program as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_sealed_text_put_into_a_running_containers_volume() -> Result<()> {
+    let scene = scene(&pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "sleep 1000", "")?)?;
+    let created = created(&scene).await?;
+    let (pod, host, agent) = (created.pod(), created.host_values(), created.agent());
+    agent.create_container(&requests::create_container(pod, 0, host)?).await?;
+    let copies = requests::copy_container_files(pod, 0, host)?;
     let folder = copies.iter().find(|copy| copy.path.ends_with("-open")).context("no volume")?;
     let late = |text: String| CopyFileRequest {
         path: format!("{}/..2031_01_01_00_00_00.1/word", folder.path),

@@ -25,7 +25,11 @@ impl<E: Effects> Gate<E> {
         }
         let (request, _) = permit.into_parts();
         drop(rules);
-        let fetched = self.effects.fetch_keys(wanted).await;
+        let fetched = {
+            // Each holds a thread, of which other requests need some.
+            let _turn = self.exchanges.acquire().await;
+            self.effects.fetch_keys(wanted).await
+        };
         let mut rules = self.rules.lock().await;
         let keys = match fetched {
             Ok(keys) => keys,

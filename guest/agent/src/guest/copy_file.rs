@@ -134,16 +134,25 @@ pub(super) fn is_for(request: &CopyFileRequest, base: &Path, id: &ContainerId) -
 }
 
 /// Takes away what was copied in for a container: its name begins with the id. A pod whose containers are made again and again
-/// would fill the guest's memory with their volumes.
-pub(super) fn remove_copies(base: &Path, id: &ContainerId) {
-    let start = format!("{id}-");
+/// would fill the guest's memory with their volumes. Whether there was anything.
+pub(super) fn remove_copies(base: &Path, id: &ContainerId) -> bool {
+    let (start, mut any) = (format!("{id}-"), false);
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(start.as_bytes()) {
+            any = true;
             let path = entry.path();
             // Neither follows a link.
             let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
         }
     }
+    any
+}
+
+/// Nothing is copied, and nothing made, under the id of a container whose copies were taken away.
+pub(super) fn copies_are_gone(id: &ContainerId) -> Failure {
+    Failure::refused(format!(
+        "container {id} was not made, and the files that were copied in for it are gone: use another id"
+    ))
 }
 
 /// The path's components below the shared folder.

@@ -17,7 +17,7 @@ use ah_rootfs::VerifiedRoot;
 use tokio::sync::watch;
 
 use super::checks::{Kind, Plan, plan};
-use super::copy_file::remove_copies;
+use super::copy_file::{copies_are_gone, remove_copies};
 use super::io::Io;
 use super::sealed;
 use super::termination::copied_files;
@@ -41,6 +41,9 @@ impl Guest {
         if self.containers().contains_key(&plan.id) {
             return Err(Failure::Exists { what: format!("container {}", plan.id) });
         }
+        if self.given_up().contains(&plan.id) {
+            return Err(copies_are_gone(&plan.id));
+        }
         if request.sandbox_pidns != sandbox.shared_pid.is_some() && plan.kind == Kind::Workload {
             return Err(Failure::refused(
                 "sandbox_pidns: found another value than CreateSandbox had",
@@ -58,7 +61,7 @@ impl Guest {
             Kind::Workload => self.create_workload(request, plan, keys).inspect_err(|_| {
                 self.remove_files(&id);
                 // What was opened among them must not be there for a next attempt, which could mount it elsewhere.
-                remove_copies(&self.layout.kata().join("shared/containers"), &id);
+                self.take_copies(&id);
             })?,
         };
         self.containers().insert(id, Arc::new(container));
@@ -163,7 +166,15 @@ impl Guest {
     pub(super) fn forget_copies(&self, id: &str) {
         let Ok(id) = ContainerId::parse(id) else { return };
         if !self.containers().contains_key(&id) {
-            remove_copies(&self.layout.kata().join("shared/containers"), &id);
+            self.take_copies(&id);
+        }
+    }
+
+    /// The policy remembers what was copied, and a failed request tells it nothing: copied again in part, a volume would pass for whole.
+    /// So there is no second attempt under this id.
+    fn take_copies(&self, id: &ContainerId) {
+        if remove_copies(&self.layout.kata().join("shared/containers"), id) {
+            self.given_up().insert(id.clone());
         }
     }
 

@@ -7,6 +7,7 @@ use ah_agent_api::types::Interface;
 use ah_permit::Permit;
 use async_trait::async_trait;
 
+use super::copy_file::copies_are_gone;
 use super::io::{MAX_READ_BYTES, Output};
 use super::processes::end_of;
 use super::termination::read_message;
@@ -78,8 +79,6 @@ impl Effects for Arc<Guest> {
     }
 
     async fn fetch_keys(&self, wanted: Vec<WantedKey>) -> Result<Keys, Failure> {
-        // Each holds a thread, of which other requests need some.
-        let _one = self.key_exchanges.acquire().await;
         let client = self.keys.clone();
         blocking(move || sealed::fetch(wanted, &|id| sealed::ask(client.as_deref(), id))).await
     }
@@ -172,6 +171,11 @@ impl Effects for Arc<Guest> {
         let request = CopyFileRequest::clone(permit);
         self.sandbox()?;
         let shared = self.layout.kata().join("shared/containers");
+        let given_up =
+            self.given_up().iter().find(|id| copy_file::is_for(&request, &shared, id)).cloned();
+        if let Some(id) = given_up {
+            return Err(copies_are_gone(&id));
+        }
         let running = self.containers().keys().any(|id| copy_file::is_for(&request, &shared, id));
         if running {
             sealed::check_late(&request.data)?;

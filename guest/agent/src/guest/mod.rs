@@ -15,7 +15,7 @@ mod stats;
 mod termination;
 mod volumes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -24,7 +24,7 @@ use ah_container::{Cgroup, ContainerId, ExecId, Layout, Runtime};
 use ah_release::ReleaseClient;
 use ah_rootfs::{LayerStore, VerifiedRoot};
 use ah_scratch::Scratch;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::failure::Failure;
 
@@ -33,8 +33,6 @@ pub use processes::{Process, Processes};
 
 /// Most processes of one container that the agent remembers, running or ended.
 const MAX_PROCESSES: usize = 1024;
-/// Exchanges with the key service at once for containers that are made.
-const MAX_KEY_EXCHANGES: usize = 4;
 
 /// A container that was created and not removed.
 #[derive(Debug)]
@@ -75,11 +73,12 @@ pub struct Guest {
     runtime: Runtime,
     layers: LayerStore,
     keys: Option<Arc<ReleaseClient>>,
-    key_exchanges: Semaphore,
     scratch: Scratch,
     processes: Processes,
     sandbox: Mutex<Option<Sandbox>>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
+    /// Containers that were not made and whose copied files were taken away: the policy still has those for copied.
+    given_up: Mutex<BTreeSet<ContainerId>>,
     oom_sender: mpsc::Sender<ContainerId>,
     oom_events: tokio::sync::Mutex<mpsc::Receiver<ContainerId>>,
     destroyed: watch::Sender<bool>,
@@ -106,11 +105,11 @@ impl Guest {
             runtime,
             layers: LayerStore::new(),
             keys,
-            key_exchanges: Semaphore::new(MAX_KEY_EXCHANGES),
             scratch,
             processes,
             sandbox: Mutex::default(),
             containers: Mutex::default(),
+            given_up: Mutex::default(),
             oom_sender,
             oom_events: tokio::sync::Mutex::new(oom_events),
             destroyed: watch::Sender::new(false),
@@ -124,6 +123,10 @@ impl Guest {
 
     fn containers(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Container>>> {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, BTreeSet<ContainerId>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sandbox(&self) -> Result<Sandbox, Failure> {

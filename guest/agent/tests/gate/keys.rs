@@ -71,6 +71,25 @@ async fn attack_key_exchange_that_hangs() {
     assert_eq!(diary.lines(), expect);
 }
 
+/// As many as there are threads for would leave none to whoever else asks.
+#[tokio::test]
+async fn attack_more_key_exchanges_that_hang_than_four() {
+    let (gate, diary) = hanging("default ReleaseKeyRequest := true");
+    let ids = [1, 2, 3, 4, 5].map(|number| format!("sealed{number}"));
+    let all = ids.map(|id| begin(&gate, "CreateContainer", create(&id)));
+    until(&diary, 4).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(diary.lines(), ["fetch demo/db"; 4]);
+    diary.hangs.store(false, Ordering::Relaxed);
+    diary.go_on.notify_waiters();
+    for answer in all {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(diary.lines().len(), 10);
+}
+
 #[tokio::test]
 async fn attack_one_container_twice_while_its_keys_are_fetched() {
     let (gate, diary) = hanging("default ReleaseKeyRequest := true");

@@ -4,12 +4,19 @@
 # only when it is the whole of its own volumes.
 CopyFileRequest := {"allowed": true, "ops": ops} if {
 	not copied.late
+	not turned
 	is_dir_mode(input.dir_mode)
 	count(fitting) > 0
 	ops := array.concat(first_copy, array.concat(
 		[op(["copied", token(copied.at), token(copied.path)], [remembered(e) | some e in fitting])],
 		[op(["facts", e.is], behind(e)) | some e in fitting; e.is],
 	))
+}
+
+# Whoever turns to another version has the guest take the files of the one before away, and they are remembered as copied.
+turned if {
+	copied.path == "..data"
+	not version(made_here) in {"", input.symlink_target}
 }
 
 # A running container's volume follows the cluster where the owner leaves files of it to the host: what is pinned stays as it is, and
