@@ -111,6 +111,14 @@ pub enum FetchError {
         /// HTTP status.
         status: u16,
     },
+    /// A revocation list that must not take the place of the one that is there.
+    #[error("key distribution service answers {path} with a list that {reason}; it is not kept")]
+    List {
+        /// What was asked for.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An answer that is not what was asked for.
     #[error("key distribution service answers {path} with something else")]
     Answer {
@@ -139,7 +147,7 @@ struct Item {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Certificates,
-    List,
+    List(Product),
 }
 
 impl Kds {
@@ -198,8 +206,11 @@ impl Kds {
             lines.iter().flat_map(|line| [(*line, ChainKind::Vcek), (*line, ChainKind::Vlek)])
         {
             let file = list_file(product, kind);
-            let item =
-                Item { file: file.clone(), path: list_path(product, kind), kind: Kind::List };
+            let item = Item {
+                file: file.clone(),
+                path: list_path(product, kind),
+                kind: Kind::List(product),
+            };
             if let Err(error) = self.ensure(item, age, &mut failed).await {
                 failed.push(format!("{file}: {error}"));
             }
@@ -257,7 +268,7 @@ impl Kds {
             // Somebody else is at it already.
             let Ok(Some(_lock)) = kds.folder.lock(&item.file, false) else { return };
             if let Ok(bytes) = kds.download(&item).await {
-                let _ = kds.folder.put(&item.file, &bytes);
+                let _ = kds.keep(&item, &bytes);
             }
         });
     }
@@ -275,8 +286,19 @@ impl Kds {
             return Ok(false);
         }
         let bytes = self.download(item).await?;
-        self.folder.put(&item.file, &bytes)?;
+        self.keep(item, &bytes)?;
         Ok(true)
+    }
+
+    /// Puts into the folder what was downloaded.
+    fn keep(&self, item: &Item, bytes: &[u8]) -> Result<(), FetchError> {
+        if let Kind::List(line) = item.kind
+            && let Some(reason) =
+                self.folder.why_not_list(&item.file, line, bytes, SystemTime::now())
+        {
+            return Err(FetchError::List { path: item.path.clone(), reason });
+        }
+        Ok(self.folder.put(&item.file, bytes).map(drop)?)
     }
 
     fn written(&self, file: &str) -> Option<SystemTime> {
@@ -378,7 +400,7 @@ impl Item {
     fn limit(&self) -> usize {
         match self.kind {
             Kind::Certificates => MAX_FILE_BYTES,
-            Kind::List => MAX_CRL_BYTES,
+            Kind::List(_) => MAX_CRL_BYTES,
         }
     }
 
@@ -386,7 +408,7 @@ impl Item {
     fn fits(&self, bytes: &[u8]) -> bool {
         match self.kind {
             Kind::Certificates => Certificates::default().add_any(bytes, "answer").is_ok(),
-            Kind::List => {
+            Kind::List(_) => {
                 use der::Decode as _;
                 x509_cert::crl::CertificateList::from_der(bytes).is_ok()
             }
@@ -397,7 +419,11 @@ impl Item {
 fn chain_and_list(wanted: &Wanted) -> [Item; 2] {
     [
         Item { file: wanted.chain_file(), path: wanted.chain_path(), kind: Kind::Certificates },
-        Item { file: wanted.list_file(), path: wanted.list_path(), kind: Kind::List },
+        Item {
+            file: wanted.list_file(),
+            path: wanted.list_path(),
+            kind: Kind::List(wanted.product),
+        },
     ]
 }
 

@@ -274,11 +274,16 @@ fn revocation_list(bytes: &[u8]) -> Option<(String, Vec<u8>)> {
     Some((list.tbs_cert_list.issuer.to_string(), der))
 }
 
-/// A root signs one list for both kinds of keys; which one a file is, only its name can say.
-fn place_of_list(issuer: &str, what: &str) -> Result<(ChainKind, String), CollateralError> {
+/// The product line of the root that issues a list, if it is one that is known.
+pub(crate) fn line_of_issuer(issuer: &str) -> Option<&str> {
     let name = issuer.split(',').find_map(|part| part.strip_prefix("CN=ARK-"));
     let known = ["Milan", "Genoa", "Turin", "Venice"];
-    let line = name.filter(|line| known.contains(line));
+    name.filter(|line| known.contains(line))
+}
+
+/// A root signs one list for both kinds of keys; which one a file is, only its name can say.
+fn place_of_list(issuer: &str, what: &str) -> Result<(ChainKind, String), CollateralError> {
+    let line = line_of_issuer(issuer);
     let kind = if what.contains("vlek") { ChainKind::Vlek } else { ChainKind::Vcek };
     line.map(|line| (kind, line.to_owned()))
         .ok_or_else(|| CollateralError::UnknownList { issuer: issuer.to_owned() })

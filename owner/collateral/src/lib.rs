@@ -18,6 +18,7 @@ mod fetch;
 mod files;
 mod folder;
 mod kds;
+mod lists;
 mod revocation;
 mod thim;
 

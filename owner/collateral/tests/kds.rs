@@ -274,3 +274,58 @@ async fn lists_of_product_lines_are_fetched_while_they_are_old() {
     let failed = kds.refresh_lists(&both).await;
     assert!(failed.len() == 2 && failed[0].starts_with("amd/Genoa/vcek.crl: "), "{failed:?}");
 }
+
+/// Whoever answers in the service's place has an old list, from before a key was revoked, or one of another root.
+#[tokio::test]
+async fn attack_older_or_foreign_list_in_the_place_of_the_one_that_is_there() {
+    let Some(vectors) = vectors() else { return };
+    let list = |name: &str| std::fs::read(vectors.join("snp-synthetic").join(name)).unwrap();
+    let issued = |time: &[u8; 13]| {
+        let mut list = list("milan-crl-empty.der");
+        let at = list.windows(13).position(|window| window == b"240101000000Z").unwrap();
+        list[at..at + 13].copy_from_slice(time);
+        list
+    };
+    let renamed = {
+        let mut list = issued(b"250601000000Z");
+        let at = list.windows(11).position(|window| window == b"Santa Clara").unwrap();
+        list[at..at + 11].copy_from_slice(b"Santa Elena");
+        list
+    };
+    let there = issued(b"250101000000Z");
+    let fake = FakeKds { retry_after: "0", ..FakeKds::default() };
+    let base = fake.start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("amd/Milan/vcek.crl");
+    let old = KdsOptions { fresh: Duration::ZERO, ..options(base) };
+    let kds = Kds::new(Folder::new(dir.path()), old).unwrap();
+    let answer = async |list: Vec<u8>| {
+        let _ = fake.clone().with("/vcek/v1/Milan/crl", list);
+        let said = kds.refresh_lists(&[Product::Milan]).await;
+        said.into_iter().find(|words| words.starts_with("amd/Milan/vcek.crl: "))
+    };
+    let said = answer(list("genoa-crl-empty.der")).await.unwrap();
+    assert!(said.contains("CN=ARK-Genoa") && said.contains("expected CN=ARK-Milan"), "{said}");
+    assert!(!file.exists(), "nor is it kept where there is none");
+    assert_eq!(answer(there.clone()).await, None);
+    for (attack, words) in [
+        (issued(b"241231235959Z"), "was issued 2024-12-31T23:59:59Z"),
+        (list("genoa-crl-empty.der"), "CN=ARK-Genoa"),
+        (renamed, "Santa Elena"),
+        (issued(b"490101000000Z"), "was issued 2049-01-01T00:00:00Z"),
+    ] {
+        let said = answer(attack).await.unwrap();
+        assert!(said.contains(words) && said.contains("expected "), "{said}");
+        assert_eq!(std::fs::read(&file).unwrap(), there, "{said}");
+    }
+    for newer in [there.clone(), issued(b"250101000001Z")] {
+        assert_eq!(answer(newer.clone()).await, None);
+        assert_eq!(std::fs::read(&file).unwrap(), newer);
+    }
+    // What cannot be read, or is of a time to come, is nothing to keep.
+    for old in [b"x".to_vec(), issued(b"490101000000Z")] {
+        std::fs::write(&file, old).unwrap();
+        assert_eq!(answer(there.clone()).await, None);
+        assert_eq!(std::fs::read(&file).unwrap(), there);
+    }
+}
