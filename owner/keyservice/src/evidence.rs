@@ -16,8 +16,6 @@ use crate::service::KeyService;
 
 /// What is proven of a guest.
 pub(crate) struct Guest {
-    /// Whose root it is.
-    pub(crate) tee: Tee,
     /// What the report binds.
     pub(crate) report_data: ReportData,
     /// All of it, by the names that policies use.
@@ -40,11 +38,12 @@ impl KeyService {
             .lists()
             .verify(&raw, collateral, now, self.roots())
             .map_err(|error| refused_report(&error))?;
-        let (tee, report_data) = (report.tee(), report.report_data);
-        Ok(Guest { tee, report_data, claims: token_claims(&report) })
+        check_label(evidence.tee, report.tee())?;
+        Ok(Guest { report_data: report.report_data, claims: token_claims(&report) })
     }
 
-    /// The collateral is this service's own: what comes with a quote is the host's choice of how old it may be.
+    /// The collateral is this service's own: what comes with a quote is the host's choice of how old it may be. There is no label to check: it said
+    /// that this is a quote at all, and of whose root it is only the claims speak.
     fn verify_quote(&self, quote: &RawQuote, now: SystemTime) -> Result<Guest, Refused> {
         let Some(source) = self.quotes() else {
             let words = "this service verifies no TDX quotes, for it has no collateral of Intel's; its operator names a folder with it in tdx.collateral";
@@ -59,8 +58,18 @@ impl KeyService {
             let words = "the platform's keys are revoked";
             return Err(Refused::new(RefusedBy::Verifier, words));
         }
-        let report_data = quote.report_data;
-        Ok(Guest { tee: Tee::Tdx, report_data, claims: quote_token_claims(&quote) })
+        Ok(Guest { report_data: quote.report_data, claims: quote_token_claims(&quote) })
+    }
+}
+
+/// The label of a report decides nothing, and one that lies would deceive whoever reads it.
+fn check_label(label: Tee, root: Tee) -> Result<(), Refused> {
+    match label == root {
+        true => Ok(()),
+        false => {
+            let words = format!("evidence is labelled {label}, but its root is of {root}");
+            Err(Refused::new(RefusedBy::Verifier, words))
+        }
     }
 }
 

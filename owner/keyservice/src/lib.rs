@@ -62,7 +62,9 @@ pub use log::{Event, LogEntry, LoggedCondition, Verdict};
 pub use logbook::{ConsistencyProof, InclusionProof, MAX_ENTRIES, StoredEntry};
 pub use material::{Family, KeyType, Material, MaterialError, Shape};
 pub use nonces::NonceError;
-pub use service::{KeyService, Observer, Options, QuoteCollateralSource, ServiceError};
+pub use service::{
+    KeyService, Observer, Options, QuoteCollateralSource, ServiceError, verified_at_once,
+};
 pub use token_kek::{PinSource, TokenKey, TokenKeyError};
 pub use token_release::{TokenRefusal, TokenRequest, attributes, bundle};
 pub use tokens::{

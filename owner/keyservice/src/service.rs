@@ -10,6 +10,7 @@ use ah_release_api::{
 };
 use ah_verifier::{QuoteCollateral, TrustedRoots};
 use aws_lc_rs::signature::Ed25519KeyPair;
+use tokio::sync::Semaphore;
 
 use crate::database::{Database, Location, StoreError};
 use crate::environment::{Environment, RandomError, SystemEnvironment, random32};
@@ -30,6 +31,12 @@ const KEK: &str = "key-encryption-key";
 const NONCE_LIFETIME: Duration = Duration::from_secs(120);
 /// Most used challenges that are remembered: under a hundred bytes each.
 const NONCE_CAPACITY: usize = 64 * 1024;
+
+/// Most pieces of evidence that a service verifies at a time: more would only take turns at the processors, each on a thread of its own. The
+/// others wait, as long as the server's time for a request lets them.
+pub fn verified_at_once() -> usize {
+    std::thread::available_parallelism().map_or(2, |count| count.get().saturating_mul(2))
+}
 
 /// Told of every decision that has a line in the log, after it is there.
 pub type Observer = Arc<dyn Fn(&LogEntry) + Send + Sync>;
@@ -102,6 +109,7 @@ pub struct KeyService {
     log_key: Ed25519KeyPair,
     flood: Mutex<Flood>,
     turns: Turns,
+    verifications: Semaphore,
     options: Options,
 }
 
@@ -143,6 +151,7 @@ impl KeyService {
             log_key,
             flood: Mutex::default(),
             turns: Turns::default(),
+            verifications: Semaphore::new(verified_at_once()),
             options,
         })
     }
@@ -344,6 +353,10 @@ impl KeyService {
 
     pub(crate) fn turns(&self) -> &Turns {
         &self.turns
+    }
+
+    pub(crate) fn verifications(&self) -> &Semaphore {
+        &self.verifications
     }
 
     pub(crate) fn log_key(&self) -> &Ed25519KeyPair {

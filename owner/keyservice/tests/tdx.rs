@@ -7,10 +7,10 @@ mod support;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use ah_evidence::{Evidence, Tee};
-use ah_keyservice::{KeyService, OnExisting, Options, QuoteCollateralSource};
+use ah_keyservice::{KeyService, OnExisting, Options, QuoteCollateralSource, verified_at_once};
 use ah_release_api::{
     GuestKey, KeyKind, PublicKey, RefusedBy, ReleasePolicy, ReleaseRequest, Request, Response,
     RuntimeData, Secret, Seed, WrapContext,
@@ -214,4 +214,36 @@ async fn attack_quote_of_a_made_up_platform() {
     let service = service(&folder, Some(platform.collateral("UpToDate")), START_S).await;
     let td = Td { attributes: SOUND, mr_td: MR_TD, service_td: None, report_data: [0; 64] };
     refused(ask(&service, &platform.quote(&td)).await, RefusedBy::Verifier, "does not verify");
+}
+
+/// Anybody may ask for a release, and each piece of evidence takes a thread while it is verified.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attack_more_evidence_at_once_than_there_are_processors() {
+    let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let seen = most.clone();
+    let counting: QuoteCollateralSource = Arc::new(move || {
+        seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        now.fetch_sub(1, Ordering::SeqCst);
+        Err("counted".to_owned())
+    });
+    let (platform, folder) = (Platform::new(), tempfile::tempdir().unwrap());
+    let mut options = Options::new(TrustedRoots::amd());
+    options.environment = Arc::new(TestClock(AtomicU64::new(START_S)));
+    options.quotes = Some(counting);
+    let service = KeyService::open(&folder.path().join("keys"), options).await.unwrap();
+    let service = Arc::new(service);
+    let td = Td { attributes: SOUND, mr_td: MR_TD, service_td: None, report_data: [0; 64] };
+    let quote = Arc::new(platform.quote(&td));
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..verified_at_once() * 8 {
+        let (service, quote) = (service.clone(), quote.clone());
+        requests.spawn(async move { ask(&service, &quote).await });
+    }
+    for answer in requests.join_all().await {
+        refused(answer, RefusedBy::Service, "collateral of TDX quotes cannot be read");
+    }
+    let most = most.load(Ordering::SeqCst);
+    assert!((1..=verified_at_once()).contains(&most), "{most}");
+    service.close().await;
 }
