@@ -13,7 +13,7 @@ use crate::encoding::encode_base64url;
 use crate::journal::Change;
 use crate::keywrap::{WrapAlgorithm, WrappingKey};
 use crate::log::{Event, LogEntry, Verdict};
-use crate::release::{Refused, check_rule, refuse_weak, releasable};
+use crate::release::{Refused, check_rule, refuse_weak, releasable, shown};
 use crate::service::KeyService;
 use crate::tokens::TokenVerifier;
 use crate::vault::{KeyInfo, StoredKey};
@@ -142,13 +142,15 @@ impl KeyService {
 
 /// Other kinds of guests have their weaknesses under other names, which nobody looks at here: a debuggable one would pass.
 fn check_kind(claims: &Claims) -> Result<(), Refused> {
-    match claims.find(claim::ATTESTATION_TYPE).map(|kind| kind.to_string()) {
-        Some(kind) if !KINDS.contains(&kind.as_str()) => Err(Refused::new(
-            RefusedBy::Appraisal,
-            format!("{}: found {kind}, expected {}", claim::ATTESTATION_TYPE, KINDS.join(" or ")),
-        )),
-        _ => Ok(()),
-    }
+    let found = match claims.as_json().get(claim::ATTESTATION_TYPE) {
+        None => return Ok(()),
+        Some(Value::String(kind)) if KINDS.contains(&kind.as_str()) => return Ok(()),
+        Some(Value::String(kind)) => kind.clone(),
+        Some(other) => other.to_string(),
+    };
+    let (found, expected) = (shown(&found), KINDS.join(" or "));
+    let words = format!("{}: found {found}, expected {expected}", claim::ATTESTATION_TYPE);
+    Err(Refused::new(RefusedBy::Appraisal, words))
 }
 
 /// The answer's payload, member by member what clients of the cloud's vaults read.

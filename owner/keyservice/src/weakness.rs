@@ -1,7 +1,9 @@
 //! Claims that make a guest weaker than it need be, and that a release policy has to name before a key goes there.
 
 use ah_evidence::TdAttributes;
-use ah_release_api::policy::{Claims, ConditionResult, HARDWARE_TEE, TDX_VM, claim, quote_claim};
+use ah_release_api::policy::{
+    Claims, ConditionResult, HARDWARE_TEE, Scalar, TDX_VM, claim, quote_claim,
+};
 
 /// What makes a guest weaker than a guest need be. A policy that says nothing of it does not mean to allow it.
 pub(crate) struct Weakness {
@@ -17,14 +19,15 @@ pub(crate) fn unnamed_weaknesses(claims: &Claims, met: &[ConditionResult]) -> Ve
     })
 }
 
-/// The same for claims of others, who need not make every claim: one that is not made is no weakness, but bits of a TDX guest's attributes
-/// are read where no claim is about them.
+/// The same for claims of others, who need not make every claim: one that is not made is no weakness, but one that is there and no plain value
+/// is, and bits of a TDX guest's attributes are read where no claim is about them.
 pub(crate) fn unnamed_weaknesses_of_token(
     claims: &Claims,
     met: &[ConditionResult],
 ) -> Vec<Weakness> {
     let mut found = weaknesses(claims, met, |claim, strong| {
-        claims.find(claim).is_some_and(|found| !strong.contains(&found.to_string().as_str()))
+        let is_strong = |found: Scalar| strong.contains(&found.to_string().as_str());
+        is_there(claims, claim) && !claims.find(claim).is_some_and(is_strong)
     });
     found.extend(weak_attributes(claims, met));
     found
@@ -39,6 +42,7 @@ const MIGRATABLE: &str = "a migration agent can read the guest's memory";
 const OTHER_ATTRIBUTES: &str =
     "the guest has attributes that let its host profile or step it, or that are unknown";
 const UNREADABLE: &str = "the guest's attributes are not 16 hex digits";
+const UNTOLD: &str = "the token does not say what attributes the guest has";
 
 const SNP: &[Strong] = &[
     (claim::IS_DEBUGGABLE, &["false"], DEBUGGABLE),
@@ -90,27 +94,33 @@ fn is_named(met: &[ConditionResult], claim: &str) -> bool {
     met.iter().any(|result| result.claim == claim && result.operator.is_equals())
 }
 
+/// Whether the claim is made, with whatever value.
+fn is_there(claims: &Claims, claim: &str) -> bool {
+    claims.as_json().contains_key(claim)
+}
+
 /// What the bits of a token's `tdx_td_attributes` say beyond its other claims. A policy that names the bits names all of them.
 fn weak_attributes(claims: &Claims, met: &[ConditionResult]) -> Vec<Weakness> {
-    let is_snp =
-        claims.find(claim::ATTESTATION_TYPE).is_some_and(|kind| kind.to_string() == HARDWARE_TEE);
-    if is_snp
-        || claims.as_json().get(quote_claim::ATTRIBUTES).is_none()
-        || is_named(met, quote_claim::ATTRIBUTES)
-    {
+    let kind = claims.find(claim::ATTESTATION_TYPE).map(|kind| kind.to_string());
+    let kind = kind.as_deref();
+    if kind == Some(HARDWARE_TEE) || is_named(met, quote_claim::ATTRIBUTES) {
         return Vec::new();
     }
-    let Some(bits) = attributes(claims) else {
-        return vec![Weakness { claim: quote_claim::ATTRIBUTES, words: UNREADABLE }];
-    };
+    let weak = |words| Weakness { claim: quote_claim::ATTRIBUTES, words };
+    if !is_there(claims, quote_claim::ATTRIBUTES) {
+        let ours = [quote_claim::DEBUG, quote_claim::MIGRATABLE, quote_claim::OTHER_ATTRIBUTES];
+        let untold = kind == Some(TDX_VM) && !ours.iter().all(|claim| is_there(claims, claim));
+        return untold.then(|| weak(UNTOLD)).into_iter().collect();
+    }
+    let Some(bits) = attributes(claims) else { return vec![weak(UNREADABLE)] };
     [
         (quote_claim::DEBUG, bits.debug(), DEBUGGABLE),
         (quote_claim::MIGRATABLE, bits.migratable(), MIGRATABLE),
         (quote_claim::OTHER_ATTRIBUTES, bits.other() != 0, OTHER_ATTRIBUTES),
     ]
     .into_iter()
-    .filter(|(claim, weak, _)| *weak && claims.find(claim).is_none())
-    .map(|(_, _, words)| Weakness { claim: quote_claim::ATTRIBUTES, words })
+    .filter(|(claim, is_weak, _)| *is_weak && !is_there(claims, claim))
+    .map(|(_, _, words)| weak(words))
     .collect()
 }
 
@@ -123,7 +133,8 @@ fn attributes(claims: &Claims) -> Option<TdAttributes> {
 
 #[cfg(test)]
 mod tests {
-    use ah_release_api::policy::{Operator, Scalar};
+    use ah_release_api::policy::Operator;
+    use serde_json::json;
 
     use super::*;
 
@@ -231,7 +242,7 @@ mod tests {
             assert_eq!(of(&token, text), 1, "{text}: unreadable");
         }
         assert_eq!(of(&without(&token, quote_claim::DEBUG), "0100001000000000"), 1);
-        let list = serde_json::json!({"tdx_td_attributes": ["0000001000000000"]});
+        let list = json!({"tdx_td_attributes": ["0000001000000000"]});
         let list = Claims::from_json(list.as_object().unwrap().clone());
         assert_eq!(found(unnamed_weaknesses_of_token(&list, &[])), [quote_claim::ATTRIBUTES]);
     }
@@ -249,5 +260,34 @@ mod tests {
         }
         let bits = changed(&Claims::default(), quote_claim::ATTRIBUTES, "1000001000000000");
         assert_eq!(unnamed_weaknesses_of_token(&bits, &[]).len(), 1);
+    }
+
+    /// A claim that is no plain value is one that was made all the same.
+    #[test]
+    fn attack_weakness_in_a_list_or_an_object() {
+        for kind in [HARDWARE_TEE, TDX_VM] {
+            let good = sound(kind);
+            for (name, strong, _) in strong(&good) {
+                let strong = strong[0];
+                for value in [json!([strong]), json!({"x": strong}), json!(null), json!(0.5)] {
+                    let mut claims = good.as_json().clone();
+                    claims.insert(name.to_owned(), value);
+                    let claims = Claims::from_json(claims);
+                    assert_eq!(found(unnamed_weaknesses_of_token(&claims, &[])), [name]);
+                }
+            }
+        }
+    }
+
+    /// Without bits and without claims about each of them nobody knows what the host may do to the guest.
+    #[test]
+    fn attack_tdx_token_that_does_not_tell_the_attributes() {
+        let good = sound(TDX_VM);
+        for name in [quote_claim::DEBUG, quote_claim::MIGRATABLE, quote_claim::OTHER_ATTRIBUTES] {
+            let token = without(&good, name);
+            let bits = changed(&token, quote_claim::ATTRIBUTES, "0000001000000000");
+            assert!(unnamed_weaknesses_of_token(&bits, &[]).is_empty(), "{name}: the bits tell");
+            assert_eq!(found(unnamed_weaknesses_of_token(&token, &[])), [quote_claim::ATTRIBUTES]);
+        }
     }
 }

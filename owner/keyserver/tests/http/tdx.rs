@@ -109,6 +109,8 @@ async fn attack_weak_tdx_guests_and_guests_of_unknown_kinds() {
         ("x-anchorhold-tdx-other-attributes", json!("1000000000000000")),
         ("tdx_mrtd", json!("ab")),
         ("x-ms-attestation-type", json!("sgx")),
+        ("x-ms-attestation-type", json!(["tdxvm"])),
+        ("tdx_td_attributes_debug", json!([true])),
     ] {
         let mut weak = claims(&guest);
         weak[name] = value;
@@ -116,5 +118,9 @@ async fn attack_weak_tdx_guests_and_guests_of_unknown_kinds() {
         assert_eq!(status, 403, "{name}: {answer}");
         assert!(answer.to_string().contains(name), "{name}: {answer}");
     }
+    let mut untold = claims(&guest);
+    untold.as_object_mut().unwrap().remove("tdx_td_attributes");
+    let (status, answer) = release(&untold).await;
+    assert!(status == 403 && answer.to_string().contains("does not say"), "{answer}");
     world.stop().await;
 }
