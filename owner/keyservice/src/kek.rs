@@ -123,6 +123,14 @@ impl Kek {
         Ok(Self { key: Key::Token(token), id })
     }
 
+    /// That nobody outside its token can have it; of a key that is in no token that is its operator's business.
+    pub(crate) fn check_made_there(&self) -> Result<(), KekError> {
+        match &self.key {
+            Key::Memory(_) => Ok(()),
+            Key::Token(token) => Ok(token.check_made_there()?),
+        }
+    }
+
     /// Says which key-encryption key this is, and nothing else about it.
     pub(crate) fn id(&self) -> [u8; 8] {
         self.id

@@ -1,6 +1,9 @@
 //! The key-encryption key in a token: an AES-256 key that is made there and never leaves it (PKCS #11 2.40, OASIS; CKM_AES_GCM of the
 //! current mechanisms, section 2.12.3).
 //!
+//! Before anything is sealed under it, the token has to vouch for that: a key that was imported, or could leave the token when it was made, is
+//! refused at a service's first start. Later it is known by what it sealed.
+//!
 //! Every sealing and opening is an operation of the token. A session that broke is opened again, once, and has to lead to the same key; a PIN
 //! that was refused is not tried again, since tokens lock themselves after a few wrong ones.
 
@@ -131,6 +134,14 @@ pub enum TokenKeyError {
         "{key} is no AES-256 key that stays in its token\nhint: it needs CKA_SENSITIVE, CKA_EXTRACTABLE false and 32 bytes; name one that is not there, and a fitting one is made"
     )]
     Readable {
+        /// Which key.
+        key: String,
+    },
+    /// A key that came from outside, or could once go there.
+    #[error(
+        "{key} was not made in its token, or could once leave it, so that others may have its bytes\nhint: name one that is not there, and a fitting one is made; its CKA_LOCAL, CKA_NEVER_EXTRACTABLE and CKA_ALWAYS_SENSITIVE are true"
+    )]
+    Imported {
         /// Which key.
         key: String,
     },
@@ -307,6 +318,20 @@ impl Connection {
         self.session.decrypt(&Mechanism::AesGcm(parameters), self.key, &sealed.ciphertext)
     }
 
+    /// That the key was made in the token and could never leave it, as the token remembers. What it says of now, whoever put the key there chose;
+    /// and a key that is derived of another one is known to whoever can seal with that one.
+    fn was_made_there(&self) -> Result<bool, Error> {
+        let wanted = [
+            Attribute::Local(true),
+            Attribute::NeverExtractable(true),
+            Attribute::AlwaysSensitive(true),
+        ];
+        let asked =
+            [AttributeType::Local, AttributeType::NeverExtractable, AttributeType::AlwaysSensitive];
+        let found = self.session.get_attributes(self.key, &asked)?;
+        Ok(wanted.iter().all(|one| found.contains(one)))
+    }
+
     /// Bytes that are the same for the same key, and other ones for another.
     fn fingerprint(&self) -> Result<Vec<u8>, Error> {
         self.seal([0; NONCE_BYTES], FINGERPRINT, &[0; 16])
@@ -338,6 +363,14 @@ impl OpenToken {
     /// Bytes that are the same for the same key, and other ones for another.
     pub(crate) fn fingerprint(&self) -> &[u8] {
         &self.fingerprint
+    }
+
+    /// That nobody outside can have the key's bytes, as far as the token knows.
+    pub(crate) fn check_made_there(&self) -> Result<(), TokenKeyError> {
+        match self.run(Connection::was_made_there)? {
+            true => Ok(()),
+            false => Err(TokenKeyError::Imported { key: self.key.to_string() }),
+        }
     }
 
     /// Ciphertext and tag.

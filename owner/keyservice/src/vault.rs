@@ -354,48 +354,65 @@ impl Vault {
 }
 
 /// The key-encryption key, made where nothing was ever sealed. Of replicas that start at once one makes it and the others find it: a token
-/// takes any number of keys of one label, and then it is not clear which one seals.
+/// takes any number of keys of one label, and then it is not clear which one seals. A key that is there is opened without a turn, for a token that
+/// hangs must not keep other replicas waiting.
 async fn open_kek(
     source: &KekSource,
     database: &Database,
     environment: &dyn Environment,
 ) -> Result<Kek, VaultError> {
+    if let Some(kek) = find_kek(source, database).await? {
+        return Ok(kek);
+    }
     let turn = database.turn().await?;
-    let kek = match source {
-        KekSource::File(path) => open_kek_file(path, database, environment).await,
-        KekSource::Variable(name) => Kek::from_variable(name).map_err(VaultError::from),
-        KekSource::Token(key) => open_kek_in_token(key, database).await,
-    };
+    let kek = make_kek(source, database, environment).await;
     turn.rollback().await.map_err(StoreError::from)?;
     kek
 }
 
-async fn open_kek_file(
-    path: &std::path::Path,
+/// The key that is there.
+async fn find_kek(source: &KekSource, database: &Database) -> Result<Option<Kek>, VaultError> {
+    let key = match source {
+        KekSource::File(path) if !path.try_exists().unwrap_or(true) => return Ok(None),
+        KekSource::File(path) => return Ok(Some(Kek::read(path)?)),
+        KekSource::Variable(name) => return Ok(Some(Kek::from_variable(name)?)),
+        KekSource::Token(key) => key,
+    };
+    let kek = match blocking(|| Kek::in_token(key)) {
+        Err(KekError::Token(TokenKeyError::NoKey { .. })) => return Ok(None),
+        opened => opened?,
+    };
+    // Behind the first start it is known by what it sealed; before that, nothing but the token says whose key it is.
+    if database.is_empty().await? {
+        kek.check_made_there()?;
+    }
+    Ok(Some(kek))
+}
+
+/// The key that somebody else made meanwhile, or a new one.
+async fn make_kek(
+    source: &KekSource,
     database: &Database,
     environment: &dyn Environment,
 ) -> Result<Kek, VaultError> {
-    if !path.try_exists().unwrap_or(true) {
-        if !database.is_empty().await? {
-            return Err(VaultError::KekMissing { path: path.display().to_string() });
-        }
-        Kek::make(path, environment)?;
+    if let Some(kek) = find_kek(source, database).await? {
+        return Ok(kek);
     }
-    Ok(Kek::read(path)?)
-}
-
-async fn open_kek_in_token(key: &TokenKey, database: &Database) -> Result<Kek, VaultError> {
-    match blocking(|| Kek::in_token(key)) {
-        Err(KekError::Token(TokenKeyError::NoKey { .. })) => {}
-        opened => return Ok(opened?),
-    }
+    let place = match source {
+        KekSource::File(path) => path.display().to_string(),
+        KekSource::Variable(name) => name.clone(),
+        KekSource::Token(key) => key.to_string(),
+    };
+    let missing = || VaultError::KekMissing { path: place };
     if !database.is_empty().await? {
-        return Err(VaultError::KekMissing { path: key.to_string() });
+        return Err(missing());
     }
-    Ok(blocking(|| {
-        key.make()?;
-        Kek::in_token(key)
-    })?)
+    match source {
+        KekSource::File(path) => Kek::make(path, environment)?,
+        KekSource::Variable(_) => {}
+        KekSource::Token(key) => blocking(|| key.make()).map_err(KekError::from)?,
+    }
+    find_kek(source, database).await?.ok_or_else(missing)
 }
 
 async fn service_secret(

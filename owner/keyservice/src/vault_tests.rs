@@ -228,3 +228,16 @@ async fn keys_of_schema_version_1_are_taken_over() {
     assert_eq!(info.rule.unwrap().text, policy);
     assert!(!again.database().has_version_1().await.unwrap());
 }
+
+/// A replica whose token hangs, or who does the first steps of its start, must not keep the others from their key.
+#[tokio::test]
+async fn a_key_that_is_there_is_opened_while_somebody_else_has_the_turn() {
+    let top = tempfile::tempdir().unwrap();
+    let dir = top.path().join("keys");
+    let vault = filled(&dir).await;
+    let turn = vault.database().turn().await.unwrap();
+    let source = KekSource::File(dir.join(KEK));
+    let kek = open_kek(&source, vault.database(), &System).await.unwrap();
+    assert_eq!(kek.id(), vault.kek_id());
+    turn.rollback().await.unwrap();
+}

@@ -14,7 +14,9 @@ use ah_release_api::policy::TeeKind;
 use ah_release_api::{KeyId, KeyKind, Secret};
 use ah_verifier::TrustedRoots;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki::object::{Attribute, KeyType, ObjectClass};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::mechanism::ekdf::AesCbcDeriveParams;
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass};
 use cryptoki::session::UserType;
 use cryptoki::types::AuthPin;
 use support::policy;
@@ -274,6 +276,66 @@ impl Administrator {
         });
     }
 
+    /// The same key under another label too.
+    fn copy(&self, label: &str, to: &str) {
+        self.with_session(|session| {
+            let key = session.find_objects(&[Attribute::Label(label.into())]).unwrap()[0];
+            session.copy_object(key, &[Attribute::Label(to.into())]).unwrap();
+        });
+    }
+
+    /// Makes a key in the token that may leave it at first, and then no longer.
+    fn make_late(&self, label: &str) {
+        let template = [
+            Attribute::Label(label.into()),
+            Attribute::ValueLen(32.into()),
+            Attribute::Token(true),
+            Attribute::Private(true),
+            Attribute::Encrypt(true),
+            Attribute::Decrypt(true),
+            Attribute::Sensitive(false),
+            Attribute::Extractable(true),
+        ];
+        let stays = [Attribute::Sensitive(true), Attribute::Extractable(false)];
+        self.with_session(|session| {
+            let key = session.generate_key(&Mechanism::AesKeyGen, &template).unwrap();
+            session.update_attributes(key, &stays).unwrap();
+        });
+    }
+
+    /// Makes a key out of another one in the token, that was never out of it either; who can seal with that one makes the same bytes.
+    fn derive(&self, label: &str) {
+        let base = [
+            Attribute::ValueLen(32.into()),
+            Attribute::Token(false),
+            Attribute::Derive(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+        ];
+        let template = [
+            Attribute::Class(ObjectClass::SECRET_KEY),
+            Attribute::KeyType(KeyType::AES),
+            Attribute::ValueLen(32.into()),
+            Attribute::Label(label.into()),
+            Attribute::Token(true),
+            Attribute::Private(true),
+            Attribute::Encrypt(true),
+            Attribute::Decrypt(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+        ];
+        let told = [AttributeType::NeverExtractable, AttributeType::AlwaysSensitive];
+        let (iv, data) = ([0; 16], [0; 32]);
+        let mechanism = Mechanism::AesCbcEncryptData(AesCbcDeriveParams::new(iv, &data));
+        self.with_session(|session| {
+            let base = session.generate_key(&Mechanism::AesKeyGen, &base).unwrap();
+            let key = session.derive_key(&mechanism, base, &template).unwrap();
+            let told = session.get_attributes(key, &told).unwrap();
+            assert!(told.contains(&Attribute::NeverExtractable(true)), "{told:?}");
+            assert!(told.contains(&Attribute::AlwaysSensitive(true)), "{told:?}");
+        });
+    }
+
     fn destroy(&self, label: &str) {
         self.with_session(|session| {
             for key in session.find_objects(&[Attribute::Label(label.into())]).unwrap() {
@@ -300,7 +362,6 @@ async fn attack_key_that_can_leave_its_token() {
     let Some(folder) = tokens("attack_key_that_can_leave_its_token") else { return };
     let administrator = Administrator::new();
     let private = || Attribute::Private(true);
-    administrator.make("stays", &[7; 32], &STAYS);
     administrator.make(
         "shown",
         &[7; 32],
@@ -324,17 +385,42 @@ async fn attack_key_that_can_leave_its_token() {
     assert!(matches!(refused, TokenKeyError::ManyKeys { count: 2, .. }), "{refused}");
 }
 
+/// Whoever set the token up put a key there that is known outside, which the token says stays in it.
+#[tokio::test]
+async fn attack_key_that_came_from_outside_or_was_there() {
+    let Some(folder) = tokens("attack_key_that_came_from_outside_or_was_there") else { return };
+    let administrator = Administrator::new();
+    let database = folder.join("keys.db");
+    administrator.make("imported", &[7; 32], &STAYS);
+    administrator.make_late("late");
+    administrator.derive("derived");
+    for label in ["imported", "late", "derived"] {
+        let refused = token_error(open(&database, key("one", label)).await);
+        assert!(matches!(refused, TokenKeyError::Imported { .. }), "{label}: {refused}");
+    }
+    let service = open(&database, key("one", "made")).await.unwrap();
+    import(&service, "a").await;
+    service.close().await;
+    // Made in the token for another service, and never out of it.
+    let other = folder.join("other.db");
+    open(&other, key("one", "made")).await.unwrap().close().await;
+    // Behind the first start, a key is known by what it sealed.
+    administrator.make("other", &[9; 32], &STAYS);
+    let other = open(&database, key("one", "other")).await.err().unwrap();
+    assert!(matches!(other, ServiceError::Vault(VaultError::OtherKek { .. })), "{other}");
+}
+
 /// Whoever administers the token puts a key that is known outside in the place of the one that seals.
 #[tokio::test]
 async fn attack_key_exchanged_while_the_service_runs() {
     let Some(folder) = tokens("attack_key_exchanged_while_the_service_runs") else { return };
     let administrator = Administrator::new();
-    administrator.make("kek", &[7; 32], &STAYS);
     let service = open(&folder.join("keys.db"), key("one", "kek")).await.unwrap();
+    administrator.copy("kek", "kept");
     import(&service, "a").await;
     // The same key again, as after a token's restore: the service finds it.
     administrator.destroy("kek");
-    administrator.make("kek", &[7; 32], &STAYS);
+    administrator.copy("kept", "kek");
     import(&service, "b").await;
     administrator.destroy("kek");
     administrator.make("kek", &[8; 32], &STAYS);
@@ -353,7 +439,7 @@ async fn attack_key_exchanged_while_the_service_runs() {
     let states = states(&service).await;
     assert!(states.len() == 2 && states.iter().all(Result::is_err), "{states:?}");
     administrator.destroy("kek");
-    administrator.make("kek", &[7; 32], &STAYS);
+    administrator.copy("kept", "kek");
     import(&service, "c").await;
 }
 
@@ -362,7 +448,6 @@ async fn attack_key_exchanged_while_the_service_runs() {
 async fn a_pin_that_is_refused_later_is_tried_once() {
     let Some(folder) = tokens("a_pin_that_is_refused_later_is_tried_once") else { return };
     let administrator = Administrator::new();
-    administrator.make("kek", &[7; 32], &STAYS);
     let pin = folder.join("pin");
     ah_keyservice::files::private_file(&pin, ah_keyservice::files::Open::New).unwrap();
     std::fs::write(&pin, PIN).unwrap();
@@ -370,8 +455,9 @@ async fn a_pin_that_is_refused_later_is_tried_once() {
     let service = open(&folder.join("keys.db"), by_file).await.unwrap();
     import(&service, "a").await;
     std::fs::write(&pin, "4321").unwrap();
+    administrator.copy("kek", "kept");
     administrator.destroy("kek");
-    administrator.make("kek", &[7; 32], &STAYS);
+    administrator.copy("kept", "kek");
     let refused = async || match states(&service).await.pop().unwrap().err().unwrap() {
         VaultError::Kek(KekError::Token(TokenKeyError::Pin { .. })) => {}
         other => panic!("{other}"),
