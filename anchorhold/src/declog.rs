@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::service::LogCommand;
 use crate::dirs::Dirs;
 use crate::store::Store;
-use crate::ui::{print_error, say};
+use crate::ui::{plain, print_error, say};
 
 /// The log is not what it was.
 const REFUSED: u8 = 1;
@@ -73,7 +73,6 @@ async fn show(store: &Store, from: u64, as_json: bool) -> Result<()> {
 /// One entry for people.
 fn line(entry: &Value) -> String {
     // a log elsewhere is not trusted with the terminal
-    let plain = |text: &str| text.replace(char::is_control, " ");
     let text = |name: &str| plain(entry.get(name).and_then(Value::as_str).unwrap_or("-"));
     let mut line =
         format!("{}  {:8} {:9} {}", text("time"), text("event"), text("decision"), text("key_id"));
@@ -149,6 +148,24 @@ fn tell(head: &SignedHead, pin: Option<&Path>, pinned: bool, json: bool) {
                 say!("no earlier head to compare with: this one is now in {}", path.display());
             }
             (None, _) => say!("compared with no earlier head: --pin FILE keeps one"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attack_log_whose_texts_move_the_cursor_or_turn_the_writing() {
+        let honest = json!({"time": "2026", "event": "release", "caller": "a", "reasons": ["b"]});
+        assert!(line(&honest).ends_with("  caller: a\n        b"));
+        for bad in ["\u{1b}[2J", "\r", "\n", "\u{61c}", "\u{200f}", "\u{202e}", "\u{2066}"] {
+            let text = format!("x{bad}y");
+            let entry = json!({"time": text, "key_id": text, "caller": text, "reasons": [text]});
+            let shown = line(&entry);
+            let one = bad.chars().next().unwrap();
+            assert_eq!(shown.matches(one).count(), usize::from(one == '\n'), "{shown:?}");
         }
     }
 }

@@ -56,7 +56,7 @@ const READER_GONE: i32 = 128 + 13;
 
 /// A text of somebody else's for a terminal: what would move the cursor, begin a line or turn the writing is spelled out.
 pub(crate) fn plain(text: &str) -> String {
-    let turns = |one: char| matches!(one, '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    let turns = |one: char| matches!(one, '\u{061C}' | '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
     let mut plain = String::with_capacity(text.len());
     for one in text.chars() {
         match one.is_control() || turns(one) {
