@@ -175,6 +175,18 @@ pub struct SnpConfig {
     pub list_max_age: Option<String>,
 }
 
+/// Whether nobody on the way to this address can change what it answers.
+fn is_private(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    match url.scheme() {
+        "https" => true,
+        "http" => host == "localhost" || address.is_ok_and(|one| one.is_loopback()),
+        _ => false,
+    }
+}
+
 impl SnpConfig {
     pub(crate) fn max_list_age(&self) -> Option<Duration> {
         self.list_max_age.as_deref().and_then(days_or_hours)
@@ -429,6 +441,12 @@ impl Config {
         {
             let hint = "lists are kept in that folder, so that others need not fetch them";
             return wrong("snp.kds", url, "snp.collateral beside it", hint);
+        }
+        if let Some(url) = kds
+            && !is_private(url)
+        {
+            let hint = "in the clear anybody on the way can keep a newer list back; http is for a mirror on this machine only";
+            return wrong("snp.kds", url, "an https address, or http on loopback", hint);
         }
         if let Some(text) = list_max_age
             && days_or_hours(text).is_none()

@@ -37,6 +37,7 @@ fn every_error_says_what_to_do() {
         ("[token_keys]\nrotate_after = \"+1d\"", "1h to 3650d"),
         ("[tdx]\nfolder = \"x\"", "unknown field `folder`"),
         ("[snp]\nkds = \"https://x\"", "snp.collateral beside it"),
+        ("[snp]\ncollateral = \"/c\"\nkds = \"kds\"", "https address"),
         ("[snp]\nlist_max_age = \"soon\"", "1h to 3650d"),
         ("[snp]\nrevocation = \"maybe\"", "unknown variant `maybe`"),
         ("[[attestation]]\nissuer = \"https://x\"", "one of jwks_file and jwks_url"),
@@ -90,4 +91,31 @@ fn revocation_lists_are_optional_unless_told() {
     let month = Duration::from_secs(30 * 24 * 3600);
     assert_eq!((strict.need, strict.max_age), (ListNeed::Required, Some(month)));
     assert_eq!(strict.folder.unwrap().path(), Path::new("/c"));
+}
+
+/// In the clear, whoever is on the way answers in the service's place.
+#[test]
+fn attack_revocation_lists_from_an_address_that_others_can_answer_for() {
+    let kds = |url: &str| check(&format!("[snp]\ncollateral = \"/c\"\nkds = {url:?}"));
+    for url in [
+        "https://kdsintf.amd.com",
+        "http://127.0.0.1:9",
+        "http://127.1.2.3/mirror",
+        "http://[::1]:9",
+        "http://localhost:9",
+    ] {
+        assert_eq!(kds(url).unwrap().snp.kds.as_deref(), Some(url));
+    }
+    for url in [
+        "http://kdsintf.amd.com",
+        "http://127.0.0.1.example",
+        "http://localhost.example",
+        "http://localhost@mirror.example",
+        "http://10.0.0.1",
+        "http://[::2]",
+        "ftp://127.0.0.1",
+    ] {
+        let error = kds(url).unwrap_err();
+        assert!(error.contains("expected an https address, or http on loopback"), "{url}: {error}");
+    }
 }

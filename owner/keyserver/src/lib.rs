@@ -33,6 +33,7 @@ pub use error::ApiError;
 pub use providers::ProviderError;
 pub use roles::Role;
 pub use server::Server;
+pub use snp::SnpError;
 pub use start::{StartError, Started, start, start_with};
 pub use tdx::TdxError;
 pub use token_keys::{TokenKeys, TokenKeysError};

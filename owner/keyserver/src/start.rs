@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ah_collateral::FetchError;
 use ah_digest::Sha256;
 use ah_keyservice::files::{FileError, Open, private_dir, private_file};
 use ah_keyservice::{
@@ -26,6 +25,7 @@ use crate::callers::{Callers, Provider};
 use crate::config::{Config, ConfigError, KeyFiles, read_callers};
 use crate::providers::{ProviderError, trusted};
 use crate::server::Server;
+use crate::snp::SnpError;
 use crate::tdx::{QuoteFolder, TdxError};
 use crate::token_keys::TokenKeys;
 
@@ -77,10 +77,8 @@ pub enum StartError {
     #[error(transparent)]
     Tdx(#[from] TdxError),
     /// Revocation lists of SNP guests.
-    #[error(
-        "snp.kds: {0}\nhint: https://kdsintf.amd.com is AMD's own; leave it out where lists are filed by hand"
-    )]
-    Kds(#[from] FetchError),
+    #[error(transparent)]
+    Snp(#[from] SnpError),
     /// An issuer of somebody else's under the service's own name: policies cannot tell whose claims are whose.
     #[error(
         "attestation: issuer {0} is this service itself\nhint: leave it out, its own tokens are believed; or give the service another url"
