@@ -91,6 +91,13 @@ fn object(required: &[&str], properties: Value) -> Value {
     json!({ "type": "object", "required": required, "properties": properties })
 }
 
+/// The same of a request's body: other members are refused.
+fn closed(required: &[&str], properties: Value) -> Value {
+    let mut closed = object(required, properties);
+    closed["additionalProperties"] = false.into();
+    closed
+}
+
 fn schemas() -> Value {
     let (text, whole, truth) =
         (json!({ "type": "string" }), json!({ "type": "integer" }), json!({ "type": "boolean" }));
@@ -105,12 +112,12 @@ fn schemas() -> Value {
     let page = json!({ "type": "array", "items": object(&["kid"], json!({ "kid": text, "attributes": attributes })) });
     json!({
         "Error": object(&["error"], json!({ "error": object(&["code", "message"], json!({ "code": text, "message": text })) })),
-        "KeyImport": object(&["key"], json!({ "key": any, "hsm": truth, "attributes": attributes, "release_policy": policy })),
-        "KeyCreate": object(&["kty"], json!({
-            "kty": text, "key_size": whole, "crv": text, "key_ops": texts, "attributes": attributes, "release_policy": policy,
+        "KeyImport": closed(&["key"], json!({ "key": any, "Hsm": truth, "hsm": truth, "attributes": attributes, "release_policy": policy })),
+        "KeyCreate": closed(&["kty"], json!({
+            "kty": text, "key_size": whole, "public_exponent": { "const": 65537 }, "crv": text, "key_ops": texts, "attributes": attributes, "release_policy": policy,
         })),
-        "KeyUpdate": object(&[], json!({ "key_ops": texts, "attributes": attributes, "release_policy": policy })),
-        "KeyRelease": object(&["target"], json!({ "target": text, "nonce": text, "enc": {
+        "KeyUpdate": closed(&[], json!({ "key_ops": texts, "attributes": attributes, "release_policy": policy })),
+        "KeyRelease": closed(&["target"], json!({ "target": text, "nonce": text, "enc": {
             "type": "string", "enum": ["CKM_RSA_AES_KEY_WRAP", "RSA_AES_KEY_WRAP_256", "RSA_AES_KEY_WRAP_384"],
         } })),
         "KeyBundle": object(&["key", "attributes"], json!({ "key": any, "attributes": attributes, "release_policy": policy })),

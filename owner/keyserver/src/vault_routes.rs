@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ah_keyservice::{
-    Event, Family, KeyChange, KeyInfo, KeyType, Material, NewKey, OnExisting, Shape,
-    SystemEnvironment, TokenRequest, VaultError, WrapAlgorithm, attributes, bundle,
+    Event, KeyChange, KeyInfo, KeyType, Material, NewKey, OnExisting, SystemEnvironment,
+    TokenRequest, VaultError, WrapAlgorithm, attributes, bundle,
 };
 use axum::extract::{Path, State};
 use axum::routing::{get, patch, post, put};
@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::own_routes::bytes;
 use crate::vault_bodies::{
     Asked, AskedQuery, AttributesBody, Body, CreateBody, ImportBody, PolicyBody, ReleaseBody,
-    UpdateBody, asked, key_id,
+    UpdateBody, asked, key_id, material,
 };
 
 /// Most keys of one page, and as many as come when nobody says.
@@ -48,21 +48,12 @@ async fn import(
     asked(query)?;
     let body: ImportBody =
         serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
-    let text = |name: &str| body.key.get(name).and_then(Value::as_str);
-    let mut kty: KeyType = text("kty").unwrap_or_default().parse().map_err(material)?;
-    kty.hsm |= body.hsm.unwrap_or(false);
-    let ops: Option<Vec<String>> = match body.key.get("key_ops") {
-        None | Some(Value::Null) => None,
-        Some(ops) => Some(
-            serde_json::from_value(ops.clone())
-                .map_err(|_| ApiError::bad("key_ops is no list of texts"))?,
-        ),
-    };
+    let (kty, key) = body.key()?;
     let key = new_key(
         &name,
         kty,
-        Material::from_jwk(kty.family, &body.key).map_err(material)?,
-        ops,
+        Material::from_jwk(kty.family, key).map_err(material)?,
+        body.ops()?,
         body.attributes.unwrap_or_default(),
         body.release_policy,
     )?;
@@ -81,11 +72,7 @@ async fn create(
     asked(query)?;
     let body: CreateBody =
         serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
-    let kty: KeyType = body.kty.parse().map_err(material)?;
-    if kty.family == Family::Opaque {
-        return Err(material(ah_keyservice::MaterialError::Type { found: body.kty }));
-    }
-    let shape = Shape { size: body.key_size, curve: body.crv };
+    let (kty, shape) = body.shape()?;
     // An RSA key takes a second at times: other requests do not wait for it.
     let made = tokio::task::spawn_blocking(move || {
         Material::generate(kty.family, &shape, &SystemEnvironment)
@@ -124,10 +111,6 @@ fn new_key(
         expires_s: attributes.exp,
         rule: policy.map(|policy| policy.rule()).transpose()?,
     })
-}
-
-fn material(error: ah_keyservice::MaterialError) -> ApiError {
-    ah_keyservice::ServiceError::from(VaultError::from(error)).into()
 }
 
 async fn rotate(
@@ -243,6 +226,7 @@ async fn change(
     asked(query)?;
     let body: UpdateBody =
         serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
+    body.check()?;
     let attributes = body.attributes.unwrap_or_default();
     if attributes.exportable.is_some() {
         return Err(ApiError::bad(

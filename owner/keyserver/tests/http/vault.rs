@@ -277,6 +277,145 @@ async fn refusals_have_the_vaults_shape() {
     world.stop().await;
 }
 
+/// Who sends a member that is not read believes that it has an effect, as one that keeps a key from something.
+#[tokio::test]
+async fn attack_members_of_bodies_that_would_be_ignored() {
+    let world = World::new().await;
+    let rule = || policy(AUTHORITY, HOST_DATA);
+    let key = || json!({"kty":"oct","k":"AAAA"});
+    let import = || json!({"key":key(),"attributes":{"exportable":true},"release_policy":rule()});
+    let create = || json!({"kty":"EC","attributes":{"exportable":true},"release_policy":rule()});
+    let call = async |method: Method, path: &str, body: Value| {
+        let role = if path.contains("release") {
+            "releaser"
+        } else if method == Method::PATCH {
+            "admin"
+        } else {
+            "importer"
+        };
+        world.call(role, method, &format!("/keys/{path}?api-version=7.4"), Some(body)).await
+    };
+    let merged = |mut body: Value, more: Value| {
+        for (name, value) in more.as_object().unwrap() {
+            match (&mut body[name], value) {
+                (Value::Object(old), Value::Object(new)) => old.extend(new.clone()),
+                (old, new) => *old = new.clone(),
+            }
+        }
+        body
+    };
+    // What clients of the cloud's vaults send, and members that have no effect there either.
+    let times = json!({"created":1,"updated":1,"recoveryLevel":"Purgeable","recoverableDays":0,"hsmPlatform":"2"});
+    for (method, path, body, more) in [
+        (Method::PUT, "i", import(), json!({})),
+        (Method::PUT, "i", import(), json!({"Hsm":true,"tags":{},"attributes":times})),
+        (
+            Method::PUT,
+            "i",
+            import(),
+            json!({"hsm":null,"tags":null,"key":{"kid":"x","key_size":24,"n":null}}),
+        ),
+        (
+            Method::POST,
+            "c/create",
+            create(),
+            json!({"crv":"P-256","tags":{},"public_exponent":null}),
+        ),
+        (
+            Method::POST,
+            "c/create",
+            create(),
+            json!({"kty":"RSA","key_size":2048,"public_exponent":65537}),
+        ),
+        (Method::PATCH, "i", json!({"key_ops":["encrypt"]}), json!({"tags":{},"attributes":times})),
+    ] {
+        let (status, answer) = call(method, path, merged(body, more.clone())).await;
+        assert_eq!(status, 200, "{path} with {more}: {answer}");
+        if more.get("Hsm").is_some() {
+            assert_eq!(answer["key"]["kty"], "oct-HSM", "{answer}");
+        }
+    }
+    let release = || json!({"target":"x"});
+    for (method, path, body, more, words) in [
+        (Method::PUT, "i", import(), json!({"tags":{"a":"b"}}), "tags are not kept"),
+        (Method::PUT, "i", import(), json!({"HSM":true}), "unknown field `HSM`"),
+        (
+            Method::PUT,
+            "i",
+            import(),
+            json!({"attributes":{"enable":false}}),
+            "unknown field `enable`",
+        ),
+        (
+            Method::PUT,
+            "i",
+            import(),
+            json!({"release_policy":{"immutible":true}}),
+            "unknown field `immutible`",
+        ),
+        (
+            Method::PUT,
+            "i",
+            import(),
+            json!({"key":{"use":"sig"}}),
+            "\"use\" is none that a key of type oct has",
+        ),
+        (Method::PUT, "i", import(), json!({"key":{"d":"AAAA"}}), "\"d\" is none"),
+        (
+            Method::PUT,
+            "i",
+            import(),
+            json!({"key":{"key_hsm":"AAAA"}}),
+            "wrapped for a cloud's HSM",
+        ),
+        (
+            Method::PUT,
+            "i",
+            import(),
+            json!({"key":{"key_size":256}}),
+            "not the size of k, expected 24",
+        ),
+        (Method::POST, "c/create", create(), json!({"tags":{"a":"b"}}), "tags are not kept"),
+        (Method::POST, "c/create", create(), json!({"key_size":256}), "no key_size, but a crv"),
+        (
+            Method::POST,
+            "c/create",
+            create(),
+            json!({"public_exponent":65537}),
+            "no public_exponent",
+        ),
+        (
+            Method::POST,
+            "c/create",
+            create(),
+            json!({"kty":"RSA","public_exponent":3}),
+            "public_exponent is 3, expected 65537",
+        ),
+        (Method::POST, "c/create", create(), json!({"kty":"RSA","crv":"P-256"}), "no crv"),
+        (Method::POST, "c/create", create(), json!({"curve":"P-521"}), "unknown field `curve`"),
+        (Method::PATCH, "i", json!({}), json!({"tags":{"a":"b"}}), "tags are not kept"),
+        (Method::PATCH, "i", json!({}), json!({"enabled":false}), "unknown field `enabled`"),
+        (
+            Method::PATCH,
+            "i",
+            json!({}),
+            json!({"attributes":{"expires":1}}),
+            "unknown field `expires`",
+        ),
+        (Method::POST, "i/release", release(), json!({"env":"x"}), "unknown field `env`"),
+    ] {
+        let (status, answer) = call(method, path, merged(body, more.clone())).await;
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert_eq!(
+            (status.as_u16(), code(&answer)),
+            (400, "BadParameter"),
+            "{path} with {more}: {answer}"
+        );
+        assert!(message.contains(words), "{path} with {more}: {message}");
+    }
+    world.stop().await;
+}
+
 /// No answer, whatever it is, holds what a key is made of.
 #[tokio::test]
 async fn attack_error_that_quotes_the_key() {

@@ -270,7 +270,7 @@ impl World {
 
     pub async fn import_oct(&self, name: &str, secret: &[u8]) -> Value {
         let body = json!({
-            "key": {"kty":"oct-HSM","k":encode_base64url(secret),"key_size":256},
+            "key": {"kty":"oct-HSM","k":encode_base64url(secret),"key_size":secret.len() * 8},
             "hsm": true,
             "attributes": {"exportable": true},
             "release_policy": policy(AUTHORITY, HOST_DATA),
