@@ -14,6 +14,7 @@ pub(crate) fn check(pod: &Pod, agent: Agent) -> Result<(), GenerateError> {
     for container in &pod.containers {
         let keys = keys(pod, container)?;
         check_words(container)?;
+        check_files(pod, container)?;
         check_image(container)?;
         check_renewed(pod, container)?;
         check_mutable(pod, container)?;
@@ -185,21 +186,39 @@ fn check_words(container: &Container) -> Result<(), GenerateError> {
             Part::Host(_) => false,
         })
     };
-    let refused = |place: String| GenerateError::Sealed {
-        container: container.name.clone(),
-        detail: format!(
-            "{place}: a sealed value stands inside another text, where it is not opened: give the whole text as a sealed value"
-        ),
-    };
     for variable in &container.env {
         // The one at the beginning was read before.
         let whole = variable.value.as_literal().is_some_and(|text| is_sealed(text.as_bytes()));
         if marked(&variable.value, usize::from(whole)) {
-            return Err(refused(format!("env:{}", variable.name)));
+            return Err(inside(container, &format!("env:{}", variable.name)));
         }
     }
     match container.command.iter().chain(&container.args).any(|word| marked(word, 0)) {
-        true => Err(refused("command".to_owned())),
+        true => Err(inside(container, "command")),
         false => Ok(()),
+    }
+}
+
+/// The same for the files that the policy pins.
+fn check_files(pod: &Pod, container: &Container) -> Result<(), GenerateError> {
+    let marked = files(pod, container).find(|(_, file)| match &file.content {
+        FileContent::Fixed(bytes) => {
+            let whole = is_sealed(bytes.0.trim_ascii_end());
+            holds_sealed(&String::from_utf8_lossy(&bytes.0), usize::from(whole))
+        }
+        _ => false,
+    });
+    match marked {
+        Some((path, _)) => Err(inside(container, &format!("file:{path}"))),
+        None => Ok(()),
+    }
+}
+
+fn inside(container: &Container, place: &str) -> GenerateError {
+    GenerateError::Sealed {
+        container: container.name.clone(),
+        detail: format!(
+            "{place}: a sealed value stands inside another text, where it is not opened: give the whole text as a sealed value"
+        ),
     }
 }
