@@ -41,11 +41,30 @@ tokio::task_local! {
     static TRACE: TraceParent;
 }
 
-/// Does `work`, whose lines say the trace that the host calls from. What `work` spawns is not part of it.
+/// Does `work`, whose lines say the trace that the host calls from. What it spawns is not part of it by itself: see [`in_this_trace`].
 pub async fn in_trace<T>(trace: Option<TraceParent>, work: impl Future<Output = T>) -> T {
     match trace {
         Some(trace) => TRACE.scope(trace, work).await,
         None => work.await,
+    }
+}
+
+/// The trace that the current work is in.
+pub fn trace() -> Option<TraceParent> {
+    TRACE.try_with(|trace| *trace).ok()
+}
+
+/// `work` for another task, in the trace of the current one.
+pub(crate) fn in_this_trace<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+    in_trace(trace(), work)
+}
+
+/// `work` for another thread, in the trace of the current task.
+pub(crate) fn blocking_in_this_trace<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let trace = trace();
+    move || match trace {
+        Some(trace) => TRACE.sync_scope(trace, work),
+        None => work(),
     }
 }
 
@@ -57,9 +76,9 @@ pub fn tell(level: Level, text: &str) {
 }
 
 fn line(text: &str) -> String {
-    match TRACE.try_with(TraceParent::trace_id) {
-        Ok(trace) => format!("anchorhold-agent: {text} trace={trace}"),
-        Err(_) => format!("anchorhold-agent: {text}"),
+    match trace() {
+        Some(trace) => format!("anchorhold-agent: {text} trace={}", trace.trace_id()),
+        None => format!("anchorhold-agent: {text}"),
     }
 }
 
@@ -74,6 +93,14 @@ mod tests {
         assert_eq!(
             told,
             "anchorhold-agent: CreateContainer: no trace=00000000000000000000000000004bf9"
+        );
+        let told = in_trace(trace, async {
+            let on_a_thread = blocking_in_this_trace(|| line("container c1: bad block"));
+            tokio::task::spawn_blocking(on_a_thread).await.unwrap()
+        });
+        assert_eq!(
+            told.await,
+            "anchorhold-agent: container c1: bad block trace=00000000000000000000000000004bf9"
         );
         let told = in_trace(None, async { line("CreateContainer: no") }).await;
         assert_eq!(told, "anchorhold-agent: CreateContainer: no");

@@ -19,7 +19,7 @@ use ah_permit::{Denial, Permit, Policy, State, decide, extend, may_release_keys}
 use ah_policy::AksPolicy;
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::console::{Level, tell};
+use crate::console::{Level, in_this_trace, tell};
 use crate::effects::Effects;
 use crate::failure::Failure;
 
@@ -218,7 +218,7 @@ impl<E: Effects> Gate<E> {
         let gate = self.clone();
         let name: String = method.chars().take(80).collect();
         let method = name.clone();
-        let task = tokio::spawn(async move { gate.answer(&method, &payload).await });
+        let task = tokio::spawn(in_this_trace(async move { gate.answer(&method, &payload).await }));
         let result = match task.await {
             Ok(result) => result,
             Err(e) => Err(Failure::effect("task", &e)),

@@ -225,7 +225,7 @@ struct MountedDevice {
 }
 
 impl MountedDevice {
-    /// On a failure, also whether the device stays.
+    /// On a failure, also whether the device may stay.
     fn make(
         name: &str,
         (major, minor): (u32, u32),
@@ -234,8 +234,9 @@ impl MountedDevice {
     ) -> Result<Self, (ScratchError, bool)> {
         let parameters = format!("{major}:{minor} {start}");
         let target = Target { kind: "linear", sectors, parameters: &parameters };
+        // Whether one that failed half made is gone cannot be told, so its room is given to nobody.
         let device = MappedDevice::create(name, &target, Access::Writable)
-            .map_err(|error| (error.into(), false))?;
+            .map_err(|error| (error.into(), true))?;
         match format_and_mount(device.node(), sectors, folder) {
             Ok(()) => Ok(Self { device, folder: folder.to_owned(), mounted: true }),
             Err(error) => {

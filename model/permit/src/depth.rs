@@ -1,11 +1,13 @@
 //! How many operations of the rules are one in another. The engine calls itself for each, when it reads, evaluates and drops them, and its
 //! own limit counts brackets only: `1+1+…` or `a.b.…` of a few ten thousand takes all of a thread's stack.
 //!
-//! The count is never too small by more than the operands before commas outside of parentheses, none of which is above another, and never much too
+//! The count is never too small by more than the operands before commas, none of which is above another, and never much too
 //! large: each character of an operator counts, and so does each bracket. An expression ends at a comma, at a semicolon, with its bracket, or with a line
-//! that neither an operator nor a parenthesis continues. In parentheses `a, b in c` is one operation, so what stands before a comma there is added.
+//! that neither an operator nor a parenthesis continues. `a, b in c` is one operation, so in parentheses, and in a bracket with `in`, what stands before
+//! a comma is added.
 //!
-//! Rules that ask for one another in a long row are not counted: the engine goes down one such row as it evaluates. They are the policy's owner's.
+//! Rules and functions that ask for one another in a long row are not counted: the engine goes down one such row as it evaluates. They are the
+//! policy's owner's. Functions that come round to themselves are refused (`recursion`), and so is a rule of many loops (`MAX_LOOPS`).
 
 /// Characters of operators; `in` is one, too.
 const OPERATORS: &str = ".+-*/%&|<>=!:";
@@ -25,8 +27,8 @@ struct Level {
     before: usize,
     after_operator: bool,
     new_line: bool,
-    /// Whether a parenthesis opened it.
-    in_parentheses: bool,
+    /// Whether what stands before a comma is an operand of what stands behind it, too: in parentheses, and in all brackets with `a, b in c`.
+    joins: bool,
 }
 
 impl Depth {
@@ -48,10 +50,10 @@ impl Depth {
                 }
                 level.now = level.now.saturating_add(1);
                 self.levels.push(std::mem::take(level));
-                self.innermost.in_parentheses = c == '(';
+                self.innermost.joins = c == '(';
             }
             ']' | '}' | ')' => {
-                let inner = match level.in_parentheses {
+                let inner = match level.joins {
                     true => level.now.saturating_add(level.before),
                     false => level.now.max(level.before),
                 };
@@ -63,6 +65,7 @@ impl Depth {
             ',' | ';' => level.end(),
             c if is_in || OPERATORS.contains(c) => {
                 level.now = level.now.saturating_add(1);
+                level.joins |= is_in && level.before > 0;
                 (level.after_operator, level.new_line) = (true, false);
             }
             _ => level.operand(),
@@ -81,6 +84,6 @@ impl Level {
 
     fn end(&mut self) {
         let before = self.before.max(self.now);
-        *self = Self { before, in_parentheses: self.in_parentheses, ..Self::default() };
+        *self = Self { before, joins: self.joins, ..Self::default() };
     }
 }

@@ -8,6 +8,7 @@ use ah_agent_api::request_names;
 use ah_grant::OwnerKey;
 use regorus::{Engine, PolicyLengthConfig, Value};
 
+use crate::recursion::check_recursion;
 use crate::state::State;
 use crate::text::{CONSTANTS, Parts, check_brackets};
 
@@ -35,6 +36,12 @@ pub const MAX_DEPTH: usize = 256;
 /// Most words of the rules that are in no bracket: there are at least as many as rules, and the engine compares each rule with all others. A
 /// generated policy has about 2,000.
 pub const MAX_TOP_WORDS: usize = 20_000;
+
+/// Most statements of a query: the engine numbers them with 16 bits, and from 65,536 on reads others in their places. A generated policy has under 20.
+pub const MAX_STATEMENTS: usize = 4096;
+/// Most loops of a rule: the engine does what stands behind one within it, and so calls itself for each. What counts is each `x[y]` and each `in` of the
+/// outermost bracket. Those of a generated policy are under 30.
+pub const MAX_LOOPS: usize = 128;
 
 /// The rule by which a policy would turn denials into warnings.
 const BYPASS: &str = "AllowRequestsFailingPolicy";
@@ -91,6 +98,24 @@ pub enum PolicyError {
         "policy's rules have an expression that is too long: expected at most {MAX_DEPTH} characters of operators in it\nhint: name its parts by rules of their own"
     )]
     TooLong,
+    /// A query has more statements than [`MAX_STATEMENTS`].
+    #[error(
+        "policy's rules have a query of too many statements: expected at most {MAX_STATEMENTS}"
+    )]
+    TooManyStatements,
+    /// A rule has more loops than [`MAX_LOOPS`].
+    #[error(
+        "policy's rules have one with too many loops: expected at most {MAX_LOOPS} of `x[y]` and `in` in a bracket that is in no other\nhint: make more rules of it"
+    )]
+    TooManyLoops,
+    /// A function calls itself, by itself or by way of others.
+    #[error(
+        "policy's function {name} calls itself, by itself or by way of others, and would not end"
+    )]
+    Recursive {
+        /// Its name.
+        name: String,
+    },
     /// More words outside of brackets than [`MAX_TOP_WORDS`].
     #[error("policy has too many rules: expected at most {MAX_TOP_WORDS} words in no bracket")]
     TooManyRules,
@@ -307,6 +332,7 @@ impl Loaded {
     /// These rules, a rule that stands for the data where that was taken out of the text, and the rules that ask.
     fn of(parts: &Parts, rules: &str) -> Result<Self, PolicyError> {
         check_brackets(rules)?;
+        check_recursion(rules)?;
         let mut engine = new_engine();
         let package = engine.add_policy(SOURCE.to_owned(), parts.with_data(rules)).map_err(rego)?;
         if package.strip_prefix("data.") != Some(PACKAGE) {

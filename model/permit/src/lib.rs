@@ -26,6 +26,7 @@ mod diff;
 mod engine;
 mod fragment;
 mod ops;
+mod recursion;
 mod secrets;
 mod state;
 mod text;
@@ -34,8 +35,8 @@ pub use debug::{CHALLENGE_LIFE_MS, DebugExec, Here, MAX_CHALLENGES, MAX_SESSIONS
 pub use decision::{Permit, decide, may_release_keys};
 pub use denial::{Denial, MAX_DENIAL_BYTES, Reason};
 pub use engine::{
-    MAX_COLUMNS, MAX_DEPTH, MAX_LINES, MAX_MINUS_SIGNS, MAX_NESTING, MAX_POLICY_BYTES,
-    MAX_REREADING, MAX_TOP_WORDS, PACKAGE, Policy, PolicyError,
+    MAX_COLUMNS, MAX_DEPTH, MAX_LINES, MAX_LOOPS, MAX_MINUS_SIGNS, MAX_NESTING, MAX_POLICY_BYTES,
+    MAX_REREADING, MAX_STATEMENTS, MAX_TOP_WORDS, PACKAGE, Policy, PolicyError,
 };
 pub use fragment::{Extended, FragmentRefused, compose, extend};
 pub use ops::{MAX_OPS, MAX_OPS_BYTES};

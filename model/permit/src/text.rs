@@ -7,8 +7,8 @@ use regorus::Value;
 
 use crate::depth::Depth;
 use crate::engine::{
-    DATA, EXPLAIN_PREFIX, MAX_COLUMNS, MAX_DEPTH, MAX_MINUS_SIGNS, MAX_NESTING, MAX_REREADING,
-    MAX_TOP_WORDS, PACKAGE, PolicyError,
+    DATA, EXPLAIN_PREFIX, MAX_COLUMNS, MAX_DEPTH, MAX_LOOPS, MAX_MINUS_SIGNS, MAX_NESTING,
+    MAX_REREADING, MAX_STATEMENTS, MAX_TOP_WORDS, PACKAGE, PolicyError,
 };
 
 /// Where the engine finds the data when the text allows it to be taken out of the rules.
@@ -16,10 +16,11 @@ pub(crate) const CONSTANTS: &str = "anchorhold_policy_data";
 
 /// SHA-256 of the explanations that the generator has written so far, the latest last: texts of which it was checked that each
 /// rule begins a line and explains only. What else stands there, even a line more, is part of what decides.
-const KNOWN_EXPLANATIONS: [&str; 3] = [
-    "3adba0f7262bbd81d7b0e6f9eda9c0930b83ec1897ef44843ff2345134c71735",
+const KNOWN_EXPLANATIONS: [&str; 4] = [
     "c305e1193b6423aee147af48c43f47c8a763e832001cdf9cc3bc2eec42b32a00",
     "519d2743a47a249c4cdb4e3f8d8286be3235b514eee0e232b7d5247027d829a2",
+    "3adba0f7262bbd81d7b0e6f9eda9c0930b83ec1897ef44843ff2345134c71735",
+    "eb59f7e581c30a56deccb8bf8f286cb105cbddcf2fc488b03f23a0e6ddf1b19f",
 ];
 
 /// A policy's text, taken apart.
@@ -91,14 +92,14 @@ fn reaches_beyond_state(rules: &str) -> bool {
     rules.match_indices("data").any(|found| own(found) != Some(true))
 }
 
-/// Refuses what the engine's parser would not come out of: too many brackets or operations one in another, too many minus signs, or too many characters that it reads once more,
+/// Refuses what the engine's parser would not come out of: too many brackets or operations one in another, too many minus signs, statements or loops, or too many characters that it reads once more,
 /// counted each time. For each list, set and object it first tries whether it is a comprehension, and where it is none it reads the first element again; the elements
 /// behind it are read once. Of a query, which stands behind `|` or goes over several statements, it reads each part again.
 pub(crate) fn check_brackets(rules: &str) -> Result<(), PolicyError> {
     let (mut open, mut again): (Vec<Bracket>, u32) = (Vec::new(), 0);
     let (mut read, mut minus_signs, mut before) = (0_u64, 0_usize, ',');
     let (mut chars, mut depth, mut in_word) = (rules.chars(), Depth::new(), false);
-    let mut top_words = 0_usize;
+    let (mut top_words, mut loops) = (0_usize, 0_usize);
     let mut of_in = Word::Other;
     while read <= MAX_REREADING {
         let (left, now) = (chars.as_str().len(), again);
@@ -118,6 +119,14 @@ pub(crate) fn check_brackets(rules: &str) -> Result<(), PolicyError> {
                 return Err(PolicyError::TooManyRules);
             }
             in_word = is_word(c);
+            let is_loop = match c {
+                '[' => is_word(before) || "\"`)]}".contains(before),
+                _ => matches!(of_in, Word::EndsIn),
+            };
+            loops = loops.saturating_add(usize::from(is_loop && !open.is_empty()));
+            if loops > MAX_LOOPS {
+                return Err(PolicyError::TooManyLoops);
+            }
         }
         match next {
             None => return Ok(()),
@@ -127,11 +136,14 @@ pub(crate) fn check_brackets(rules: &str) -> Result<(), PolicyError> {
             Some(bracket @ ('[' | '{' | '(')) => {
                 let tried = bracket != '(';
                 again = again.saturating_add(u32::from(tried));
-                open.push(Bracket { tried, again: tried, query: false });
+                open.push(Bracket { tried, again: tried, query: false, statements: 0 });
             }
             Some(']' | '}' | ')') => {
                 let ends = open.pop().is_some_and(|bracket| bracket.again);
                 again = again.saturating_sub(u32::from(ends));
+                if open.is_empty() {
+                    loops = 0;
+                }
             }
             Some(',') => {
                 if let Some(bracket) = open.last_mut().filter(|one| one.again && !one.query) {
@@ -141,6 +153,12 @@ pub(crate) fn check_brackets(rules: &str) -> Result<(), PolicyError> {
             }
             // a line that ends an element of a list says nothing of the next one
             Some(c @ ('|' | ';' | '\n')) if c != '\n' || !",[{(".contains(before) => {
+                if let Some(bracket) = open.last_mut() {
+                    bracket.statements = bracket.statements.saturating_add(1);
+                    if bracket.statements > MAX_STATEMENTS {
+                        return Err(PolicyError::TooManyStatements);
+                    }
+                }
                 if let Some(bracket) = open.last_mut().filter(|bracket| bracket.tried) {
                     again = again.saturating_add(u32::from(!bracket.again));
                     (bracket.again, bracket.query) = (true, true);
@@ -168,6 +186,8 @@ struct Bracket {
     again: bool,
     /// Whether a query is in it, all of which is.
     query: bool,
+    /// That have ended in it.
+    statements: usize,
 }
 
 /// Whether a character is of the word `in`.
@@ -205,7 +225,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !is_word(c)).filter(|word| !word.is_empty())
 }
 
-fn is_word(c: char) -> bool {
+pub(crate) fn is_word(c: char) -> bool {
     c == '_' || c.is_ascii_alphanumeric() || !c.is_ascii()
 }
 

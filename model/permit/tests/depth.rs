@@ -4,7 +4,10 @@
 use std::time::Instant;
 
 use ah_agent_api::agent::StartContainerRequest;
-use ah_permit::{MAX_DEPTH, MAX_NESTING, MAX_TOP_WORDS, Policy, PolicyError, State, decide};
+use ah_permit::{
+    MAX_DEPTH, MAX_LOOPS, MAX_NESTING, MAX_STATEMENTS, MAX_TOP_WORDS, Policy, PolicyError, State,
+    decide,
+};
 
 const HEAD: &str = "package agent_policy\nimport future.keywords.if\nimport future.keywords.in\nimport future.keywords.every\n";
 /// What may come again and again in an expression: its beginning, and what follows each time with how much that is of [`MAX_DEPTH`].
@@ -33,13 +36,17 @@ fn on_small_stack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Compiles, decides and drops the rules.
 fn tried(rules: &str) -> Result<(), PolicyError> {
+    decided(rules).map(drop)
+}
+
+/// Whether they let container `a` be started.
+fn decided(rules: &str) -> Result<bool, PolicyError> {
     let (text, start) = (format!("{HEAD}{rules}\n"), Instant::now());
     let (size, begin) = (text.len(), rules.chars().take(60).collect::<String>());
     let tried = on_small_stack(move || {
         let policy = Policy::compile(&text)?;
         let request = StartContainerRequest { container_id: "a".into(), ..Default::default() };
-        let _either = decide(&policy, &State::new(), request);
-        Ok(())
+        Ok(decide(&policy, &State::new(), request).is_ok())
     });
     eprintln!("{:>5} ms, {size:>8} bytes: {begin:?}: {tried:?}", start.elapsed().as_millis());
     tried
@@ -52,8 +59,8 @@ fn rule(expression: &str) -> String {
 /// What is tried: its rules are taken, or refused by us before the engine reads them.
 fn is_too_long(rules: &str) -> bool {
     match tried(rules) {
-        Ok(()) | Err(PolicyError::Rego { .. }) => false,
-        Err(PolicyError::TooLong) => true,
+        Ok(()) => false,
+        Err(PolicyError::TooLong | PolicyError::TooManyLoops) => true,
         Err(other) => panic!("{other}"),
     }
 }
@@ -93,6 +100,114 @@ fn attack_operands_before_a_comma_one_in_another() {
     };
     assert!(!is_too_long(&rule(&inside(2))));
     assert!(is_too_long(&rule(&inside(30))));
+    // in any bracket where one `in` has two operands
+    let inside = |each: usize| {
+        let behind = format!(" in []{}", " in 1".repeat(each));
+        (0..8).fold("1".to_owned(), |inner, _| format!("[1 | {inner}, 1{behind}]"))
+    };
+    assert!(!is_too_long(&rule(&inside(2))));
+    assert!(is_too_long(&rule(&inside(20))));
+}
+
+/// The engine numbers statements with 16 bits: what stands behind 65,536 of them would be conditions that nobody looks at.
+#[test]
+fn attack_conditions_behind_more_statements_than_are_numbered() {
+    let rules = |statements: usize, id: &str| {
+        let before = "  true\n".repeat(statements.saturating_sub(1));
+        format!("StartContainerRequest {{\n{before}  input.container_id == \"{id}\"\n}}")
+    };
+    assert_eq!(decided(&rules(MAX_STATEMENTS, "a")), Ok(true));
+    assert_eq!(decided(&rules(MAX_STATEMENTS, "b")), Ok(false));
+    for statements in [MAX_STATEMENTS + 1, (1 << 16) + 1, 100_000] {
+        assert_eq!(decided(&rules(statements, "b")), Err(PolicyError::TooManyStatements));
+        let one_line = rules(statements, "b").replace("true\n", "true;");
+        assert_eq!(decided(&one_line), Err(PolicyError::TooManyStatements));
+    }
+}
+
+/// The engine does what stands behind a loop within it.
+#[test]
+fn attack_loops_that_take_all_of_the_stack() {
+    let deep = format!("1{}", "+1".repeat(MAX_DEPTH - 20));
+    // what may be one counts as one
+    for (line, counted) in
+        [("[0][_]", 2), ("some _ in [0]", 2), ("{\"a\": 0}[_]", 1), ("input[_]", 1)]
+    {
+        let body = |count: usize| {
+            let lines = format!("\n  {line}").repeat(count);
+            format!(
+                "StartContainerRequest := true\nAllowRequestsFailingPolicy {{{lines}\n  x := {deep}\n  false\n}}"
+            )
+        };
+        assert_eq!(tried(&body(MAX_LOOPS / counted)), Ok(()), "{line}");
+        for count in [MAX_LOOPS + 1, 20_000] {
+            assert_eq!(tried(&body(count)), Err(PolicyError::TooManyLoops), "{line}");
+        }
+    }
+    let list = |count: usize| rule(&format!("[{}]", vec!["[0][_]"; count].join(",\n")));
+    assert_eq!(tried(&list(MAX_LOOPS)), Ok(()));
+    assert_eq!(tried(&list(MAX_LOOPS + 1)), Err(PolicyError::TooManyLoops));
+    assert_eq!(tried(&list(20_000)), Err(PolicyError::TooManyLoops));
+    // Each rule has its own.
+    let rules = (0..9)
+        .map(|number| list(MAX_LOOPS).replace("StartContainerRequest", &format!("x{number}")));
+    assert_eq!(
+        tried(&format!("StartContainerRequest := true\n{}", rules.collect::<Vec<_>>().join("\n"))),
+        Ok(())
+    );
+}
+
+/// The engine goes down without end in a function that calls itself.
+#[test]
+fn attack_functions_that_call_themselves() {
+    const ASKED: &str = "StartContainerRequest := true\nAllowRequestsFailingPolicy { f(1) == 2 }\n";
+    let refused = |rules: &str| {
+        let tried = tried(&format!("{ASKED}{rules}"));
+        assert!(matches!(tried, Err(PolicyError::Recursive { .. })), "{rules}: {tried:?}");
+    };
+    let taken = |rules: &str| assert_eq!(tried(&format!("{ASKED}{rules}")), Ok(()), "{rules}");
+    for (circle, row) in [
+        ("f(x) { f(x) }", "f(x) { g(x) }\ng(x) { x }"),
+        ("f(x) := f(x)", "f(x) := g(x)\ng(x) := x"),
+        ("f(x) := y {\n  y := f (x)\n}", "f(x) := y {\n  y := g (x)\n}\ng(x) := x"),
+        ("f(x) { f # more\n(x) }", "f(x) { g # more\n(x) }\ng(x) := x"),
+        (
+            "f(x) { g(x) }\ng(x) { h(x) }\nh(x) { f(x) }",
+            "f(x) { g(x) }\ng(x) { h(x) }\nh(x) { x }\ni(x) { f(x) }",
+        ),
+        ("f(x) { false }\n  f(x) { f(x) }", "f(x) { false }\n  g(x) { f(x) }"),
+        ("f(x) { x } else := f(x)", "f(x) { x } else := x\ng(x) { f(x) }"),
+        ("f(x) if f(x)", "f(x) if x\ng(x) if f(x)"),
+        ("f(x) := x if\nf(x)", "f(x) := x if\ng(x)\ng(x) := x"),
+        ("y := 1 f(x) { f(x) }", "f(x) := x y { f(1) }"),
+        ("f(x) { data.agent_policy.f(x) }", "f(x) { data.agent_policy.g(x) }\ng(x) { x }"),
+        (
+            "f(x) { data.agent_policy[\"f\"](x) }",
+            "f(x) { data.agent_policy[\"g\"](x) }\ng(x) { x }",
+        ),
+        ("f(x) { z := [y | y := f(x)] }", "f(x) { z := [y | y := g(x)] }\ng(x) { x }"),
+        ("f(x) { count([x]) with count as f }", "f(x) { count([x]) with count as g }\ng(x) := 1"),
+        (
+            "f(x) { g(x) with h as f }\ng(x) { h(x) }\nh(x) { x }",
+            "f(x) { g(x) with h as i }\ng(x) { h(x) }\nh(x) { x }\ni(x) { x }",
+        ),
+        ("default f(_) := 1\nf(x) { f(x) }", "default f(_) := 1\nf(x) { x }\ng(x) { f(x) }"),
+    ] {
+        refused(circle);
+        taken(row);
+    }
+    refused("import data.agent_policy.f as g\nf(x) { g(x) }");
+    refused("import data.agent_policy as p\nf(x) { p.f(x) }");
+    refused("import data.agent_policy\nf(x) { agent_policy.f(x) }");
+    // Names alone, and in texts and comments, call nothing.
+    taken("f(x) { x.f; y := \"f(x)\"; z := `f(x)` } # f(x)");
+    taken("f(x) { object.f; y := [f | f := x] }\nobject := {\"f\": 1}");
+    let many = |last: &str| {
+        let row = |n: usize| format!("f{n}(x) {{ f{}(x) }}\n", n + 1);
+        format!("f(x) {{ x }}\n{}f300(x) {{ {last} }}", (0..300).map(row).collect::<String>())
+    };
+    taken(&many("x"));
+    refused(&many("f150(x)"));
 }
 
 /// As deep as the bounds allow in brackets and chains at once.
@@ -124,14 +239,17 @@ fn attack_more_rules_than_can_be_compared() {
 /// What comes again and again without being deeper is read in a time that grows with its length.
 #[test]
 fn long_rules_that_are_not_deep() {
-    let megabyte = |text: &str| text.repeat(((1 << 20) / text.len()).min(100_000));
+    let lines = |text: &str| text.repeat(MAX_STATEMENTS - 2);
     let one = "StartContainerRequest := true";
     for rules in [
         format!("{one} {{ false }}{}", "\nelse := false { false }".repeat(9_000)),
-        format!("{one} {{ true{} }}", "\n".to_owned() + &megabyte("  true\n")),
-        format!("{one} {{ input.a{} }}", megabyte(" with input.a as\n1 ")),
+        format!("{one} {{ true{} }}", "\n".to_owned() + &lines("  true\n")),
+        format!(
+            "{one} {{ input.a{} }}",
+            lines(&format!("{} with input.a as\n1 ", " with input.a as 1".repeat(14)))
+        ),
         format!("{one} {{ some{} a }}", " a,\n".repeat(9)),
-        format!("{one}\nx := [{}]", megabyte("1,\n")),
+        format!("{one}\nx := [{}]", "1,\n".repeat(100_000)),
     ] {
         assert_eq!(tried(&rules), Ok(()));
     }

@@ -214,6 +214,20 @@ fn attack_volume_file_with_other_rights() {
     tampered("-config", "/file_mode", |copy| copy.file_mode |= 0o4000);
 }
 
+/// Files in a folder that the container's user must not look into are as good as left out.
+#[test]
+fn attack_volume_folder_that_is_closed() {
+    for mode in [0o040_000, 0o040_700, 0o040_750, 0o040_754, 0o040_711, 0o040_355] {
+        for end in ["-config", ".1", ".1/bin"] {
+            tampered(end, "/file_mode", |copy| copy.file_mode = mode);
+        }
+    }
+    let (case, copies) = before_copies(with_volumes());
+    let mut open = named(&copies, "-config").clone();
+    open.file_mode = 0o040_555;
+    case.decide(open).unwrap();
+}
+
 #[test]
 fn attack_volume_changed_under_a_created_container() {
     let (_, copies) = before_copies(with_volumes());

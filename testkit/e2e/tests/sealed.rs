@@ -10,6 +10,7 @@ use ah_sandbox::{Blame, RawCall, SandboxError, Stop, Stream, Tamper};
 use ah_testkit_e2e::attack::{on_call, on_create};
 use ah_testkit_e2e::{KEY, Scene};
 use ah_testkit_images::busybox;
+use anchorhold::prepare::Prepared;
 use anyhow::{Context, Result, bail};
 use protobuf::Message;
 use std::sync::Arc;
@@ -66,6 +67,10 @@ async fn an_unmodified_program_finds_its_sealed_values_open() -> Result<()> {
 async fn created(scene: &Scene) -> Result<ah_sandbox::Created> {
     let prepared = scene.prepared().await?;
     scene.import_key(&prepared, &SEALING_KEY).await?;
+    created_from(scene, prepared).await
+}
+
+async fn created_from(scene: &Scene, prepared: Prepared) -> Result<ah_sandbox::Created> {
     let config = scene.launch(prepared).await?.served()?;
     let (events, mut stop) = (Arc::new(scene.heard.clone()), Stop::never());
     Ok(ah_sandbox::start(config, events, &mut stop).await?)
@@ -255,11 +260,30 @@ async fn attack_opened_files_of_a_container_that_was_not_made() -> Result<()> {
     assert!(failed.contains("open the container's root"), "{failed}");
     let again = agent.create_container(&request).await.unwrap_err().to_string();
     assert!(again.contains("use another id"), "the copies are gone: {again}");
-    for copy in &requests::copy_container_files(pod, 0, host)? {
-        let refused = agent.copy_file(copy).await.unwrap_err().to_string();
+    no_copy_is_taken(&created).await?;
+    created.end().await;
+    Ok(())
+}
+
+/// The same where the host has the key exchange fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_copies_for_a_container_that_got_no_keys() -> Result<()> {
+    let scene = scene(&pod(&sealed("env:DB_PASSWORD", PASSWORD)?, "sleep 1000", "")?)?;
+    let prepared = scene.prepared().await?;
+    let created = created_from(&scene, prepared).await?;
+    let request = requests::create_container(created.pod(), 0, created.host_values())?;
+    let failed = created.agent().create_container(&request).await.unwrap_err().to_string();
+    assert!(failed.contains(KEY), "{failed}");
+    no_copy_is_taken(&created).await?;
+    created.end().await;
+    Ok(())
+}
+
+async fn no_copy_is_taken(created: &ah_sandbox::Created) -> Result<()> {
+    for copy in &requests::copy_container_files(created.pod(), 0, created.host_values())? {
+        let refused = created.agent().copy_file(copy).await.unwrap_err().to_string();
         assert!(refused.contains("use another id"), "{}: {refused}", copy.path);
     }
-    created.end().await;
     Ok(())
 }
 

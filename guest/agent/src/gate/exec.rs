@@ -9,7 +9,7 @@ use ah_grant::{Challenge, DEBUG_WORD};
 use ah_permit::{CHALLENGE_LIFE_MS, Denial, Here, Policy, State, decide_exec};
 
 use super::{Gate, Response as _, denied};
-use crate::console::{Level, tell};
+use crate::console::{Level, in_this_trace, tell};
 use crate::effects::Effects;
 use crate::failure::Failure;
 
@@ -65,11 +65,11 @@ impl<E: Effects> Gate<E> {
     fn end_later(&self, request: &ExecProcessRequest, limit_ms: u64) {
         let (container_id, exec_id) = (request.container_id.clone(), request.exec_id.clone());
         let effects = Arc::clone(&self.effects);
-        tokio::spawn(async move {
+        tokio::spawn(in_this_trace(async move {
             tokio::time::sleep(Duration::from_millis(limit_ms)).await;
             if let Err(e) = effects.end_process(&container_id, &exec_id).await {
                 tell(Level::Error, &format!("end of a debug session: {e}"));
             }
-        });
+        }));
     }
 }

@@ -26,6 +26,7 @@ use ah_rootfs::{LayerStore, VerifiedRoot};
 use ah_scratch::Scratch;
 use tokio::sync::{mpsc, watch};
 
+use crate::console::blocking_in_this_trace;
 use crate::failure::Failure;
 
 pub use io::{Io, MAX_READ_BYTES, Output};
@@ -159,7 +160,7 @@ impl Container {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
+    match tokio::task::spawn_blocking(blocking_in_this_trace(work)).await {
         Ok(result) => result,
         Err(e) => Err(Failure::effect("task", &e)),
     }

@@ -56,7 +56,10 @@ pub(crate) struct Diary {
 }
 
 impl Diary {
-    pub(crate) fn write(&self, line: String) {
+    pub(crate) fn write(&self, mut line: String) {
+        if let Some(trace) = ah_agent::console::trace() {
+            line.push_str(&format!(" in {}", trace.trace_id()));
+        }
         self.lines.lock().unwrap().push(line);
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ah_agent::server;
-use ah_agent_api::{AGENT_SERVICE, HEALTH_SERVICE};
+use ah_agent_api::{AGENT_SERVICE, HEALTH_SERVICE, TRACEPARENT};
 use protobuf::Message as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -25,10 +25,27 @@ async fn connection() -> (UnixStream, Arc<Diary>, server::Running) {
 }
 
 fn frame(stream: u32, service: &str, method: &str, payload: &[u8]) -> Vec<u8> {
+    frame_in(None, stream, service, method, payload)
+}
+
+/// With what the host says of its trace.
+fn frame_in(
+    trace: Option<&str>,
+    stream: u32,
+    service: &str,
+    method: &str,
+    payload: &[u8],
+) -> Vec<u8> {
+    let told = trace.map(|value| ttrpc::proto::KeyValue {
+        key: TRACEPARENT.into(),
+        value: value.into(),
+        ..Default::default()
+    });
     let request = ttrpc::Request {
         service: service.into(),
         method: method.into(),
         payload: payload.to_vec(),
+        metadata: told.into_iter().collect(),
         ..Default::default()
     };
     let body = request.write_to_bytes().unwrap();
@@ -71,6 +88,24 @@ async fn the_server_answers_in_ttrpc() {
     assert_eq!(response.status.code(), Code::OK);
     assert_eq!(response.payload, [8, 1], "status SERVING");
     assert_eq!(diary.lines(), ["create c1"]);
+}
+
+/// Effects run in tasks of their own, and their lines are looked for by the id all the same.
+#[tokio::test]
+async fn an_effect_is_in_the_trace_of_its_call() {
+    let (mut socket, diary, _running) = connection().await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let known = format!("00-{trace}-00f067aa0ba902b7-01");
+    let calls = [(1, Some(known.as_str()), "c1"), (3, Some("00-no"), "c2"), (5, None, "c3")];
+    for (stream, trace, id) in calls {
+        let call = frame_in(trace, stream, AGENT_SERVICE, "CreateContainer", &create(id));
+        socket.write_all(&call).await.unwrap();
+        assert_eq!(answer(&mut socket).await.1.status.code(), Code::OK);
+    }
+    assert_eq!(
+        diary.lines(),
+        [format!("create c1 in {trace}"), "create c2".into(), "create c3".into()]
+    );
 }
 
 #[tokio::test]

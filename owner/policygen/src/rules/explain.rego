@@ -226,7 +226,7 @@ volume_reasons := [{"request": object.union_n([input, expected_copy(e, t.gid), e
 
 expected_copy(e, gid) := object.union(without_contents(gid), {
 	"file_type": "Directory",
-	"file_mode": input.file_mode - bits.and(input.file_mode, 2048),
+	"file_mode": bits.or(input.file_mode - bits.and(input.file_mode, 2048), 365),
 }) if e.folder
 
 expected_copy(e, gid) := object.union(without_contents(gid), {"file_type": "Symlink", "symlink_target": target(e.link)}) if e.link

@@ -130,10 +130,11 @@ is_free_name(name) if {
 	not startswith(name, "..")
 }
 
+# Without the set-user-id bit, and everybody may look into it: in a closed folder files are as good as left out.
 fits(e, gid) if {
 	e.folder
 	input.file_type == "Directory"
-	bits.and(input.file_mode, 2048) == 0
+	bits.and(input.file_mode, 2413) == 365
 	is_empty(gid)
 }
 
