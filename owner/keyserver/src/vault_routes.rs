@@ -228,7 +228,11 @@ async fn change(
         serde_json::from_slice(&bytes(body)?).map_err(|error| json_error(&error))?;
     body.check()?;
     let attributes = body.attributes.unwrap_or_default();
-    if attributes.exportable.is_some() {
+    let id = key_id(name)?;
+    // Clients that change a key send back all that they know of it.
+    if let Some(exportable) = attributes.exportable
+        && app.service.info(&id, version).await?.attributes.exportable != exportable
+    {
         return Err(ApiError::bad(
             "exportable is decided when a key is made, and cannot be changed",
         ));
@@ -240,7 +244,7 @@ async fn change(
         expires_s: attributes.exp,
         rule: body.release_policy.map(|policy| policy.rule()).transpose()?,
     };
-    let info = app.service.update(&key_id(name)?, version, &change, caller).await?;
+    let info = app.service.update(&id, version, &change, caller).await?;
     Ok(Json(bundle(&info, &app.url)))
 }
 

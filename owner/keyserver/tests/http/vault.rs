@@ -328,6 +328,7 @@ async fn attack_members_of_bodies_that_would_be_ignored() {
             json!({"kty":"RSA","key_size":2048,"public_exponent":65537}),
         ),
         (Method::PATCH, "i", json!({"key_ops":["encrypt"]}), json!({"tags":{},"attributes":times})),
+        (Method::PATCH, "i", json!({}), json!({"attributes":{"exportable":true}})),
     ] {
         let (status, answer) = call(method, path, merged(body, more.clone())).await;
         assert_eq!(status, 200, "{path} with {more}: {answer}");
@@ -394,6 +395,13 @@ async fn attack_members_of_bodies_that_would_be_ignored() {
         (Method::POST, "c/create", create(), json!({"kty":"RSA","crv":"P-256"}), "no crv"),
         (Method::POST, "c/create", create(), json!({"curve":"P-521"}), "unknown field `curve`"),
         (Method::PATCH, "i", json!({}), json!({"tags":{"a":"b"}}), "tags are not kept"),
+        (
+            Method::PATCH,
+            "i",
+            json!({}),
+            json!({"attributes":{"exportable":false}}),
+            "cannot be changed",
+        ),
         (Method::PATCH, "i", json!({}), json!({"enabled":false}), "unknown field `enabled`"),
         (
             Method::PATCH,
