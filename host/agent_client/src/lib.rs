@@ -19,7 +19,7 @@ use ttrpc::{asynchronous::Client, asynchronous::transport::Socket};
 pub use calls::{Stream, WaitStatus};
 pub use error::CallError;
 pub use tamper::{RawCall, Tamper};
-pub use trace::in_trace;
+pub use trace::{in_trace, trace};
 
 /// Longest that an ordinary call may take: creating a container opens its layers.
 const CALL_LIMIT: Duration = Duration::from_secs(60);

@@ -12,9 +12,14 @@ pub async fn in_trace<T>(parent: TraceParent, work: impl Future<Output = T>) -> 
     TRACE.scope(parent, work).await
 }
 
+/// The trace that the current work is in.
+pub fn trace() -> Option<TraceParent> {
+    TRACE.try_with(|parent| *parent).ok()
+}
+
 /// What a call says of the trace that it is in.
 pub(crate) fn metadata() -> Vec<KeyValue> {
-    let parent = TRACE.try_with(|parent| KeyValue {
+    let parent = trace().map(|parent| KeyValue {
         key: TRACEPARENT.into(),
         value: parent.to_string(),
         ..Default::default()

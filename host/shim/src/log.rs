@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::format::FmtSpan;
 
 /// Opens `log` in the bundle. Opened for both directions, it never waits for containerd and never ends with it.
 pub(crate) fn start(bundle: &Path, debug: bool) {
@@ -18,7 +17,6 @@ pub(crate) fn start(bundle: &Path, debug: bool) {
         .with_max_level(level)
         .with_ansi(false)
         .with_target(false)
-        .with_span_events(FmtSpan::CLOSE)
         .with_writer(Fifo(Arc::new(fifo)))
         .try_init();
 }
@@ -43,5 +41,42 @@ impl<'a> MakeWriter<'a> for Fifo {
 
     fn make_writer(&'a self) -> Self {
         self.clone()
+    }
+}
+
+/// The lines that a test's thread would have put into the log, without debugging.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(crate) struct Captured(Arc<std::sync::Mutex<Vec<u8>>>);
+
+#[cfg(test)]
+impl Captured {
+    /// Until the guard goes.
+    pub(crate) fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+        let captured = Self::default();
+        let writer = captured.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (captured, tracing::subscriber::set_default(subscriber))
+    }
+
+    /// Those since the last time.
+    pub(crate) fn take(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+#[cfg(test)]
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -47,7 +47,6 @@ struct Followed {
 }
 
 impl Followed {
-    /// Said and counted once for each version.
     fn tell(&self, done: &Result<(), ShimError>) {
         let (container, source) = (&self.container, self.copied.source.display());
         match done {
@@ -60,14 +59,20 @@ impl Followed {
     }
 
     /// A version is done with when the guest has it, or when its policy does not let it in: then the container keeps what it has. What fails
-    /// otherwise, as for files that the kubelet takes away meanwhile, is tried again.
+    /// otherwise, as for files that the kubelet takes away meanwhile, is tried again. Said and counted are a version's first failure, and
+    /// what became of it.
     fn note(&mut self, version: PathBuf, done: &Result<(), ShimError>) {
-        match done {
-            Ok(()) | Err(ShimError::Sandbox(SandboxError::DeniedByPolicy { .. })) => {
-                self.version = version;
-                self.failed = None;
-            }
-            Err(_) => self.failed = Some(version),
+        let told = self.failed.as_ref() == Some(&version);
+        let denied = matches!(done, Err(ShimError::Sandbox(SandboxError::DeniedByPolicy { .. })));
+        let over = done.is_ok() || denied;
+        if over || !told {
+            self.tell(done);
+        }
+        if over {
+            self.version = version;
+            self.failed = None;
+        } else {
+            self.failed = Some(version);
         }
     }
 
@@ -180,20 +185,18 @@ impl Pod {
             let all: Vec<(String, Vec<Followed>)> =
                 lock(&pod.followed).iter().map(|(id, all)| (id.clone(), all.clone())).collect();
             for (id, all) in all {
-                for (index, followed) in all.into_iter().enumerate() {
+                for (index, mut followed) in all.into_iter().enumerate() {
                     let found = Followed::version_of(&followed.copied);
                     let Some(version) = found.filter(|found| *found != followed.version) else {
                         continue;
                     };
                     let copied = std::slice::from_ref(&followed.copied);
                     let done = pod.copy(Some(&followed.container), copied).await;
-                    if followed.failed.as_ref() != Some(&version) {
-                        followed.tell(&done);
-                    }
+                    followed.note(version, &done);
                     if let Some(known) =
                         lock(&pod.followed).get_mut(&id).and_then(|all| all.get_mut(index))
                     {
-                        known.note(version, &done);
+                        *known = followed;
                     }
                 }
             }
@@ -336,32 +339,64 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Captured;
+
+    fn denied() -> Result<(), ShimError> {
+        let (method, reason) = ("CopyFile", "pinned".into());
+        Err(SandboxError::DeniedByPolicy { method, container: None, reason }.into())
+    }
+
+    fn failed() -> Result<(), ShimError> {
+        let (method, reason) = ("CopyFile", "no space".into());
+        Err(SandboxError::AgentFailed { method, container: None, reason }.into())
+    }
+
+    fn gone() -> Result<(), ShimError> {
+        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
+        Err(ShimError::file("reading", "/v/..data/token")(gone))
+    }
+
+    /// A volume with version 1 in the guest, after attempts to copy version 2.
+    fn after(attempts: Vec<Result<(), ShimError>>) -> Followed {
+        let copied = Copied { source: "/v".into(), path: "/g".into(), kind: CopyKind::Volume };
+        let (container, version) = ("c".into(), "1".into());
+        let mut followed = Followed { container, copied, version, failed: None };
+        for done in attempts {
+            followed.note("2".into(), &done);
+        }
+        followed
+    }
 
     /// Taken for done, a token that was not copied for want of its files would stay the old one until it has expired.
     #[test]
     fn a_version_that_was_not_copied_is_tried_again_unless_the_policy_denied_it() {
-        let denied = SandboxError::DeniedByPolicy {
-            method: "CopyFile",
-            container: None,
-            reason: "pinned".into(),
-        };
-        let failed = SandboxError::AgentFailed {
-            method: "CopyFile",
-            container: None,
-            reason: "no space".into(),
-        };
-        let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
         let check = |done: Result<(), ShimError>, version: &str, failed: Option<&str>| {
-            let copied = Copied { source: "/v".into(), path: "/g".into(), kind: CopyKind::Volume };
-            let mut followed =
-                Followed { container: "c".into(), copied, version: "1".into(), failed: None };
-            followed.note("2".into(), &done);
-            assert_eq!(followed.version, Path::new(version), "{done:?}");
-            assert_eq!(followed.failed.as_deref(), failed.map(Path::new), "{done:?}");
+            let what = format!("{done:?}");
+            let followed = after(vec![done]);
+            assert_eq!(followed.version, Path::new(version), "{what}");
+            assert_eq!(followed.failed.as_deref(), failed.map(Path::new), "{what}");
         };
         check(Ok(()), "2", None);
-        check(Err(denied.into()), "2", None);
-        check(Err(failed.into()), "1", Some("2"));
-        check(Err(ShimError::file("reading", "/v/..data/token")(gone)), "1", Some("2"));
+        check(denied(), "2", None);
+        check(failed(), "1", Some("2"));
+        check(gone(), "1", Some("2"));
+    }
+
+    /// Otherwise the log says "not renewed" of a volume that was, and nobody hears of a denial.
+    #[test]
+    fn a_version_is_told_when_it_first_fails_and_when_it_is_done_with() {
+        let (lines, _guard) = Captured::start();
+        let check = |attempts: Vec<Result<(), ShimError>>, expect: &[&str]| {
+            after(attempts);
+            let found = lines.take();
+            assert_eq!(found.len(), expect.len(), "{found:?}");
+            for (line, word) in found.iter().zip(expect) {
+                assert!(line.contains(word), "{line}");
+            }
+        };
+        check(vec![Ok(())], &["volume renewed"]);
+        check(vec![gone(), failed(), failed()], &["volume not renewed"]);
+        check(vec![gone(), failed(), Ok(())], &["volume not renewed", "volume renewed"]);
+        check(vec![failed(), denied()], &["no space", "pinned"]);
     }
 }

@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ah_agent_client::in_trace;
 use async_trait::async_trait;
 use protobuf::Message;
-use tracing::Instrument as _;
 use ttrpc::r#async::{MethodHandler, Service as Methods, TtrpcContext};
 use ttrpc::{Request, Response};
 
@@ -46,12 +44,7 @@ struct Handler {
 impl MethodHandler for Handler {
     async fn handler(&self, context: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
         let parent = self.tracer.call(&context.metadata);
-        let span = trace::span(self.method, parent);
-        let answer = self.answer(&request.payload).instrument(span);
-        Ok(match parent {
-            Some(parent) => in_trace(parent, answer).await,
-            None => answer.await,
-        })
+        Ok(trace::answer(self.method, parent, self.answer(&request.payload)).await)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::process::{Exit, GONE, Process, State};
 use crate::stdio::{Stdio, Streams, Whose};
 use crate::termination::TerminationLog;
 use crate::wire::{events, task};
-use crate::{ShimError, stats};
+use crate::{ShimError, stats, trace};
 
 const SIGKILL: u32 = 9;
 
@@ -145,8 +145,8 @@ impl Service {
 
     fn keep(&self, pod: Pod) -> Arc<Pod> {
         let pod = Arc::new(pod);
-        tokio::spawn(tell_out_of_memory(pod.clone(), self.publisher.clone()));
-        tokio::spawn(Pod::follow_volumes(Arc::downgrade(&pod)));
+        trace::spawn("out of memory", tell_out_of_memory(pod.clone(), self.publisher.clone()));
+        trace::spawn("volumes", Pod::follow_volumes(Arc::downgrade(&pod)));
         *lock(&self.pod) = Some(pod.clone());
         pod
     }
@@ -174,7 +174,7 @@ impl Service {
             }
         };
         self.tell_started(&process);
-        tokio::spawn(follow(pod, task, process, streams, self.publisher.clone()));
+        trace::spawn("process", follow(pod, task, process, streams, self.publisher.clone()));
         Ok(task::StartResponse { pid: pid(), ..Default::default() })
     }
 

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::ShimError;
+use crate::{ShimError, trace};
 
 /// Bytes asked for at once.
 const READ_BYTES: u32 = 64 * 1024;
@@ -82,7 +82,7 @@ impl Streams {
                 return Ok(None);
             }
             let fifo = sender(Path::new(path)).map_err(ShimError::file("opening", path))?;
-            Ok(Some(tokio::spawn(copy_out(whose.clone(), stream, fifo))))
+            Ok(Some(trace::spawn("output", copy_out(whose.clone(), stream, fifo))))
         };
         let stdout = output(&stdio.stdout, Stream::Stdout)?;
         // a terminal has one stream for both
@@ -93,7 +93,7 @@ impl Streams {
                 let input = Input::open(path).map_err(ShimError::file("opening", path))?;
                 // a terminal may be attached at any time
                 let limit = (!stdio.terminal).then_some(WRITER_LIMIT);
-                Some(tokio::spawn(copy_in(whose.clone(), input, limit, close)))
+                Some(trace::spawn("input", copy_in(whose.clone(), input, limit, close)))
             }
         };
         Ok(Self { outputs: stdout.into_iter().chain(stderr).collect(), input })

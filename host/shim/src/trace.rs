@@ -5,12 +5,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use ah_agent_api::{TRACEPARENT, TraceParent};
+use ah_agent_client::in_trace;
 use ah_digest::Sha256;
-use tracing::Span;
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
-/// Methods that containerd repeats all the time, or that last as long as the container does.
+/// Methods that containerd repeats all the time, or that last as long as the container does: that they are done is said with debugging only.
 const QUIET: [&str; 5] = ["State", "Pids", "Stats", "Wait", "Connect"];
 
 /// Gives calls their place.
@@ -40,14 +43,37 @@ impl Tracer {
     }
 }
 
-/// What the log's lines say while a call is answered; its end is a line with the time that it took.
-pub(crate) fn span(method: &'static str, parent: Option<TraceParent>) -> Span {
-    let Some(parent) = parent else { return Span::none() };
+/// Answers a call: all lines meanwhile say its place, and the last one the time that it took.
+pub(crate) async fn answer<T>(
+    method: &'static str,
+    parent: Option<TraceParent>,
+    work: impl Future<Output = T>,
+) -> T {
+    let timed = async {
+        let begun = Instant::now();
+        let answer = work.await;
+        let ms = begun.elapsed().as_millis();
+        match QUIET.contains(&method) {
+            true => tracing::debug!(ms, "done"),
+            false => tracing::info!(ms, "done"),
+        }
+        answer
+    };
+    let Some(parent) = parent else { return timed.await };
     let (trace, span) = (parent.trace_id(), parent.span_id());
-    if QUIET.contains(&method) {
-        return tracing::debug_span!("call", method, %trace, %span);
-    }
-    tracing::info_span!("call", method, %trace, %span)
+    let span = tracing::info_span!("call", method, %trace, %span);
+    in_trace(parent, timed.instrument(span)).await
+}
+
+/// Spawns work that outlives the call that began it, and belongs where the call does.
+pub(crate) fn spawn(
+    what: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    let Some(parent) = ah_agent_client::trace() else { return tokio::spawn(work) };
+    let (trace, span) = (parent.trace_id(), parent.span_id());
+    let span = tracing::info_span!(parent: None, "task", what, %trace, %span);
+    tokio::spawn(in_trace(parent, work.instrument(span)))
 }
 
 /// The 128 bits of a UID as Kubernetes writes it (RFC 9562, section 4).
@@ -60,6 +86,7 @@ fn uuid(text: &str) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Captured;
 
     const UID: &str = "b5f1fcbe-0b1a-4f3e-9d0e-6a3f4e2f8a11";
 
@@ -84,5 +111,31 @@ mod tests {
         let of_the_id = &Sha256::of("0123").to_string()[..32];
         check(None, None, of_the_id);
         check(Some("somebody"), None, of_the_id);
+    }
+
+    /// What goes wrong in a poll, and in what goes on after a call, is looked for by the pod's id, too.
+    #[tokio::test]
+    async fn all_lines_say_the_trace_and_polls_are_not_told_of() {
+        let (lines, _guard) = Captured::start();
+        let parent = Tracer::new(Some(UID), "0123").call(&HashMap::new());
+        let call = async |method| {
+            let work = async {
+                tracing::error!("{method} failed");
+                spawn("later", async {
+                    assert!(ah_agent_client::trace().is_some());
+                    tracing::warn!("later");
+                })
+                .await
+            };
+            answer(method, parent, work).await.unwrap();
+            lines.take()
+        };
+        let trace = format!("trace={}", parent.unwrap().trace_id());
+        let (poll, create) = (call("State").await, call("Create").await);
+        for line in poll.iter().chain(&create) {
+            assert!(line.contains(&trace), "{line}");
+        }
+        assert_eq!((poll.len(), create.len()), (2, 3), "{poll:?} {create:?}");
+        assert!(create[2].contains("method=\"Create\"") && create[2].contains("done ms="));
     }
 }
