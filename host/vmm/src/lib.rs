@@ -38,7 +38,7 @@ pub use console::{ConsoleLine, ConsoleTail};
 pub use error::VmError;
 pub use host_tee::HostTee;
 pub use pci::PciPath;
-pub use qemu::GUEST_MAC;
+pub use qemu::{GUEST_MAC, TCG_CODE_MIB};
 pub use run_dir::RunDir;
 pub use spec::{Disk, HostForward, Network, Protocol, SERIAL_MAX_BYTES, VmSpec, VsockBackend};
 pub use tee::{SnpLaunch, TdxLaunch, TeeLaunch};

@@ -21,7 +21,12 @@ const MACHINE: &str = "q35,hpet=off,usb=off,sata=off,smbus=off,vmport=off,smm=of
 /// All vCPUs on one thread. With a thread each, one vCPU can run a translation of an instruction that another has
 /// just patched: a Linux guest of two vCPUs died of its own jump labels (`Oops: int3`) in one boot of fourteen under
 /// QEMU 7.2, in none of fourteen this way, and booted no slower.
-const TCG: &str = "tcg,thread=single";
+///
+/// `tb-size` bounds the code that QEMU keeps of the guest's, in [`TCG_CODE_MIB`]: without it, it is an eighth of the node's memory, up to 1 GiB
+/// for each pod (QEMU 7.2, `tcg/region.c`). What does not fit is translated again.
+const TCG: &str = "tcg,thread=single,tb-size=128";
+/// What [`Accelerator::Tcg`] takes for code that it made, at most, MiB: a part of a pod's overhead.
+pub const TCG_CODE_MIB: u32 = 128;
 /// The save area of each vCPU is measured, and the CPU's signature is in it: a model by name has the same one on every host.
 const SNP_CPU: &str = "EPYC-v4,-kvm-steal-time";
 /// QEMU's own seccomp filter: a guest that breaks out finds no exec, no setuid, no scheduling calls.
@@ -304,7 +309,7 @@ mod tests {
         let args = arguments_of(|_| ());
         assert_eq!(values(&args, "-bios"), ["/f/bios.bin"]);
         assert_eq!(values(&args, "-append"), ["console=ttyS0 quiet"]);
-        assert_eq!(values(&args, "-accel"), ["tcg,thread=single"]);
+        assert_eq!(values(&args, "-accel"), [format!("tcg,thread=single,tb-size={TCG_CODE_MIB}")]);
         assert_eq!(values(&args, "-netdev"), [] as [&str; 0]);
         assert_eq!(values(&args, "-chardev")[2], "socket,id=vsock,path=/r/vu,server=off");
     }
