@@ -1,7 +1,7 @@
 //! Converted layers against the reference tools: the kernel's EROFS, fsck.erofs, veritysetup, and another tar reader.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ah_convert::{Converted, convert_layer};
@@ -46,15 +46,73 @@ fn check_tools(name: &str, tar: &[u8]) {
 }
 
 fn check_mount(image: &Path, folder: &Path, expected: &str) {
-    let mount_point = folder.join("mounted");
-    std::fs::create_dir(&mount_point).unwrap();
-    if !mount(&["-t", "erofs", "-o", "ro,loop"], image, &mount_point) {
-        println!("skipped: this machine cannot mount an EROFS image");
+    if !can_mount() {
         return;
     }
-    let found = listing::from_dir(&mount_point);
-    run("umount", &[mount_point.to_str().unwrap()]);
+    let mounted = Mounted::image(image, folder.join("mounted")).unwrap();
+    let found = listing::from_dir(&mounted.0);
+    drop(mounted);
     assert_same(expected, &listing::text(&found.unwrap()), "kernel");
+}
+
+/// Whether this machine can mount what the reference tool makes: then an image of ours that it cannot mount is wrong.
+fn can_mount() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, empty) = (folder.path().join("image"), folder.path().join("empty"));
+    std::fs::create_dir(&empty).unwrap();
+    if run("mkfs.erofs", &[image.to_str().unwrap(), empty.to_str().unwrap()]).is_none() {
+        return false;
+    }
+    is_able("an EROFS image", Mounted::image(&image, folder.path().join("mounted")))
+}
+
+/// The same of overlayfs, asked of ordinary folders.
+fn can_stack() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let layers = ["upper", "lower"].map(|name| folder.path().join(name));
+    layers.iter().for_each(|layer| std::fs::create_dir(layer).unwrap());
+    let [upper, lower] = &layers;
+    is_able("overlayfs", Mounted::overlay(upper, lower, folder.path().join("merged")))
+}
+
+fn is_able(what: &str, mounted: Result<Mounted, String>) -> bool {
+    match mounted {
+        Ok(_) => true,
+        Err(error) => {
+            println!("skipped: this machine cannot mount {what}: {error}");
+            false
+        }
+    }
+}
+
+/// A mount point; unmounted when dropped, also by a failed assertion.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn image(image: &Path, at: PathBuf) -> Result<Self, String> {
+        Self::new(&["-t", "erofs", "-o", "ro,loop"], image, at)
+    }
+
+    fn overlay(upper: &Path, lower: &Path, at: PathBuf) -> Result<Self, String> {
+        let layers = format!("ro,lowerdir={}:{}", upper.display(), lower.display());
+        Self::new(&["-t", "overlay", "-o", &layers], Path::new("overlay"), at)
+    }
+
+    fn new(options: &[&str], what: &Path, at: PathBuf) -> Result<Self, String> {
+        std::fs::create_dir(&at).unwrap();
+        let output = Command::new("mount").args(options).arg(what).arg(&at).output();
+        let output = output.map_err(|error| format!("mount does not start: {error}"))?;
+        match output.status.success() {
+            true => Ok(Self(at)),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(&self.0).output());
+    }
 }
 
 fn assert_same(expected: &str, found: &str, by: &str) {
@@ -67,22 +125,22 @@ fn assert_same(expected: &str, found: &str, by: &str) {
 /// Lower and upper layer under the kernel's overlayfs, as the guest stacks them.
 #[test]
 fn whiteouts_and_opaque_directories_are_what_overlayfs_reads() {
+    if !can_mount() || !can_stack() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let mut mounted = Vec::new();
-    for (name, tar) in [("lower", awkward_layer()), ("upper", awkward_upper_layer())] {
-        convert(&tar, &at(&format!("{name}.image")));
-        std::fs::create_dir(at(name)).unwrap();
-        if mount(&["-t", "erofs", "-o", "ro,loop"], &at(&format!("{name}.image")), &at(name)) {
-            mounted.push(at(name));
-        }
-    }
-    std::fs::create_dir(at("merged")).unwrap();
-    let layers = format!("ro,lowerdir={}:{}", at("upper").display(), at("lower").display());
-    let options = ["-t", "overlay", "-o", &layers];
-    let merged = mounted.len() == 2 && mount(&options, Path::new("overlay"), &at("merged"));
-    let exists = |path: &str| at("merged").join(path).symlink_metadata().is_ok();
-    let found = [
+    let layer = |name: &str, tar: &[u8]| {
+        let image = at(&format!("{name}.image"));
+        convert(tar, &image);
+        Mounted::image(&image, at(name)).unwrap()
+    };
+    let lower = layer("lower", &awkward_layer());
+    let upper = layer("upper", &awkward_upper_layer());
+    // declared last, so that it is unmounted first
+    let merged = Mounted::overlay(&upper.0, &lower.0, at("merged")).unwrap();
+    assert!(merged.0.join("many").is_file());
+    for (path, expected) in [
         ("etc/hosts", false),
         ("etc/passwd", true),
         ("etc/added-too", true),
@@ -94,25 +152,9 @@ fn whiteouts_and_opaque_directories_are_what_overlayfs_reads() {
         ("dev/console", false),
         ("dev/disk", true),
         ("attr/ping", true),
-    ]
-    .map(|(path, expected)| (path, expected, exists(path)));
-    let many_is_file = at("merged").join("many").is_file();
-    mounted.push(at("merged"));
-    mounted.iter().rev().for_each(|at| drop(Command::new("umount").arg(at).output()));
-    if !merged {
-        println!("skipped: this machine cannot mount EROFS and overlayfs");
-        return;
+    ] {
+        assert_eq!(merged.0.join(path).symlink_metadata().is_ok(), expected, "{path}");
     }
-    assert!(many_is_file);
-    for (path, expected, found) in found {
-        assert_eq!(found, expected, "{path}");
-    }
-}
-
-fn mount(options: &[&str], what: &Path, at: &Path) -> bool {
-    let status =
-        Command::new("mount").args(options).arg(what).arg(at).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
 }
 
 #[test]
