@@ -8,7 +8,9 @@ mod fuzz;
 mod image;
 mod kubernetes;
 mod layers;
+mod left_out;
 mod lint;
+mod map;
 mod setup;
 mod soak;
 mod tcb;
@@ -38,7 +40,7 @@ enum Command {
     Setup,
     /// Formatting, clippy, zone arrows, trusted computing base, dependency policy
     Lint,
-    /// Checks that crates depend only on zones they may trust (zones.toml)
+    /// Checks that crates depend only on zones they may trust (zones.toml), and that ARCHITECTURE.md says of each what it says itself
     Layers,
     /// Size of what the guest must trust: packages, lines, unsafe blocks, bytes (tcb.json)
     Tcb(tcb::Options),

@@ -3,7 +3,8 @@
 
 use anyhow::Result;
 
-use crate::cmd::{Done, is_root, linting_cargo, root, run as command, run_quiet, step};
+use crate::cmd::{Done, linting_cargo, run as command, run_quiet, step};
+use crate::left_out::Report;
 use crate::{kubernetes, lint, setup, tcb};
 
 /// Makes a test fail that would skip for want of root, containerd or a guest image.
@@ -43,19 +44,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let how = "`cargo xtask test --kubernetes` runs pods on a real one";
         step("Kubernetes", || Ok(Done::Skipped(how.into())))?;
     }
-    if !is_root()? && !options.kubernetes {
-        let what =
-            "not root: tests of pods below a real containerd, and of a full disk, do nothing";
-        step("pods below containerd", || Ok(Done::Skipped(what.into())))?;
-    }
-    let vectors = root().join("../shared/reference/vectors");
-    if !vectors.is_dir() {
-        // the tests themselves say so where nobody reads it
-        let what =
-            format!("{} is missing: tests of recorded evidence pass without it", vectors.display());
-        step("recorded evidence", || Ok(Done::Skipped(what)))?;
-    }
-    step("tests", || {
+    let report = Report::of_next_run()?;
+    let tested = step("tests", || {
         let mut nextest = linting_cargo(&["nextest", "run", "--locked", "--workspace"])?;
         if options.kubernetes {
             nextest.args(["--ignore-default-filter", "--test", "kubernetes"]);
@@ -64,5 +54,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         nextest.args(&options.nextest).env("PATH", setup::path_with_tools()?);
         command(&mut nextest)?;
         Ok(Done::Did("all passed".into()))
-    })
+    });
+    // after a failure, too
+    let told = tell_left_out(&report);
+    tested.and(told)
+}
+
+fn tell_left_out(report: &Report) -> Result<()> {
+    let Some(reasons) = report.reasons()? else {
+        let what =
+            format!("not known what they left out: they wrote no {}", report.path().display());
+        return step("tests", || Ok(Done::Skipped(what)));
+    };
+    reasons.into_iter().try_for_each(|reason| step("in tests", || Ok(Done::Skipped(reason))))
 }

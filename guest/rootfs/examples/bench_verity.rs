@@ -49,19 +49,39 @@ fn run() -> Result<(), Box<dyn Error>> {
     let info = verity()?;
     let parameters = info.table_parameters(DISK);
     let target = Target { kind: "verity", sectors: info.data_sectors(), parameters: &parameters };
-    let verity = MappedDevice::create("bench", &target, Access::ReadOnly)?;
     for _ in 0..ROUNDS {
-        for (name, device) in [("raw", Path::new(DISK)), ("verity", verity.node())] {
-            fs::write("/proc/sys/vm/drop_caches", "3")?;
-            say("sequential", name, sequential(device, info.hash_offset_bytes())?);
-            fs::write("/proc/sys/vm/drop_caches", "3")?;
-            say("random", name, random(device, info.data_blocks)?);
+        for way in [Way::Sequential, Way::Random] {
+            say(way, "raw", read(way, Path::new(DISK), &info)?);
+            // dm-verity keeps the hashes that it has read in a cache of its own, which only goes with the device
+            let device = MappedDevice::create("bench", &target, Access::ReadOnly)?;
+            say(way, "verity", read(way, device.node(), &info)?);
+            device.remove().map_err(|(_, error)| error)?;
         }
     }
     Ok(())
 }
 
-fn say(what: &str, device: &str, (bytes, seconds): (u64, f64)) {
+/// How a device is read.
+#[derive(Clone, Copy)]
+enum Way {
+    Sequential,
+    Random,
+}
+
+/// Bytes, and the seconds that they took; nothing is in the kernel's cache of pages before.
+fn read(way: Way, device: &Path, info: &VerityInfo) -> Result<(u64, f64), Box<dyn Error>> {
+    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    match way {
+        Way::Sequential => sequential(device, info.hash_offset_bytes()),
+        Way::Random => random(device, info.data_blocks),
+    }
+}
+
+fn say(way: Way, device: &str, (bytes, seconds): (u64, f64)) {
+    let what = match way {
+        Way::Sequential => "sequential",
+        Way::Random => "random",
+    };
     console_line(&format!("bench {what}-{device} {:.3}", bytes as f64 / 1048576.0 / seconds));
 }
 

@@ -1,4 +1,4 @@
-//! Verified<Report> + reference values -> appraisal; every expectation is required.
+//! A verified report against reference values: every expectation is required, every claim is named.
 //!
 //! A field of [`ReferenceValues`] that a relying party does not care about has to be waived by [`Expect::Any`] with a reason,
 //! which then stands in the appraisal: nothing is passed over in silence.

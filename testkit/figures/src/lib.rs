@@ -67,6 +67,11 @@ pub fn median(values: &mut [f64]) -> f64 {
     percentile(values, 0.5)
 }
 
+/// Whether this machine has the two cores that goals of whole pods are for: a verdict on any other says nothing.
+pub fn on_two_cores() -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,7 @@
-//! VMs of the same kernel, with an initrd of one program: the yardstick.
+//! The VM that a pod would have, for programs of ours to be its initrd.
 
-use std::time::Instant;
-
-use ah_vmm::{
-    Accelerator, Disk, Network, RunDir, TeeLaunch, Tools, Vm, VmExit, VmSpec, VsockBackend,
-};
-use anyhow::{Result, bail};
+use ah_vmm::{Accelerator, Network, TeeLaunch, Tools, VmSpec, VsockBackend};
+use anyhow::Result;
 
 use crate::Options;
 use crate::site::{MEMORY_MIB, OVERHEAD_MIB};
@@ -13,24 +9,20 @@ use crate::site::{MEMORY_MIB, OVERHEAD_MIB};
 /// As many as a pod's VM has.
 const BRIDGES: u8 = 4;
 
-/// A VM as the shim makes it, but for its initrd, its disks and its network.
-pub(crate) async fn spec(
-    options: &Options,
-    initrd: &std::path::Path,
-    more: &str,
-) -> Result<(VmSpec, Tools)> {
+/// A VM as the shim makes it, but for its initrd, its disks and its network; `more` goes to the end of the kernel's command line.
+pub(crate) async fn spec(options: &Options, more: &str) -> Result<(VmSpec, Tools)> {
     let tools = Tools::find(std::slice::from_ref(&options.tools))?;
     let cache = tempfile::tempdir()?;
     let accelerator: Accelerator = ah_vmm::accelerator::choose(&tools.qemu, cache.path()).await?;
     let cmdline = std::fs::read_to_string(options.guest.join("cmdline.software"))?;
     let spec = VmSpec {
         kernel: Some(options.guest.join("vmlinuz")),
-        initrd: Some(initrd.to_owned()),
+        initrd: None,
         firmware: ah_vmm::firmware::find_for_bridges()?,
         cmdline: format!("{}{more}", cmdline.trim()),
         vcpus: 1,
         memory_mib: MEMORY_MIB + OVERHEAD_MIB,
-        disks: Vec::<Disk>::new(),
+        disks: Vec::new(),
         bridges: BRIDGES,
         network: Network::None,
         vsock: VsockBackend::Auto,
@@ -38,17 +30,4 @@ pub(crate) async fn spec(
         accelerator,
     };
     Ok((spec, tools))
-}
-
-/// Runs it until it powers itself off; gives its console and the seconds that it took.
-pub(crate) async fn run(spec: &VmSpec, tools: &Tools) -> Result<(String, f64)> {
-    let begun = Instant::now();
-    let vm = Vm::start(spec, tools, RunDir::create()?).await?;
-    let exit = vm.wait().await;
-    let seconds = begun.elapsed().as_secs_f64();
-    let console = vm.console().text();
-    if exit != VmExit::PoweredOff {
-        bail!("the VM ended with {exit:?}: {console}");
-    }
-    Ok((console, seconds))
 }

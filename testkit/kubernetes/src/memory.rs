@@ -1,6 +1,7 @@
 //! What a pod's VM takes beside its containers: in the guest (kernel and agent), and on the node (QEMU, its helper, the shim).
 
 use ah_testkit_figures::Row;
+use ah_vmm::TCG_CODE_MIB;
 use anyhow::{Context as _, Result};
 
 use crate::Options;
@@ -36,19 +37,19 @@ pub(crate) async fn measure(site: &Site, options: &Options) -> Result<()> {
         Row { name, value, unit: "MiB", reference: None, goal }.print(options.json);
     };
     let goal = Some(("at most 64 MiB", small.used <= GOAL_MIB));
-    row("guest, used by kernel and agent, VM of 256 MiB", small.used, goal);
+    row("guest without a policy, used by kernel and agent, VM of 256 MiB", small.used, goal);
     row("of that, taken by the kernel before it counts", small.reserved, None);
-    row("guest, not to be had by containers, VM of 256 MiB", small.withheld, None);
-    row("guest, used by kernel and agent, VM of 2 GiB", large.used, None);
+    row("guest without a policy, not to be had by containers, VM of 256 MiB", small.withheld, None);
+    row("guest without a policy, used by kernel and agent, VM of 2 GiB", large.used, None);
     row("of that, taken by the kernel before it counts", large.reserved, None);
-    row("guest, not to be had by containers, VM of 2 GiB", large.withheld, None);
+    row("guest without a policy, not to be had by containers, VM of 2 GiB", large.withheld, None);
     row("node, shim, QEMU and helpers without the guest", small.node.total, None);
     row("of that, code that an emulator made", small.node.emulated, None);
-    // A guest uses all of its memory sooner or later, so what it is given beside the containers counts whole.
-    let overhead = f64::from(OVERHEAD_MIB) + small.node.total;
-    row("podOverhead: overhead_mib and the node's, rounded up", rounded_up(overhead), None);
-    let hardware = overhead - small.node.emulated;
-    row("podOverhead without the emulator's code", rounded_up(hardware), None);
+    // A guest uses all of its memory sooner or later, so what it is given beside the containers counts whole; an emulator's code, too.
+    let hardware = f64::from(OVERHEAD_MIB) + small.node.total - small.node.emulated;
+    let emulated = hardware + f64::from(TCG_CODE_MIB);
+    row("podOverhead, computed: overhead_mib and the node's", rounded_up(hardware), None);
+    row("podOverhead where guests are emulated, computed", rounded_up(emulated), None);
     Ok(())
 }
 

@@ -15,6 +15,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::{Options, bare};
 
 const LAYER_BYTES: u64 = 64 << 20;
+/// Values of each way to read and each device: as many as the program in the guest makes.
+const ROUNDS: usize = 5;
 
 pub(crate) async fn measure(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -26,9 +28,10 @@ pub(crate) async fn measure(options: &Options) -> Result<()> {
     std::fs::write(&initrd, bytes)?;
     let more =
         format!(" bench.root={} bench.blocks={}", layer.info.root_hash, layer.info.data_blocks);
-    let (mut spec, tools) = bare::spec(options, &initrd, &more).await?;
+    let (mut spec, tools) = bare::spec(options, &more).await?;
+    spec.initrd = Some(initrd);
     spec.disks.push(Disk::read_only(&layer.path, "layer"));
-    let (console, _) = bare::run(&spec, &tools).await?;
+    let (console, _) = ah_testkit_bare_boot::run(&spec, &tools).await?;
     if let Some(error) = console.lines().find(|line| line.contains("bench error")) {
         bail!("{error}");
     }
@@ -49,8 +52,8 @@ fn rates(console: &str, what: &str, device: &str) -> Result<f64> {
     let found = console.lines().filter_map(|line| line.split_once(&start));
     let rates = found.map(|(_, rate)| Ok(rate.trim().parse()?)).collect::<Result<Vec<f64>>>();
     let mut rates = rates?;
-    if rates.is_empty() {
-        bail!("the guest said nothing of {start}: {console}");
+    if rates.len() != ROUNDS {
+        bail!("the guest said {} times '{start}', expected {ROUNDS}: {console}", rates.len());
     }
     Ok(median(&mut rates))
 }
@@ -62,4 +65,22 @@ fn layer(folder: &Path) -> Result<LayerImage> {
     let store = LayerStore::open(folder.join("layers"))?;
     let open = || Ok(Box::new(File::open(&tar)?) as Box<dyn Read + Send>);
     store.image_for(&diff_id, LayerMediaType::Tar, open).context("converting the layer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_of_all_rounds_or_none() {
+        let line = |rate| format!("[ 1.0] bench random-raw {rate}.000\n");
+        let all: String = [5, 1, 3, 2, 4].map(line).concat();
+        assert_eq!(rates(&all, "random", "raw").unwrap(), 3.0);
+        let cut = all.strip_suffix(&line(4)).unwrap();
+        let error = rates(cut, "random", "raw").unwrap_err().to_string();
+        assert!(
+            error.starts_with("the guest said 4 times 'bench random-raw ', expected 5"),
+            "{error}"
+        );
+    }
 }

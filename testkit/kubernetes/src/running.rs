@@ -18,10 +18,10 @@ const LINE: &str = "what a container prints, in lines of sixty-four bytes, feed 
 
 pub(crate) async fn measure(site: &Site, options: &Options) -> Result<()> {
     let (vm, runc) = (exec(site, VM).await?, exec(site, RUNC).await?);
-    let name = "exec round trip; against runc";
+    let name = "exec round trip, without a policy; against runc";
     Row { name, value: vm, unit: "ms", reference: Some(runc), goal: None }.print(options.json);
     let (vm, runc) = (log(site, VM).await?, log(site, RUNC).await?);
-    let name = "log throughput, 8 MiB in lines of 64 bytes; against runc";
+    let name = "log throughput, 8 MiB in lines of 64 bytes, without a policy; against runc";
     Row { name, value: vm, unit: "MiB/s", reference: Some(runc), goal: None }.print(options.json);
     Ok(())
 }

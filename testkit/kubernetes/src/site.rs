@@ -13,6 +13,7 @@ use crate::Options;
 pub(crate) const IMAGE: &str = "localhost/busybox:1";
 /// runc's handler, which containerd takes where none is named.
 pub(crate) const RUNC: &str = "";
+/// Pods in VMs without a policy: rows of pods say so, as one with a policy has more to do.
 pub(crate) const VM: &str = "vm";
 /// The same with a larger VM.
 pub(crate) const LARGE_VM: &str = "vm-large";

@@ -15,13 +15,13 @@ use ah_pod::Pod;
 use ah_policy::PolicyDocument;
 use ah_sandbox::StageName;
 use ah_software_tee::SoftwareTee;
+use ah_testkit_bare_boot::BareBoot;
 use ah_testkit_e2e::Scene;
-use ah_testkit_figures::{Row, median};
+use ah_testkit_figures::{Row, median, on_two_cores, percentile};
 use ah_testkit_images::busybox;
 use ah_verifier::{Revocation, TrustedRoots};
-use ah_vmm::{RunDir, Vm};
 use anchorhold::guest;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde_json::Value;
 
@@ -58,13 +58,13 @@ fn main() -> Result<()> {
 /// `anchorhold run`, everything cached, to the first line; and the bare boot of the same kernel by the same QEMU command.
 async fn start_up(options: &Options) -> Result<()> {
     let scene = Scene::shell(&format!("echo {LINE}"))?;
-    scene.prepared().await?;
+    let bare_boot = bare_boot(&scene, &options.bench_init).await?;
     let mut to_first_line = Vec::new();
     let mut bare = Vec::new();
     let mut stages: Vec<(String, Vec<f64>)> = Vec::new();
     run_pod(&scene, &mut Vec::new())?;
     for _ in 0..ROUNDS {
-        bare.push(bare_boot(&scene, &options.bench_init).await?);
+        bare.push(bare_boot.seconds().await?);
         to_first_line.push(run_pod(&scene, &mut stages)?);
     }
     let (run, bare) = (median(&mut to_first_line), median(&mut bare));
@@ -87,7 +87,7 @@ async fn start_up(options: &Options) -> Result<()> {
         value: over,
         unit: "s",
         reference: None,
-        goal: Some(("at most 1.0 s", over <= 1.0)),
+        goal: on_two_cores().then_some(("at most 1.0 s on two idle cores", over <= 1.0)),
     }
     .print(options.json);
     Ok(())
@@ -142,26 +142,15 @@ fn run_pod(scene: &Scene, stages: &mut Vec<(String, Vec<f64>)>) -> Result<f64> {
     Ok(seconds)
 }
 
-/// The pod's own QEMU command, its initrd exchanged for one that powers off.
-async fn bare_boot(scene: &Scene, bench_init: &Path) -> Result<f64> {
-    let initrd = scene.folder().join("reference.initrd");
-    std::fs::write(&initrd, ah_guest_image::reference_initrd(bench_init)?)?;
+/// Of the VM that the pod has.
+async fn bare_boot(scene: &Scene, bench_init: &Path) -> Result<BareBoot> {
     let launch = scene.launch(scene.prepared().await?).await?;
     let tools = launch.sandbox.tools.clone();
     let mut configured = ah_sandbox::Configured::new(launch.sandbox, std::sync::Arc::new(()))?;
-    let mut spec = configured.spec_mut().clone();
-    spec.initrd = Some(initrd);
-    let start = Instant::now();
-    let vm = Vm::start(&spec, &tools, RunDir::create()?).await?;
-    let exit = vm.wait().await;
-    let seconds = start.elapsed().as_secs_f64();
-    if exit != ah_vmm::VmExit::PoweredOff {
-        bail!("the bare boot ended with {exit:?}: {}", vm.console().text());
-    }
-    Ok(seconds)
+    BareBoot::of(configured.spec_mut().clone(), tools, bench_init)
 }
 
-/// One CreateContainer decision on a pod with ten containers.
+/// The CreateContainer decisions of a pod of [`CONTAINERS`] containers, and the size and the loading of its policy.
 async fn decision(options: &Options) -> Result<()> {
     let variable = |number: usize| format!("{{ name: V{number}, value: \"value {number}\" }}");
     let env = (0..VARIABLES).map(variable).collect::<Vec<_>>().join(", ");
@@ -181,8 +170,7 @@ async fn decision(options: &Options) -> Result<()> {
     let prepared = scene.prepared().await?;
     let policy = Policy::compile(prepared.document.policy())?;
     let mut times = decisions(&policy, &prepared.pod)?;
-    times.sort_by(f64::total_cmp);
-    let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
+    let [p50, p99] = [0.5, 0.99].map(|part| percentile(&mut times, part));
     let goal =
         |most: f64, unit: &str, value: f64| Some((format!("under {most} {unit}"), value < most));
     let mut loads = Vec::new();
@@ -199,8 +187,8 @@ async fn decision(options: &Options) -> Result<()> {
         / 1024.0;
     let pod = format!("{CONTAINERS} containers of {VARIABLES} variables");
     let rows = [
-        (format!("CreateContainer, {pod}, p50"), at(50), "ms", goal(0.5, "ms", at(50))),
-        (format!("CreateContainer, {pod}, p99"), at(99), "ms", goal(2.0, "ms", at(99))),
+        (format!("CreateContainer, {pod}, p50"), p50, "ms", goal(0.5, "ms", p50)),
+        (format!("CreateContainer, {pod}, p99"), p99, "ms", goal(2.0, "ms", p99)),
         (format!("policy load, {pod}, median"), load, "ms", goal(20.0, "ms", load)),
         (format!("annotation, {pod}"), annotation, "KiB", goal(64.0, "KiB", annotation)),
     ];
