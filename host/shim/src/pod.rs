@@ -330,7 +330,8 @@ fn images(rootfs: &[Mount]) -> Result<Vec<LayerImage>, ShimError> {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ShimError> + Send + 'static,
 ) -> Result<T, ShimError> {
-    match tokio::task::spawn_blocking(work).await {
+    let span = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(done) => done,
         Err(error) => Err(ShimError::network("working on a thread")(error)),
     }

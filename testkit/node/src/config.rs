@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Environment variable: the folder of another containerd than the installed one, for all tests.
 const CONTAINERD: &str = "ANCHORHOLD_TEST_CONTAINERD";
@@ -20,6 +21,8 @@ pub struct NodeConfig {
     pub env: Vec<(String, String)>,
     /// Socket for what shims count, where the node is to show metrics.
     pub metrics_events: Option<PathBuf>,
+    /// After how long without progress containerd gives up a pull (`image_pull_progress_timeout`, from containerd 1.7 on; unknown to older ones).
+    pub pull_progress_limit: Duration,
 }
 
 impl NodeConfig {
@@ -32,6 +35,7 @@ impl NodeConfig {
             path: Vec::new(),
             env: Vec::new(),
             metrics_events: None,
+            pull_progress_limit: Duration::from_secs(300),
         }
     }
 
@@ -90,6 +94,7 @@ snapshotter = "anchorhold"
 sandbox_image = "{pause}"
 disable_apparmor = true
 restrict_oom_score_adj = true
+image_pull_progress_timeout = "{limit}s"
 
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
@@ -105,6 +110,7 @@ runtime_type = "io.containerd.runc.v2"
 {runtimes}"#,
             folder = folder.display(),
             pause = crate::node::PAUSE,
+            limit = self.pull_progress_limit.as_secs(),
         )
     }
 }
