@@ -11,6 +11,8 @@ use crate::setup;
 
 /// Folders with fuzz targets, each a cargo package of its own beside the workspace.
 const FOLDERS: [&str; 3] = ["model/fuzz", "image/fuzz", "owner/fuzz"];
+/// Evidence as it was recorded, beside the project where it is there at all.
+const VECTORS: &str = "../shared/reference/vectors";
 /// Pinned, from the crate registry.
 const CARGO_FUZZ: &str = "0.13.2";
 /// Most memory of a target, MiB: a small input must not make a parser take more.
@@ -125,7 +127,13 @@ fn one(folder: &str, name: &str, seconds: f64) -> Result<Done> {
     let corpus = kept("corpus", folder, name)?;
     let artifacts = kept("artifacts", folder, name)?;
     let mut command = fuzz(folder, "run", name)?;
-    command.arg(&corpus).arg("--");
+    command.arg(&corpus);
+    // recorded evidence, read only: a target begins with it and not with nothing
+    let vectors = root().join(VECTORS);
+    if folder == "owner/fuzz" && vectors.is_dir() {
+        command.arg(vectors);
+    }
+    command.arg("--");
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
     command.args([format!("-rss_limit_mb={MEMORY_MIB}"), format!("-timeout={INPUT_SECONDS}")]);
