@@ -199,16 +199,12 @@ impl Policy {
     /// # Errors
     /// As [`Policy::compile`], with the same checks.
     pub fn compile_alike(&self, text: &str) -> Result<Self, PolicyError> {
-        let parts = Some(text).filter(|text| check_size(text).is_ok()).map(Parts::of);
-        let data_apart = |parts: &Parts| parts.constants.is_some();
-        let alike = |parts: &Parts| {
-            data_apart(parts) && data_apart(&self.parts) && parts.rules == self.parts.rules
-        };
-        let Some(parts) = parts.filter(alike) else {
+        let fitting = Some(text).filter(|text| check_size(text).is_ok());
+        let Some(parts) = fitting.and_then(|text| self.parts.of_alike(text)) else {
             return Self::compile(text);
         };
         let loaded = self.deciding.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Self::with(loaded, Parts { explanations_at: self.parts.explanations_at, ..parts })
+        Self::with(loaded, parts)
     }
 
     /// The data behind the rules, where it stands apart from them.

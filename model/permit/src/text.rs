@@ -41,6 +41,13 @@ impl Parts {
         Self { rules: rules.to_owned(), explanations_at, constants }
     }
 
+    /// Those of a text whose rules are the same; `None` where they are not, or the data does not stand apart from them.
+    pub(crate) fn of_alike(&self, text: &str) -> Option<Self> {
+        let (rules, constants) = split_data(text);
+        let alike = self.constants.is_some() && constants.is_some() && rules == self.rules;
+        alike.then(|| Self { constants, ..self.clone() })
+    }
+
     /// The data that was taken out of the text.
     pub(crate) fn own_data(&self) -> Option<&Value> {
         self.constants.as_ref()
