@@ -1,4 +1,4 @@
-//! docs/policy.md prints what the commands print.
+//! Pages for people print what the commands print.
 
 mod support;
 
@@ -48,6 +48,9 @@ fn page_now(desk: &Desk, page: &str) -> String {
         let part: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
         if kind == "console" {
             out.extend(printed(desk, &part));
+        } else if kind == "text" {
+            // of another machine
+            out.extend(part.iter().map(|line| (*line).to_owned()));
         } else {
             let name = part[0].trim_start_matches(['#', '/', ' ']);
             // JSON has no comments.
@@ -60,15 +63,25 @@ fn page_now(desk: &Desk, page: &str) -> String {
     out.join("\n")
 }
 
+#[track_caller]
+fn check(page: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
+    let text = fs::read_to_string(&path).unwrap();
+    let now = page_now(&Desk::new(), &text);
+    let mask = |page: &str| page.lines().map(masked).collect::<Vec<_>>();
+    if mask(&text) != mask(&now) {
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(path.file_name().unwrap());
+        fs::write(&file, now).unwrap();
+        panic!("{page} prints something else; as it would be now: {}", file.display());
+    }
+}
+
 #[test]
 fn the_page_on_policies_prints_what_the_commands_print() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy.md");
-    let page = fs::read_to_string(path).unwrap();
-    let now = page_now(&Desk::new(), &page);
-    let mask = |page: &str| page.lines().map(masked).collect::<Vec<_>>();
-    if mask(&page) != mask(&now) {
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("policy.md");
-        fs::write(&file, now).unwrap();
-        panic!("docs/policy.md prints something else; as it would be now: {}", file.display());
-    }
+    check("docs/policy.md");
+}
+
+#[test]
+fn the_first_page_prints_what_the_commands_print() {
+    check("README.md");
 }
