@@ -150,7 +150,7 @@ pub fn page() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
     use super::*;
 
@@ -206,6 +206,57 @@ mod tests {
             (Ok(()), Ok(())) => {}
             (Err(error), Err(path)) => assert_eq!(error.place.path, path),
             (found, expect) => panic!("{spec}: {found:?}, expected {expect:?}"),
+        }
+    }
+
+    /// The fields that lead from the spec to each struct.
+    fn ways() -> BTreeMap<&'static str, Vec<&'static str>> {
+        let mut ways = BTreeMap::from([("PodSpec", Vec::new())]);
+        let mut open = VecDeque::from(["PodSpec"]);
+        while let Some(owner) = open.pop_front() {
+            let way: Vec<_> = ways[owner].clone();
+            for field in TABLE.iter().filter(|field| field.owner == owner) {
+                let held = SCHEMA[owner][field.name].filter(|_| field.verdict == Verdict::Enforced);
+                if let Some(held) = held.filter(|held| !ways.contains_key(held)) {
+                    ways.insert(held, [way.as_slice(), &[field.name]].concat());
+                    open.push_back(held);
+                }
+            }
+        }
+        ways
+    }
+
+    /// Each row's allowed case beside its smallest forbidden change, at the field's own place in a pod.
+    #[test]
+    fn every_row_does_what_it_says() {
+        use serde_json::json;
+        let ways = ways();
+        for field in TABLE {
+            let way = [ways[field.owner].as_slice(), &[field.name]].concat();
+            let path = format!("spec.{}", way.join("."));
+            let with = |value: Value| {
+                way.iter().rfold(value, |inner, name| json!({ (*name).to_owned(): inner }))
+            };
+            match field.verdict {
+                Verdict::Harmless => check_case(with(json!({"any": ["thing"]})), Ok(())),
+                Verdict::Refused => {
+                    check_case(with(Value::Null), Ok(()));
+                    check_case(with(json!({})), Err(&path));
+                }
+                Verdict::Only(values) => {
+                    for value in values {
+                        check_case(with(serde_json::from_str(value).unwrap()), Ok(()));
+                    }
+                    check_case(with(json!("another")), Err(&path));
+                }
+                Verdict::Enforced => {
+                    check_case(with(json!({})), Ok(()));
+                    if SCHEMA[field.owner][field.name].is_some() {
+                        let unknown = format!("{path}.noSuchField");
+                        check_case(with(json!({"noSuchField": 1})), Err(&unknown));
+                    }
+                }
+            }
         }
     }
 
