@@ -37,10 +37,10 @@ pub const MAX_DEPTH: usize = 256;
 /// generated policy has about 2,000.
 pub const MAX_TOP_WORDS: usize = 20_000;
 
-/// Most statements of a query: the engine numbers them with 16 bits, and from 65,536 on reads others in their places. A generated policy has under 20.
+/// Most statements of a query: the engine numbers them with 16 bits, and from 65,536 on reads others in their places. A generated policy has at most 15.
 pub const MAX_STATEMENTS: usize = 4096;
 /// Most loops of a rule: the engine does what stands behind one within it, and so calls itself for each. What counts is each `x[y]` and each `in` of the
-/// outermost bracket. Those of a generated policy are under 30.
+/// outermost bracket. Those of a generated policy are under 10.
 pub const MAX_LOOPS: usize = 128;
 
 /// The rule by which a policy would turn denials into warnings.

@@ -143,10 +143,13 @@ impl<'a> Calls<'a> {
                         in_function = is_call.then_some(name);
                     } else if keyword == "with" {
                         replaced = Some(name);
-                    } else if let Some(replaced) = replaced.take().filter(|_| keyword == "as") {
-                        calls.add(replaced, name);
-                    } else if let Some(function) = in_function.as_ref().filter(|_| is_call) {
-                        calls.add(function.clone(), name);
+                    } else {
+                        if let Some(function) = in_function.as_ref().filter(|_| is_call) {
+                            calls.add(function.clone(), name.clone());
+                        }
+                        if let Some(replaced) = replaced.take().filter(|_| keyword == "as") {
+                            calls.add(replaced, name);
+                        }
                     }
                     goes_on = false;
                 }

@@ -191,11 +191,14 @@ fn attack_functions_that_call_themselves() {
             "f(x) { g(x) with h as f }\ng(x) { h(x) }\nh(x) { x }",
             "f(x) { g(x) with h as i }\ng(x) { h(x) }\nh(x) { x }\ni(x) { x }",
         ),
+        ("f(x) { true with input.a as f(x) }", "f(x) { true with input.a as g(x) }\ng(x) := x"),
         ("default f(_) := 1\nf(x) { f(x) }", "default f(_) := 1\nf(x) { x }\ng(x) { f(x) }"),
     ] {
         refused(circle);
         taken(row);
     }
+    let template = tried(&format!("{ASKED}f(x) := $\"{{f(x)}}\""));
+    assert!(template.is_err(), "{template:?}");
     refused("import data.agent_policy.f as g\nf(x) { g(x) }");
     refused("import data.agent_policy as p\nf(x) { p.f(x) }");
     refused("import data.agent_policy\nf(x) { agent_policy.f(x) }");
@@ -265,6 +268,7 @@ fn attack_words_that_nest() {
         format!("StartContainerRequest {{ {} }}", "x := [y | y := ".repeat(200)),
         format!("StartContainerRequest {{ {} }}", "not { ".repeat(200)),
         format!("StartContainerRequest {{ x := {} }}", "$\"{".repeat(200)),
+        "StartContainerRequest { x := $\"{1}\" }".to_owned(),
         format!("StartContainerRequest if {}true", "if ".repeat(10_000)),
     ] {
         assert!(tried(&rules).is_err());
