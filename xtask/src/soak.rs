@@ -8,7 +8,7 @@ use crate::setup;
 use crate::test::NODE_REQUIRED;
 
 /// Test of pods that come and go, and how it is told of more of them.
-const PODS_TEST: &str = "test(=pods_that_come_and_go_leave_nothing_behind)";
+const PODS_TEST: &str = "test(=many::pods_that_come_and_go_leave_nothing_behind)";
 const PODS_CYCLES: &str = "ANCHORHOLD_SOAK_CYCLES";
 
 #[derive(clap::Args)]
