@@ -116,6 +116,7 @@ fn own_files(options: &NodeInstall) -> Result<Vec<OwnFile>> {
             path: file_of(places, name)?,
             confidential,
             guest: std::path::absolute(&options.guest)?,
+            tee: options.tee.into(),
             software_tee: SOFTWARE_TEE.into(),
             key_service: options.key_service.clone(),
         };

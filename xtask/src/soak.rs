@@ -4,17 +4,19 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use crate::cmd::{Done, linting_cargo, run as command, step};
-use crate::setup;
 use crate::test::NODE_REQUIRED;
+use crate::{kubernetes, setup};
 
 /// Test of pods that come and go, and how it is told of more of them.
 const PODS_TEST: &str = "test(=many::pods_that_come_and_go_leave_nothing_behind)";
 const PODS_CYCLES: &str = "ANCHORHOLD_SOAK_CYCLES";
+const TOKEN_TEST: &str = "test(=tokens::a_token_that_the_kubelet_renews_is_renewed_in_the_pod)";
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask soak keyservice --requests 10000 --kills 20
-  cargo xtask soak pods --cycles 200")]
+  cargo xtask soak pods --cycles 200
+  cargo xtask soak token")]
 pub(crate) struct Options {
     #[command(subcommand)]
     what: What,
@@ -37,6 +39,8 @@ enum What {
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
         cycles: u32,
     },
+    /// A pod on a real Kubernetes gets the token of its service account again when the kubelet renews it (ten minutes)
+    Token,
 }
 
 /// The `soak` command.
@@ -44,6 +48,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     match options.what {
         What::Keyservice { requests, kills } => keyservice(requests, kills),
         What::Pods { cycles } => pods(cycles),
+        What::Token => token(),
     }
 }
 
@@ -53,7 +58,7 @@ fn long_test(words: &[&str], env: &[(&str, u32)]) -> Result<()> {
     let mut nextest = linting_cargo(&all)?;
     nextest.args(words).env("PATH", setup::path_with_tools()?);
     nextest.envs(env.iter().map(|(name, value)| (name, value.to_string())));
-    nextest.env(NODE_REQUIRED, "1");
+    nextest.env(NODE_REQUIRED, "1").env("ANCHORHOLD_KUBERNETES", kubernetes::folder());
     command(&mut nextest)
 }
 
@@ -72,5 +77,16 @@ fn pods(cycles: u32) -> Result<()> {
     step("pods", || {
         long_test(&["-E", PODS_TEST], &[(PODS_CYCLES, cycles)])?;
         Ok(Done::Did(format!("{cycles} came and went, nothing is left")))
+    })
+}
+
+fn token() -> Result<()> {
+    setup::run()?;
+    setup::nextest()?;
+    kubernetes::programs()?;
+    step("token", || {
+        let words = ["--ignore-default-filter", "--run-ignored", "only", "--test", "kubernetes"];
+        long_test(&[&words[..], &["-E", TOKEN_TEST]].concat(), &[])?;
+        Ok(Done::Did("renewed in the pod".into()))
     })
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// `anchorhold node …`
 #[derive(Debug, Clone, Subcommand)]
@@ -83,6 +83,24 @@ impl FromStr for Alias {
     }
 }
 
+/// What signs the reports of a node's confidential pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NodeTee {
+    /// A program of the node: not confidential
+    Software,
+    /// AMD SEV-SNP; never tried on hardware
+    Snp,
+}
+
+impl From<NodeTee> for ah_shim::Tee {
+    fn from(tee: NodeTee) -> Self {
+        match tee {
+            NodeTee::Software => Self::Software,
+            NodeTee::Snp => Self::Snp,
+        }
+    }
+}
+
 /// What the shim will read.
 fn key_address(text: &str) -> Result<String, String> {
     ah_shim::KeyAddress::try_from(text.to_owned()).map(|_| text.to_owned())
@@ -108,6 +126,9 @@ pub struct NodeInstall {
     /// Where confidential pods' requests for keys go: unix:/PATH or tcp:HOST:PORT
     #[arg(long, value_name = "ADDRESS", value_parser = key_address)]
     pub key_service: Option<String>,
+    /// What signs the reports of confidential pods
+    #[arg(long, value_enum, default_value_t = NodeTee::Software)]
+    pub tee: NodeTee,
     /// The containerd that will read the configuration [default: what `containerd --version` says]
     #[arg(long, value_name = "VERSION")]
     pub containerd_version: Option<String>,

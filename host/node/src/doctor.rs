@@ -18,7 +18,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// The shim's program, as containerd makes its name from [`RUNTIME_TYPE`].
 const SHIM: &str = "containerd-shim-anchorhold-v2";
 /// What a shim needs of a guest image.
-const GUEST_FILES: [&str; 3] = ["vmlinuz", "initrd", "cmdline.software"];
+const GUEST_FILES: [&str; 2] = ["vmlinuz", "initrd"];
+/// The check of a runtime handler's file.
+const HANDLER: &str = "handler";
 
 /// Where a node's parts are.
 #[derive(Debug, Clone)]
@@ -88,12 +90,13 @@ fn not_good(
     Check { name, finding, found: found.into(), remedy: Some(remedy) }
 }
 
-/// This version's shim starts guests with the software TEE only, whatever the machine has, and `anchorhold run` those of SEV-SNP besides.
+/// Guests of SEV-SNP are started where a handler says so; the launch has never met hardware. None of TDX are.
 fn tee(found: Result<HostTee, VmError>) -> Check {
     let (found, remedy) = match found {
         Ok(HostTee::Snp) => (
-            "SEV-SNP is here, and this version's shim does not use it".to_owned(),
-            "none for pods of a node; `anchorhold run --tee auto` uses it",
+            "SEV-SNP is here; launches with it are written and were never tried on hardware"
+                .to_owned(),
+            "`anchorhold node install --tee snp` uses it for pods of a node, `anchorhold run --tee auto` for others",
         ),
         Ok(HostTee::Tdx) => (
             "TDX is here, and this version starts no guest in it".to_owned(),
@@ -101,8 +104,8 @@ fn tee(found: Result<HostTee, VmError>) -> Check {
         ),
         Err(error) => (
             error.to_string(),
-            "none for pods of a node: they run with the software TEE, which is not confidential; for `anchorhold run` switch SEV-SNP \
-             on in the firmware and the kernel",
+            "none: pods run with the software TEE, which is not confidential; on a machine that has SEV-SNP, switch it on in the firmware \
+             and the kernel",
         ),
     };
     not_good("tee", Finding::Limited, found, remedy)
@@ -240,8 +243,7 @@ fn handlers(config: &Path) -> Vec<Check> {
 
 /// The file as the shim itself reads it, and the guest image that it names.
 fn handler_check(name: &str, config: &Path) -> Check {
-    const NAME: &str = "handler";
-    let missing = |found, remedy| not_good(NAME, Finding::Missing, found, remedy);
+    let missing = |found, remedy| not_good(HANDLER, Finding::Missing, found, remedy);
     let path = config.display();
     let read = match Config::read(config) {
         Ok(read) => read,
@@ -253,7 +255,9 @@ fn handler_check(name: &str, config: &Path) -> Check {
             return missing(format!("{name}: {error}{why}"), remedy);
         }
     };
-    let absent = GUEST_FILES.iter().map(|file| read.guest.join(file)).find(|file| !file.is_file());
+    let cmdline = format!("cmdline.{}", read.tee.name());
+    let needed = GUEST_FILES.into_iter().chain([cmdline.as_str()]);
+    let absent = needed.map(|file| read.guest.join(file)).find(|file| !file.is_file());
     if let Some(file) = absent {
         return missing(
             format!("{name}: {} is not there", file.display()),
@@ -261,14 +265,26 @@ fn handler_check(name: &str, config: &Path) -> Check {
         );
     }
     match (read.confidential, read.tee) {
-        (false, _) => good(NAME, format!("{name}: {path}")),
+        (false, _) => good(HANDLER, format!("{name}: {path}")),
         (true, Tee::Software) => not_good(
-            NAME,
+            HANDLER,
             Finding::Limited,
             format!("{name}: {path}: tee: software (not confidential)"),
-            "none: this version's shim starts no guests of a hardware TEE",
+            "`anchorhold node install --tee snp` on a machine that has SEV-SNP",
         ),
+        (true, Tee::Snp) => snp_handler(format!("{name}: {path}: tee: snp"), host_tee::find()),
     }
+}
+
+/// A handler that asks for SEV-SNP starts no pod where that is not.
+fn snp_handler(told: String, found: Result<HostTee, VmError>) -> Check {
+    const REMEDY: &str = "switch SEV-SNP on in the firmware and the kernel, or `anchorhold node install --tee software`, which is not confidential";
+    let found = match found {
+        Ok(HostTee::Snp) => return good(HANDLER, told),
+        Ok(HostTee::Tdx) => "this machine has TDX".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    not_good(HANDLER, Finding::Missing, format!("{told}: {found}"), REMEDY)
 }
 
 fn shim() -> Check {
@@ -289,12 +305,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_remedy_promises_a_tee_that_no_pod_of_a_node_gets() {
+    fn remedies_promise_a_tee_where_a_pod_of_a_node_gets_one() {
         let none = VmError::Unsupported { what: "x", found: "none".into(), expected: "Y" };
-        for found in [Ok(HostTee::Snp), Ok(HostTee::Tdx), Err(none)] {
+        for (found, promised) in
+            [(Ok(HostTee::Snp), true), (Ok(HostTee::Tdx), false), (Err(none), false)]
+        {
             let check = tee(found);
             assert_eq!(check.finding, Finding::Limited);
-            assert!(check.remedy.is_some_and(|remedy| remedy.starts_with("none")), "{check:?}");
+            let is_promised = check.remedy.is_some_and(|remedy| !remedy.starts_with("none"));
+            assert_eq!(is_promised, promised, "{check:?}");
+        }
+    }
+
+    #[test]
+    fn a_handler_of_snp_is_good_where_snp_is() {
+        let none = VmError::Unsupported { what: "x", found: "none".into(), expected: "Y" };
+        for (found, expect) in [
+            (Ok(HostTee::Snp), Finding::Good),
+            (Ok(HostTee::Tdx), Finding::Missing),
+            (Err(none), Finding::Missing),
+        ] {
+            assert_eq!(snp_handler("anchorhold-cc".into(), found).finding, expect);
         }
     }
 

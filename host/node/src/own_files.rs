@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use ah_digest::Sha256;
+use ah_shim::Tee;
 
 use crate::install::{InstallError, read, remove, replace};
 
@@ -89,6 +90,8 @@ pub struct ShimConfig {
     pub confidential: bool,
     /// The guest image's folder.
     pub guest: PathBuf,
+    /// What signs a confidential guest's reports; one that is not confidential has the software TEE.
+    pub tee: Tee,
     /// The software TEE's folder.
     pub software_tee: PathBuf,
     /// Where requests for keys go: only of confidential pods.
@@ -113,13 +116,18 @@ impl ShimConfig {
                 "# no key_service: requests for keys are not carried for such a pod".to_owned(),
             ),
         };
+        let tee = if self.confidential { self.tee } else { Tee::Software };
+        let signs = match tee {
+            Tee::Software => "a program of this node signs reports: not confidential",
+            Tee::Snp => "AMD SEV-SNP",
+        };
         let text = format!(
             "# docs/shim.md says what each key is.\n\
              \n\
              # {what}\n\
              confidential = {confidential}\n\
-             # a program of this node signs reports: not confidential\n\
-             tee = \"software\"\n\
+             # {signs}\n\
+             tee = \"{tee}\"\n\
              guest = {guest}\n\
              software_tee = {software_tee}\n\
              # where guests' requests for keys go: unix:/PATH or tcp:HOST:PORT\n\
@@ -137,6 +145,7 @@ impl ShimConfig {
              # folders in which QEMU and vhost-device-vsock are looked for before PATH\n\
              tools = []\n",
             confidential = self.confidential,
+            tee = tee.name(),
             guest = path(&self.guest),
             software_tee = path(&self.software_tee),
         );
@@ -180,6 +189,7 @@ mod tests {
             path: folder.join("anchorhold-cc.toml"),
             confidential: true,
             guest: guest.into(),
+            tee: Tee::Software,
             software_tee: "/tee".into(),
             key_service: Some("unix:/run/k.sock".into()),
         }

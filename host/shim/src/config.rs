@@ -119,6 +119,18 @@ pub struct Config {
 pub enum Tee {
     /// A program of the node: not confidential.
     Software,
+    /// AMD SEV-SNP. Written after its documents, and never run: there was no such machine.
+    Snp,
+}
+
+impl Tee {
+    /// Its name in the configuration, and in that of the file with the guest's command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Software => "software",
+            Self::Snp => "snp",
+        }
+    }
 }
 
 /// Where a key service listens.
@@ -220,6 +232,11 @@ impl Config {
             config if config.vcpus == 0 || config.vcpus > 255 => {
                 refuse("vcpus", config.vcpus.to_string(), "1 to 255")
             }
+            config if !config.confidential && config.tee != Tee::Software => {
+                let expected =
+                    "software where confidential is false: such a pod has no policy to prove";
+                refuse("tee", config.tee.name().into(), expected)
+            }
             config if !config.confidential && config.key_service.is_some() => {
                 let expected =
                     "none where confidential is false: requests of its pods are not carried";
@@ -289,6 +306,19 @@ mod tests {
         assert!(!Config::read(&path).unwrap().confidential);
         std::fs::write(&path, format!("{text}key_service = \"tcp:127.0.0.1:1\"\n")).unwrap();
         assert!(matches!(Config::read(&path), Err(ConfigError::Value { key: "key_service", .. })));
+    }
+
+    #[test]
+    fn hardware_is_for_confidential_pods() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("shim.toml");
+        let text = LEAST.replace("software", "snp");
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(Config::read(&path).unwrap().tee, Tee::Snp);
+        std::fs::write(&path, text.replace("true", "false")).unwrap();
+        assert!(matches!(Config::read(&path), Err(ConfigError::Value { key: "tee", .. })));
+        std::fs::write(&path, text.replace("snp", "tdx")).unwrap();
+        assert!(matches!(Config::read(&path), Err(ConfigError::Toml { .. })));
     }
 
     #[test]

@@ -77,6 +77,15 @@ pub enum ShimError {
     /// The software TEE.
     #[error("software tee")]
     SoftwareTee(#[from] ah_software_tee::SoftwareTeeError),
+    /// A TEE of the hardware that this machine does not run guests with.
+    #[error("tee {tee}: found {found} as what runs guests on this machine, expected kvm")]
+    Hardware {
+        /// The configured one.
+        tee: &'static str,
+        /// What runs guests.
+        found: String,
+    },
+
     /// The pod's network.
     #[error("pod network: {what}")]
     Network {

@@ -16,6 +16,7 @@ pub mod convert;
 mod counting;
 mod error;
 mod events;
+mod forward;
 mod host_files;
 mod keys;
 mod launch;

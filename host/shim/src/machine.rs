@@ -11,7 +11,7 @@ use ah_policy::{
 };
 use ah_sandbox::{GuestConfig, GuestFiles, ScratchConfig, VsockService};
 use ah_software_tee::SoftwareTee;
-use ah_vmm::{Network, TeeLaunch, Tools};
+use ah_vmm::{Accelerator, Network, SnpLaunch, TeeLaunch, Tools};
 
 use crate::config::{Config, Tee};
 use crate::convert::{Sandbox, Sizing, Spec};
@@ -44,9 +44,16 @@ pub(crate) async fn guest(
     let accelerator = ah_vmm::accelerator::choose(&tools.qemu, &run_base).await?;
     let files = files(config)?;
     let vcpus = vcpus(config, &sandbox.sizing);
-    let Tee::Software = config.tee;
-    tracing::info!("tee: software (not confidential)");
-    let services = services(config, &files, vcpus, document.host_data_snp()?)?;
+    let host_data = document.host_data_snp()?;
+    let mut services = key_service(config);
+    let tee = match config.tee {
+        Tee::Software => {
+            tracing::info!("tee: software (not confidential)");
+            services.push(software_reports(config, &files, vcpus, host_data)?);
+            TeeLaunch::None
+        }
+        Tee::Snp => snp(host_data, accelerator)?,
+    };
     Ok(GuestConfig {
         initdata_disk: match &document {
             PolicyDocument::InitData(initdata) => Some(initdata.to_disk()),
@@ -61,7 +68,7 @@ pub(crate) async fn guest(
         services,
         tools,
         accelerator,
-        tee: TeeLaunch::None,
+        tee,
         vcpus,
         memory_mib: memory_mib(config, &sandbox.sizing),
         scratch: scratch(config, sandbox),
@@ -114,7 +121,7 @@ fn allow_all() -> String {
 }
 
 fn files(config: &Config) -> Result<GuestFiles, ShimError> {
-    let path = config.guest.join("cmdline.software");
+    let path = config.guest.join(format!("cmdline.{}", config.tee.name()));
     let mut cmdline = fs::read_to_string(&path).map_err(ShimError::file("reading", &path))?;
     if !config.confidential {
         cmdline.push_str(ISOLATION_ONLY);
@@ -123,20 +130,31 @@ fn files(config: &Config) -> Result<GuestFiles, ShimError> {
         kernel: config.guest.join("vmlinuz"),
         initrd: config.guest.join("initrd"),
         cmdline,
-        firmware: match &config.firmware {
-            Some(path) => path.clone(),
-            None => ah_vmm::firmware::find_for_bridges()?,
+        firmware: match (&config.firmware, config.tee) {
+            (Some(path), _) => path.clone(),
+            (None, Tee::Software) => ah_vmm::firmware::find_for_bridges()?,
+            (None, Tee::Snp) => ah_vmm::firmware::find_snp()?,
         },
     })
 }
 
-/// The report service of the software TEE, which measures the very files that QEMU is given, and the way to the key service.
-fn services(
+/// A guest whose reports are the processor's own.
+fn snp(host_data: HostData, accelerator: Accelerator) -> Result<TeeLaunch, ShimError> {
+    let Accelerator::Kvm = accelerator else {
+        return Err(ShimError::Hardware { tee: Tee::Snp.name(), found: accelerator.to_string() });
+    };
+    // As `anchorhold run` launches them: a host with two threads a core starts no guest whose policy forbids them.
+    let policy = GuestPolicy::STRICT.with_smt();
+    Ok(TeeLaunch::Snp(SnpLaunch::on_this_cpu(*host_data.as_bytes(), policy.bits())?))
+}
+
+/// The report service of the software TEE, which measures the very files that QEMU is given.
+fn software_reports(
     config: &Config,
     files: &GuestFiles,
     vcpus: u32,
     host_data: HostData,
-) -> Result<Vec<VsockService>, ShimError> {
+) -> Result<VsockService, ShimError> {
     let read = |path: &Path| fs::read(path).map_err(ShimError::file("reading", path));
     let (firmware, kernel, initrd) =
         (read(&files.firmware)?, read(&files.kernel)?, read(&files.initrd)?);
@@ -151,17 +169,20 @@ fn services(
     };
     let tee = SoftwareTee::open(&config.software_tee)?;
     let reports = tee.launch(&inputs, host_data, GuestPolicy::STRICT)?;
-    let mut services =
-        vec![VsockService::new(ah_agent_api::ports::SOFTWARE_REPORT, move |stream| {
-            if let Err(error) = reports.serve(stream) {
-                tracing::debug!(%error, "software report service");
-            }
-        })];
-    if let Some(address) = config.key_service.clone() {
+    Ok(VsockService::new(ah_agent_api::ports::SOFTWARE_REPORT, move |stream| {
+        if let Err(error) = reports.serve(stream) {
+            tracing::debug!(%error, "software report service");
+        }
+    }))
+}
+
+/// The guest's way to the key service.
+fn key_service(config: &Config) -> Vec<VsockService> {
+    let service = config.key_service.clone().map(|address| {
         let carry = move |stream| keys::carry(stream, &address);
-        services.push(VsockService::new(ah_agent_api::ports::KEY_RELEASE, carry));
-    }
-    Ok(services)
+        VsockService::new(ah_agent_api::ports::KEY_RELEASE, carry)
+    });
+    service.into_iter().collect()
 }
 
 /// The kubelet's sum of limits, rounded up; the configured number where it is not limited.
@@ -242,6 +263,24 @@ mod tests {
         };
         assert_eq!(measurement(true), measurement(true));
         assert_ne!(measurement(true), measurement(false));
+    }
+
+    #[test]
+    fn attack_a_guest_of_hardware_does_not_start_where_the_machine_has_none() {
+        let error = snp(HostData::new([7; 32]), Accelerator::Tcg).unwrap_err();
+        assert!(error.to_string().contains("expected kvm"), "{error}");
+    }
+
+    #[test]
+    fn the_command_line_is_that_of_the_tee() {
+        let folder = tempfile::tempdir().unwrap();
+        for tee in [Tee::Software, Tee::Snp] {
+            let line = format!("quiet anchorhold.tee={}", tee.name());
+            fs::write(folder.path().join(format!("cmdline.{}", tee.name())), &line).unwrap();
+            let firmware = Some(folder.path().join("bios"));
+            let config = Config { tee, guest: folder.path().into(), firmware, ..config() };
+            assert_eq!(files(&config).unwrap().cmdline, line);
+        }
     }
 
     #[test]

@@ -67,6 +67,17 @@ impl PodNetwork {
         })
     }
 
+    /// The namespace.
+    pub(crate) fn namespace(&self) -> &Path {
+        &self.namespace
+    }
+
+    /// The pod's first address.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        let addresses = &self.interface.interface.IPAddresses;
+        addresses.iter().find_map(|found| found.address.parse().ok())
+    }
+
     fn mtu(&self) -> u32 {
         u32::try_from(self.interface.interface.mtu).unwrap_or(1500)
     }

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::Config;
 use crate::convert::{self, Copied, CopyKind, Sandbox, Spec, Workload};
+use crate::forward::{self, Forwarding};
 use crate::network::{self, PodNetwork};
 use crate::wire::task::Mount;
 use crate::{ShimError, counting, host_files, machine};
@@ -34,6 +35,8 @@ pub(crate) struct Pod {
     pub(crate) sandbox: Sandbox,
     /// The containers' volumes that may get other files, by container.
     followed: Mutex<BTreeMap<String, Vec<Followed>>>,
+    /// `kubectl port-forward`, until the pod ends.
+    forwarding: Mutex<Option<Forwarding>>,
 }
 
 /// A volume in the guest, and its version there.
@@ -101,7 +104,7 @@ impl Pod {
         let network = read_network(&sandbox).await?;
         let guest = machine::guest(config, spec, &sandbox, network.as_ref()).await?;
         let guest = Guest::boot(guest, Arc::new(Stages(counting.clone()))).await?;
-        let pod = Self { guest, sandbox, followed: Mutex::default() };
+        let pod = Self { guest, sandbox, followed: Mutex::default(), forwarding: Mutex::default() };
         match pod.prepare(network).await {
             Ok(()) => Ok(pod),
             Err(error) => {
@@ -127,6 +130,7 @@ impl Pod {
         if let Some(neighbours) = &network.neighbours {
             self.guest.call(None, agent.add_neighbours(neighbours)).await?;
         }
+        *lock(&self.forwarding) = forward::begin(&network);
         Ok(())
     }
 
@@ -276,6 +280,7 @@ impl Pod {
 
     /// Ends the VM and everything in it.
     pub(crate) async fn end(&self) {
+        drop(lock(&self.forwarding).take());
         if let Ok(Err(error)) = timeout(DESTROY_LIMIT, self.guest.agent().destroy_sandbox()).await {
             tracing::debug!(%error, "destroying the sandbox");
         }

@@ -11,6 +11,9 @@ const GOAL_MIB: f64 = 64.0;
 /// What overheads are rounded up to.
 const STEP_MIB: f64 = 16.0;
 
+/// A page of the guest, MiB.
+const PAGE_MIB: f64 = 4.0 / 1024.0;
+
 /// One VM, MiB.
 struct Found {
     /// What the kernel took before it counted anything.
@@ -59,7 +62,7 @@ fn rounded_up(mib: f64) -> f64 {
 
 async fn one(site: &Site, handler: &str, memory_mib: u32) -> Result<Found> {
     let (running, _) = site.run(handler, "echo up; exec sleep 1000000").await?;
-    let answer = running.container.exec(&["cat", "/proc/meminfo"]).await?;
+    let answer = running.container.exec(&["cat", "/proc/meminfo", "/proc/zoneinfo"]).await?;
     let text = String::from_utf8_lossy(&answer.stdout).into_owned();
     let size_mib = memory_mib + OVERHEAD_MIB;
     let node = node(site, size_mib)?;
@@ -67,9 +70,17 @@ async fn one(site: &Site, handler: &str, memory_mib: u32) -> Result<Found> {
     let size = f64::from(size_mib);
     let of = |name| Ok::<_, anyhow::Error>(kib(&text, name)? / 1024.0);
     let caches = of("Buffers:")? + of("Cached:")? - of("Shmem:")? + of("SReclaimable:")?;
-    let used = size - of("MemFree:")? - caches;
+    let used = size - of("MemFree:")? - kept_by_processors_mib(&text)? - caches;
     let (reserved, withheld) = (size - of("MemTotal:")?, size - of("MemAvailable:")?);
     Ok(Found { reserved, used, withheld, node })
+}
+
+/// Free pages that MemFree does not count, since each processor keeps some at hand (zoneinfo's `count:` below `pagesets`), MiB.
+fn kept_by_processors_mib(zoneinfo: &str) -> Result<f64> {
+    let counts = zoneinfo.lines().filter_map(|line| line.trim().strip_prefix("count:"));
+    let pages: Vec<f64> = counts.map(|count| count.trim().parse()).collect::<Result<_, _>>()?;
+    anyhow::ensure!(!pages.is_empty(), "no count: in {zoneinfo}");
+    Ok(pages.iter().sum::<f64>() * PAGE_MIB)
 }
 
 /// The number behind a word (proc(5), meminfo and smaps), KiB.

@@ -16,8 +16,10 @@ const READY_LIMIT: Duration = Duration::from_secs(180);
 const NODE: &str = "node1";
 /// Its address, on the loopback device of its network namespace.
 const NODE_ADDRESS: &str = "10.77.0.1";
+/// Addresses of services.
+const SERVICES: &str = "10.96.0.0/16";
 
-/// A real Kubernetes of one node: etcd, API server, controller manager, scheduler and kubelet on a [`Node`], in its
+/// A real Kubernetes of one node: etcd, API server, controller manager, scheduler, kubelet and kube-proxy on a [`Node`], in its
 /// namespaces, so that ports and addresses are its own.
 pub struct Cluster {
     node: Node,
@@ -34,9 +36,9 @@ impl Cluster {
         let node = Node::start(config).await?;
         let mut cluster = Self { node, programs: programs.to_owned(), daemons: Vec::new() };
         cluster.write_files()?;
-        let mut address = cluster.node.namespaces().command("/bin/busybox");
-        address.args(["ip", "addr", "add", &format!("{NODE_ADDRESS}/32"), "dev", "lo"]);
-        output(&mut address)?;
+        cluster.ip(&["addr", "add", &format!("{NODE_ADDRESS}/32"), "dev", "lo"])?;
+        // A node has a default route; what goes to a service's address needs one before it is given another.
+        cluster.ip(&["route", "add", SERVICES, "dev", "lo", "src", NODE_ADDRESS])?;
         cluster.start_etcd()?;
         cluster.start_apiserver()?;
         cluster.until("the API server answers", |cluster| {
@@ -48,6 +50,7 @@ impl Cluster {
             let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
             cluster.kubectl(&["get", "node", NODE, "-o", path]).is_ok_and(|s| s == "True")
         })?;
+        cluster.start_proxy()?;
         Ok(cluster)
     }
 
@@ -66,6 +69,17 @@ impl Cluster {
         // It keeps a cache below HOME.
         command.env("HOME", self.node.folder());
         output(&mut command)
+    }
+
+    /// `kubectl port-forward`, while what it gives lives.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn forward(&self, object: &str, ports: &[&str]) -> Result<Daemon> {
+        let mut command = self.program("kubectl");
+        command.arg("--kubeconfig").arg(self.file("kubeconfig")).env("HOME", self.node.folder());
+        command.args(["port-forward", object]).args(ports);
+        self.node.namespaces().start("port-forward", command, &self.file("port-forward.log"))
     }
 
     /// `kubectl apply`.
@@ -129,6 +143,11 @@ impl Cluster {
         format!("{logs}\n{}", self.node.logs())
     }
 
+    fn ip(&self, args: &[&str]) -> Result<()> {
+        let mut command = self.node.namespaces().command("/bin/busybox");
+        output(command.arg("ip").args(args)).map(|_| ())
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.node.folder().join("kubernetes").join(name)
     }
@@ -165,9 +184,9 @@ impl Cluster {
         command.arg("--token-auth-file").arg(self.file("tokens.csv"));
         command.arg("--service-account-key-file").arg(self.file("sa.pub"));
         command.arg("--service-account-signing-key-file").arg(self.file("sa.key"));
+        command.arg(format!("--service-cluster-ip-range={SERVICES}"));
         command.args([
             "--etcd-servers=http://127.0.0.1:2379",
-            "--service-cluster-ip-range=10.96.0.0/16",
             "--service-account-issuer=https://127.0.0.1:6443",
             "--authorization-mode=RBAC",
             "--kubelet-preferred-address-types=InternalIP",
@@ -204,6 +223,25 @@ impl Cluster {
         kubelet.arg(format!("--node-ip={NODE_ADDRESS}"));
         kubelet.arg(format!("--pod-infra-container-image={PAUSE}"));
         self.start_daemon("kubelet", kubelet)
+    }
+
+    /// What makes services of addresses: rules of iptables in the node's network namespace.
+    fn start_proxy(&mut self) -> Result<()> {
+        let mut proxy = self.program("kube-proxy");
+        proxy.arg("--kubeconfig").arg(self.file("kubeconfig"));
+        proxy.arg(format!("--hostname-override={NODE}"));
+        proxy.args([
+            "--proxy-mode=iptables",
+            "--cluster-cidr=10.88.0.0/16",
+            "--bind-address=127.0.0.1",
+            "--healthz-bind-address=127.0.0.1:10256",
+            // The table of connections is the machine's, not this node's.
+            "--conntrack-max-per-core=0",
+            "--conntrack-min=0",
+            "--conntrack-tcp-timeout-established=0",
+            "--conntrack-tcp-timeout-close-wait=0",
+        ]);
+        self.start_daemon("kube-proxy", proxy)
     }
 
     fn program(&self, name: &str) -> Command {

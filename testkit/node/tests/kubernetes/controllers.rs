@@ -115,6 +115,17 @@ spec:
       - {name: labels, downwardAPI: {items: [{path: tier, fieldRef: {fieldPath: "metadata.labels['tier']"}}]}}
 "#;
 
+/// An address of the cluster for the StatefulSet's pod, over UDP.
+const SERVICE: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: echoes}
+spec:
+  clusterIP: 10.96.0.53
+  selector: {app: echo}
+  ports: [{port: 53, targetPort: 5353, protocol: UDP}]
+"#;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_controllers_pods_of_a_private_image_run_as_they_were_written_only() {
     let Some((cluster, folder)) = cluster().await else { return };
@@ -142,9 +153,19 @@ async fn attack_controllers_pods_of_a_private_image_run_as_they_were_written_onl
     let said = said.unwrap_or_else(|error| panic!("{error}\n{}", cluster.node().logs()));
     assert!(said.contains("started as echo-0 with 67108864 bytes, tier back"), "{said}");
     let address = cluster.kubectl(&["get", "pod", "echo-0", "-o", "jsonpath={.status.podIP}"]);
-    let mut ask = cluster.node().namespaces().command(&echo);
-    ask.args(["ask", &format!("{}:5353", address.unwrap()), "over udp"]);
-    assert_eq!(String::from_utf8_lossy(&ask.output().unwrap().stdout), "over udp");
+    let ask = |address: &str, words: &str| {
+        let mut ask = cluster.node().namespaces().command(&echo);
+        let output = ask.args(["ask", address, words]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(ask(&format!("{}:5353", address.unwrap()), "over udp"), "over udp");
+    cluster.apply(SERVICE).unwrap();
+    let endpoints = ["get", "endpoints", "echoes", "-o", "jsonpath={.subsets[*].addresses[*].ip}"];
+    cluster.wait_for(&endpoints, LIMIT, |found| found.starts_with("10.88.")).unwrap();
+    let begun = std::time::Instant::now();
+    while ask("10.96.0.53:53", "by service") != "by service" {
+        assert!(begun.elapsed() < LIMIT, "{}", cluster.logs());
+    }
 
     let logs = ["logs", "-l", "app=nightly", "--tail=-1"];
     let said = cluster.wait_for(&logs, LIMIT, |said| said.contains("ran as nightly-"));

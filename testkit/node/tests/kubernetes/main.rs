@@ -4,3 +4,4 @@ mod controllers;
 mod keys;
 mod pods;
 mod site;
+mod tokens;

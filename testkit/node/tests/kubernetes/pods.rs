@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ah_testkit_images::busybox;
 use ah_testkit_node::Cluster;
@@ -92,6 +93,7 @@ apiVersion: v1
 kind: Pod
 metadata:
   name: semantics
+  labels: {app: semantics}
   annotations:
     anchorhold.dev/termination-log: main
     anchorhold.dev/exec: '{"main": [["/bin/busybox", "touch", "/data/stop"]]}'
@@ -128,6 +130,7 @@ spec:
       (: > /file) 2> /dev/null || echo read-only root
       echo served > /data/index.html
       /bin/busybox httpd -p 8080 -h /data
+      /bin/busybox httpd -p 127.0.0.1:8081 -h /data
       : > /data/ready
       until [ -e /data/stop ]; do sleep 1; done
     env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
@@ -181,12 +184,53 @@ async fn attack_a_pod_keeps_kubernetes_promises_and_runs_no_other_command() {
     fetch.args(["wget", "-q", "-O", "-", &format!("http://{}:8080/index.html", address.unwrap())]);
     assert_eq!(String::from_utf8_lossy(&fetch.output().unwrap().stdout), "served\n");
 
+    attack_services_and_forwarded_ports_reach_what_the_network_reaches(&cluster);
+
     let exec =
         |file: &str| cluster.kubectl(&["exec", "semantics", "--", "/bin/busybox", "touch", file]);
     let refused = exec("/data/stopped").unwrap_err().to_string();
     assert!(refused.contains("ExecProcessRequest denied by the policy"), "{refused}");
     exec("/data/stop").unwrap();
     assert_eq!(cluster.wait_for_end("semantics", LIMIT).unwrap(), "Succeeded");
+}
+
+const WEB: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  clusterIP: 10.96.0.80
+  selector: {app: semantics}
+  ports: [{port: 80, targetPort: 8080}]
+"#;
+
+/// By the service's address and over `kubectl port-forward`; what listens on the guest's localhost alone is reached by neither.
+fn attack_services_and_forwarded_ports_reach_what_the_network_reaches(cluster: &Cluster) {
+    let fetch = |address: &str| {
+        let mut fetch = cluster.node().namespaces().command("timeout");
+        fetch.args([
+            "30",
+            "/bin/busybox",
+            "wget",
+            "-q",
+            "-O",
+            "-",
+            &format!("http://{address}/index.html"),
+        ]);
+        String::from_utf8_lossy(&fetch.output().unwrap().stdout).into_owned()
+    };
+    let until_served = |address: &str| {
+        let begun = Instant::now();
+        while fetch(address) != "served\n" {
+            assert!(begun.elapsed() < LIMIT, "{address}\n{}", cluster.logs());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    cluster.apply(WEB).unwrap();
+    until_served("10.96.0.80");
+    let _forward = cluster.forward("pod/semantics", &["18080:8080", "18081:8081"]).unwrap();
+    until_served("127.0.0.1:18080");
+    assert_eq!(fetch("127.0.0.1:18081"), "", "the guest's own localhost is open to the node");
 }
 
 /// What is in deploy/ is what an API server takes; nothing of it is started here.

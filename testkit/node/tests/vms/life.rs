@@ -7,7 +7,7 @@ use std::process::Stdio;
 use ah_containerd_api::Code;
 use ah_containerd_api::cri::Mount;
 use ah_testkit_images::{Entry, LayerSpec, Packing, busybox};
-use ah_testkit_node::{PodConfig, SNAPSHOTTER};
+use ah_testkit_node::{Container, PodConfig, SNAPSHOTTER};
 
 use crate::machine::{IMAGE, LIMIT, Machine, machine};
 
@@ -44,6 +44,8 @@ async fn a_pod_in_a_vm_runs_is_entered_and_leaves_nothing() {
         assert_eq!(answer.exit_code, 0, "{}", String::from_utf8_lossy(&answer.stdout));
     }
 
+    attack_ports_are_forwarded_to_the_pods_address_only(&machine, &long).await;
+
     assert_eq!(machine.processes(&["containerd-shim-anchorhold-v2", "-id"]).len(), 1);
     // What containerd logs of the shim says which pod a call was for, and how long it took.
     let trace = format!("trace={}", PodConfig::new("life", "").uid.replace('-', ""));
@@ -56,6 +58,23 @@ async fn a_pod_in_a_vm_runs_is_entered_and_leaves_nothing() {
     assert!(told("Create") && told("Exec") && !told("State"), "{logs}");
     pod.remove().await.unwrap();
     machine.until_nothing_is_left().await;
+}
+
+/// `kubectl port-forward` is a connection to localhost in the pod's network namespace. It reaches what the pod's network reaches, and not
+/// what listens for the guest alone.
+async fn attack_ports_are_forwarded_to_the_pods_address_only(machine: &Machine, web: &Container) {
+    let serve = "mkdir /www && echo served > /www/index.html && /bin/busybox httpd -p 8080 -h /www && \
+                 /bin/busybox httpd -p 127.0.0.1:8081 -h /www && /bin/busybox wget -q -O - http://127.0.0.1:8081/index.html";
+    let served = web.exec(&["sh", "-c", serve]).await.unwrap();
+    assert_eq!(served.stdout, b"served\n", "{}", String::from_utf8_lossy(&served.stderr));
+    let fetch = |port: u16| {
+        machine.shell(&format!(
+            "for ns in /run/netns/*; do \
+             nsenter --net=$ns timeout 30 /bin/busybox wget -q -O - http://127.0.0.1:{port}/index.html; done"
+        ))
+    };
+    machine.until("port 8080 answers", async || fetch(8080) == "served\n").await;
+    assert_eq!(fetch(8081), "", "the guest's own localhost is open to the node");
 }
 
 /// The kubelet renews a token or changes a ConfigMap by a folder of another version and a link that it turns over.
