@@ -21,7 +21,7 @@ pub use collateral::CollateralCommand;
 pub use debug::{Debug, Grant as DebugGrantOptions};
 pub use key_import::{ImportFile, KeyImport, Kty};
 pub use key_serve::{KeyServe, Listen};
-pub use node::{Alias, Node, NodeInstall, NodePlaces};
+pub use node::{Alias, Node, NodeInstall, NodePlaces, NodeTee};
 pub use policy::Policy;
 pub use secret::{Seal, SecretCommand};
 use service::{BackupFile, KeyServiceCommand, LogCommand, OneKey, RestoreFile, Target};

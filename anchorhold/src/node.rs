@@ -10,7 +10,7 @@ use ah_node::{
 };
 use anyhow::{Context, Result};
 
-use crate::cli::{Node, NodeInstall, NodePlaces};
+use crate::cli::{Node, NodeInstall, NodePlaces, NodeTee};
 use crate::dirs::Dirs;
 use crate::ui::failure;
 
@@ -66,7 +66,13 @@ fn install(options: &NodeInstall) -> Result<()> {
         }
     }
     tell(&ah_node::install(config, &wanted).map_err(told)?, "installed");
-    eprintln!("{}: a program of this node signs the guests' reports", crate::ui::SOFTWARE_TEE);
+    match options.tee {
+        NodeTee::Software => eprintln!(
+            "{}: a program of this node signs the guests' reports",
+            crate::ui::SOFTWARE_TEE
+        ),
+        NodeTee::Snp => eprintln!("tee: snp: this launch has never met hardware"),
+    }
     Ok(())
 }
 

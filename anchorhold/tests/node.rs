@@ -128,3 +128,25 @@ fn the_doctor_names_what_is_missing_and_says_no() {
     assert!(confidential.starts_with("limited"), "{confidential}");
     assert!(confidential.ends_with("tee: software (not confidential)"), "{confidential}");
 }
+
+/// The hardware is for pods with a policy, and nothing falls back to software where it is not there.
+#[test]
+fn a_node_of_snp_asks_for_it_in_the_confidential_handler_only() {
+    let desk = Desk::new();
+    let ran = install(&desk, "--guest guest --tee snp").ends(0).says("tee: snp");
+    assert!(!ran.err.contains("tee: software"), "{}", ran.err);
+    for (name, tee) in [("anchorhold-cc", "snp"), ("anchorhold", "software")] {
+        let told = fs::read_to_string(desk.path(&format!("etc/anchorhold/{name}.toml"))).unwrap();
+        assert!(told.contains(&format!("\ntee = \"{tee}\"\n")), "{name}: {told}");
+    }
+    for file in ["vmlinuz", "initrd", "cmdline.software", "cmdline.snp"] {
+        fs::create_dir_all(desk.path("guest")).unwrap();
+        desk.write(&format!("guest/{file}"), "");
+    }
+    if ah_vmm::host_tee::find().is_err() {
+        let ran = node(&desk, "doctor").ends(1);
+        let confidential = ran.out.lines().find(|line| line.contains("anchorhold-cc: ")).unwrap();
+        assert!(confidential.starts_with("MISSING"), "{confidential}");
+        assert!(confidential.contains("tee: snp: "), "{confidential}");
+    }
+}

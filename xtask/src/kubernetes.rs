@@ -9,16 +9,19 @@ use anyhow::{Context, Result, bail};
 use crate::cmd::{Done, output, root, run_quiet, step, target};
 
 /// What a cluster of one node consists of, besides etcd and containerd.
-const PROGRAMS: [&str; 6] =
-    [API_SERVER, "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"];
+const PROGRAMS: [&str; 5] =
+    [API_SERVER, "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet"];
 const API_SERVER: &str = "kube-apiserver";
-/// Debian packages that the cluster needs and no other test.
-pub(crate) const PACKAGES: &[(&str, &str)] = &[
+/// What gives services their addresses: not in the archive.
+const PROXY: &str = "kube-proxy";
+/// Debian packages that a cluster needs and nothing else.
+const PACKAGES: &[(&str, &str)] =
+    &[("etcd-server", "the cluster's store"), ("zstd", "unpacks the cluster's programs")];
+/// And those of the tests that `cargo xtask test` leaves to `--kubernetes`.
+const MORE_PACKAGES: &[(&str, &str)] = &[
     ("conntrack", "kube-proxy's: forgets connections of services that have changed"),
     ("docker-registry", "serves a private image"),
-    ("etcd-server", "the cluster's store"),
     ("iptables", "addresses of services, and ports that are forwarded"),
-    ("zstd", "unpacks the cluster's programs"),
 ];
 /// Debian packages that build the programs where nobody has built them.
 const BUILD_PACKAGES: &[(&str, &str)] =
@@ -32,42 +35,65 @@ pub(crate) fn folder() -> PathBuf {
     target().join("kubernetes")
 }
 
-/// Unpacks the programs from the archive beside the checkout, and builds from Debian's source package what is not in it (all of them: about
-/// ten minutes on two cores; kube-proxy alone: one).
+/// Unpacks the programs from the archive beside the checkout, or builds them from Debian's source package (about ten minutes on two cores),
+/// and kube-proxy always (one minute).
 pub(crate) fn programs() -> Result<()> {
     crate::setup::install_packages("packages for Kubernetes", PACKAGES)?;
+    crate::setup::install_packages("packages for its tests", MORE_PACKAGES)?;
     step("Kubernetes", || {
-        if PROGRAMS.iter().all(|program| folder().join(program).is_file()) {
-            return Ok(Done::Skipped(folder().display().to_string()));
+        let mut how = vec![cluster()?];
+        if !folder().join(PROXY).is_file() {
+            build(&folder(), &[PROXY])?;
+            how.push(format!("{PROXY} {VERSION}, built from Debian's source package"));
         }
-        // Under another name first: a folder that is there is whole.
-        let making = target().join("kubernetes.making");
-        if making.exists() {
-            fs::remove_dir_all(&making)?;
-        }
-        fs::create_dir_all(&making)?;
-        let mut how = Vec::new();
-        if let Some(archive) = archive()? {
+        Ok(Done::Did(how.join("; ")))
+    })
+}
+
+/// The programs where they need not be built: whether they are there now. kube-proxy is not among them.
+pub(crate) fn programs_at_hand() -> Result<bool> {
+    if !is_there() && archive()?.is_none() {
+        let how = "no archive in ../shared/kubernetes: `cargo xtask test --kubernetes` builds one";
+        step("Kubernetes", || Ok(Done::Skipped(how.into())))?;
+        return Ok(false);
+    }
+    crate::setup::install_packages("packages for Kubernetes", PACKAGES)?;
+    step("Kubernetes", || cluster().map(Done::Did))?;
+    Ok(true)
+}
+
+fn is_there() -> bool {
+    PROGRAMS.iter().all(|program| folder().join(program).is_file())
+}
+
+/// The programs of the archive, and how they came.
+fn cluster() -> Result<String> {
+    if is_there() {
+        return Ok(folder().display().to_string());
+    }
+    // Under another name first: a folder that is there is whole.
+    let making = target().join("kubernetes.making");
+    if making.exists() {
+        fs::remove_dir_all(&making)?;
+    }
+    fs::create_dir_all(&making)?;
+    let how = match archive()? {
+        Some(archive) => {
             let mut tar = Command::new("tar");
             tar.arg("--zstd").arg("-xf").arg(&archive).arg("-C").arg(&making);
             run_quiet(&mut tar)?;
-            how.push(format!("from {}", archive.display()));
+            format!("from {}", archive.display())
         }
-        let is_missing = |program: &&str| !making.join(program).is_file();
-        let missing: Vec<&str> = PROGRAMS.into_iter().filter(is_missing).collect();
-        if !missing.is_empty() {
-            build(&making, &missing)?;
-            how.push(format!(
-                "{} {VERSION} built from Debian's source package",
-                missing.join(", ")
-            ));
+        None => {
+            build(&making, &PROGRAMS)?;
+            format!("{VERSION}, built from Debian's source package")
         }
-        if folder().exists() {
-            fs::remove_dir_all(folder())?;
-        }
-        fs::rename(&making, folder())?;
-        Ok(Done::Did(how.join("; ")))
-    })
+    };
+    if folder().exists() {
+        fs::remove_dir_all(folder())?;
+    }
+    fs::rename(&making, folder())?;
+    Ok(how)
 }
 
 /// An archive of the programs in `../shared/kubernetes`.
@@ -107,9 +133,11 @@ fn build(out: &Path, programs: &[&str]) -> Result<()> {
         "-s -w -X {version}.gitVersion={VERSION} -X {version}.gitMajor=1 -X {version}.gitMinor=20"
     );
     for program in programs {
+        let built = work.join(program);
         let mut build = go(&work, &source);
-        build.args(["build", "-ldflags", &flags, "-o"]).arg(out.join(program));
+        build.args(["build", "-ldflags", &flags, "-o"]).arg(&built);
         run_quiet(build.arg(format!("k8s.io/kubernetes/cmd/{program}")))?;
+        fs::rename(&built, out.join(program))?;
     }
     fs::remove_dir_all(&work)?;
     Ok(())

@@ -74,6 +74,7 @@ pub async fn doctor(options: &DoctorOptions) -> Vec<Check> {
     checks.push(configuration(options, version));
     checks.extend(handlers(&options.config));
     checks.push(shim());
+    checks.push(port_forward(on_path("iptables")));
     checks
 }
 
@@ -288,8 +289,7 @@ fn snp_handler(told: String, found: Result<HostTee, VmError>) -> Check {
 }
 
 fn shim() -> Check {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    match std::env::split_paths(&path).map(|folder| folder.join(SHIM)).find(|file| file.is_file()) {
+    match on_path(SHIM) {
         Some(file) => good("shim", file.display().to_string()),
         None => not_good(
             "shim",
@@ -298,6 +298,25 @@ fn shim() -> Check {
             "put it into a folder of containerd's PATH, as /usr/local/bin",
         ),
     }
+}
+
+/// What a shim redirects forwarded ports with.
+fn port_forward(iptables: Option<PathBuf>) -> Check {
+    const NAME: &str = "port-forward";
+    match iptables {
+        Some(file) => good(NAME, file.display().to_string()),
+        None => not_good(
+            NAME,
+            Finding::Limited,
+            "no iptables on PATH",
+            "install iptables where containerd's PATH finds it: kubectl port-forward to pods in VMs needs it, and nothing else does",
+        ),
+    }
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 #[cfg(test)]
@@ -327,6 +346,12 @@ mod tests {
         ] {
             assert_eq!(snp_handler("anchorhold-cc".into(), found).finding, expect);
         }
+    }
+
+    #[test]
+    fn without_iptables_a_node_is_limited() {
+        assert_eq!(port_forward(None).finding, Finding::Limited);
+        assert_eq!(port_forward(Some("/usr/sbin/iptables".into())).finding, Finding::Good);
     }
 
     #[test]

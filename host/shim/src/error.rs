@@ -85,7 +85,6 @@ pub enum ShimError {
         /// What runs guests.
         found: String,
     },
-
     /// The pod's network.
     #[error("pod network: {what}")]
     Network {

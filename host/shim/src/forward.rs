@@ -71,6 +71,7 @@ fn redirect(port: u16) -> io::Result<()> {
     let mut iptables = Command::new("iptables");
     iptables.args([
         "-w",
+        "10",
         "-t",
         "nat",
         "-A",

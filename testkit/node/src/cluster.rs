@@ -16,6 +16,8 @@ const READY_LIMIT: Duration = Duration::from_secs(180);
 const NODE: &str = "node1";
 /// Its address, on the loopback device of its network namespace.
 const NODE_ADDRESS: &str = "10.77.0.1";
+/// What gives services their addresses, where it is among the programs.
+const PROXY: &str = "kube-proxy";
 /// Addresses of services.
 const SERVICES: &str = "10.96.0.0/16";
 
@@ -50,7 +52,9 @@ impl Cluster {
             let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].status}"#;
             cluster.kubectl(&["get", "node", NODE, "-o", path]).is_ok_and(|s| s == "True")
         })?;
-        cluster.start_proxy()?;
+        if cluster.programs.join(PROXY).is_file() {
+            cluster.start_proxy()?;
+        }
         Ok(cluster)
     }
 
@@ -227,7 +231,7 @@ impl Cluster {
 
     /// What makes services of addresses: rules of iptables in the node's network namespace.
     fn start_proxy(&mut self) -> Result<()> {
-        let mut proxy = self.program("kube-proxy");
+        let mut proxy = self.program(PROXY);
         proxy.arg("--kubeconfig").arg(self.file("kubeconfig"));
         proxy.arg(format!("--hostname-override={NODE}"));
         proxy.args([
@@ -241,7 +245,7 @@ impl Cluster {
             "--conntrack-tcp-timeout-established=0",
             "--conntrack-tcp-timeout-close-wait=0",
         ]);
-        self.start_daemon("kube-proxy", proxy)
+        self.start_daemon(PROXY, proxy)
     }
 
     fn program(&self, name: &str) -> Command {

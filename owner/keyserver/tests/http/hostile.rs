@@ -13,11 +13,14 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+/// Connections that an address may have.
+const KEPT: usize = 8;
+
 async fn narrow() -> World {
     World::with(|config, _| {
         config.limits.header_timeout_s = Some(1);
         config.limits.request_timeout_s = Some(1);
-        config.limits.connections_per_client = Some(8);
+        config.limits.connections_per_client = Some(KEPT);
         config.limits.body_bytes = Some(4096);
         config.limits.shutdown_timeout_s = Some(1);
     })
@@ -116,16 +119,18 @@ async fn attack_requests_that_are_huge_or_malformed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attack_many_connections_of_one_address() {
     let world = narrow().await;
-    let mut open = Vec::new();
-    for _ in 0..500 {
-        open.push(tcp(world.address, "127.0.0.2").await);
+    // 10,000, in rows that a process may have open on any machine.
+    for _ in 0..25 {
+        let mut row = Vec::new();
+        for _ in 0..400 {
+            row.push(tcp(world.address, "127.0.0.2").await);
+        }
+        assert_served(&world).await;
+        // The first ones may wait for what they do not say; all others are hung up on.
+        for mut stream in row.drain(KEPT..) {
+            assert_eq!(rest(&mut stream).await, "");
+        }
     }
-    assert_served(&world).await;
-    let mut hung_up = 0;
-    for mut stream in open.drain(8..) {
-        hung_up += usize::from(rest(&mut stream).await.is_empty());
-    }
-    assert_eq!(hung_up, 492);
     assert_served(&world).await;
     world.stop().await;
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ah_testkit_images::busybox;
 use ah_testkit_node::Cluster;
 
-use crate::site::{LIMIT, RUNTIME_CLASS, cluster, with_policy};
+use crate::site::{LIMIT, cluster, confidential};
 
 const CONFIDENTIAL: &str = r#"
 apiVersion: v1
@@ -52,11 +52,7 @@ spec:
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_a_changed_pod_is_refused_in_words_where_its_original_runs() {
     let Some((cluster, folder)) = cluster().await else { return };
-    let image = busybox().unwrap();
-    let pod = with_policy(folder.path(), CONFIDENTIAL, "localhost/busybox:1", &image);
-    cluster.node().import(&[("localhost/busybox:1", &image)]).await.unwrap();
-    cluster.node().forget_tag("localhost/busybox:1").await.unwrap();
-    cluster.apply(RUNTIME_CLASS).unwrap();
+    let pod = confidential(&cluster, folder.path(), CONFIDENTIAL).await;
     let describe = || cluster.kubectl(&["describe", "pod", "sealed"]).unwrap();
 
     cluster.apply(&pod).unwrap();
@@ -151,11 +147,7 @@ spec:
 #[tokio::test(flavor = "multi_thread")]
 async fn attack_a_pod_keeps_kubernetes_promises_and_runs_no_other_command() {
     let Some((cluster, folder)) = cluster().await else { return };
-    let image = busybox().unwrap();
-    let pod = with_policy(folder.path(), SEMANTICS, "localhost/busybox:1", &image);
-    cluster.node().import(&[("localhost/busybox:1", &image)]).await.unwrap();
-    cluster.node().forget_tag("localhost/busybox:1").await.unwrap();
-    cluster.apply(RUNTIME_CLASS).unwrap();
+    let pod = confidential(&cluster, folder.path(), SEMANTICS).await;
     cluster.apply(&pod).unwrap();
     let get = |path: &str| ["get", "pod", "semantics", "-o", path].map(str::to_owned);
     let wait = |path: &str, expected: &str| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use ah_testkit_images::{ImageSpec, LayoutBuilder};
+use ah_testkit_images::{ImageSpec, LayoutBuilder, busybox};
 use ah_testkit_node::{Cluster, NodeConfig};
 use tempfile::TempDir;
 
@@ -83,6 +83,17 @@ pub(crate) fn with_policy(folder: &Path, yaml: &str, name: &str, image: &ImageSp
     layout.add(name, image).unwrap();
     layout.finish().unwrap();
     fs::read_to_string(with_policy_of(folder, yaml, &folder.join("layout"))).unwrap()
+}
+
+/// A pod of busybox with its policy, on a node that has the image by its digest alone.
+pub(crate) async fn confidential(cluster: &Cluster, folder: &Path, yaml: &str) -> String {
+    const NAME: &str = "localhost/busybox:1";
+    let image = busybox().unwrap();
+    let pod = with_policy(folder, yaml, NAME, &image);
+    cluster.node().import(&[(NAME, &image)]).await.unwrap();
+    cluster.node().forget_tag(NAME).await.unwrap();
+    cluster.apply(RUNTIME_CLASS).unwrap();
+    pod
 }
 
 /// The owner's key service while a test lasts.

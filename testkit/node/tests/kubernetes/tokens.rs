@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use ah_testkit_images::busybox;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-use crate::site::{RUNTIME_CLASS, cluster, with_policy};
+use crate::site::{cluster, confidential};
 
 /// The kubelet renews a token of ten minutes, the shortest there is, when a fifth of its time is left (kubernetes 1.20,
 /// `pkg/kubelet/token/token_manager.go`, `requiresRefresh`), and looks each minute or two.
@@ -50,11 +49,7 @@ fn claims(token: &str) -> Value {
 #[ignore = "nine minutes, until a token is renewed: cargo xtask soak token"]
 async fn a_token_that_the_kubelet_renews_is_renewed_in_the_pod() {
     let Some((cluster, folder)) = cluster().await else { return };
-    let image = busybox().unwrap();
-    let pod = with_policy(folder.path(), POD, "localhost/busybox:1", &image);
-    cluster.node().import(&[("localhost/busybox:1", &image)]).await.unwrap();
-    cluster.node().forget_tag("localhost/busybox:1").await.unwrap();
-    cluster.apply(RUNTIME_CLASS).unwrap();
+    let pod = confidential(&cluster, folder.path(), POD).await;
     cluster.apply(&pod).unwrap();
     let phase = cluster.wait_for_end("bearer", RENEWED_WITHIN);
     let phase = phase.unwrap_or_else(|error| panic!("{error}\n{}", cluster.node().logs()));
