@@ -29,8 +29,8 @@ use crate::{guest, prepare};
 
 /// Virtual CPUs of a pod's VM; part of the launch measurement. Sizing by the pod's limits comes with the Kubernetes node.
 pub const VCPUS: u32 = 1;
-/// What kernel, agent and page tables need beside the containers.
-const GUEST_OWN_MIB: u64 = 192;
+/// What kernel and agent need beside the containers of a small pod.
+const GUEST_OWN_MIB: u32 = 192;
 /// Memory for containers without a limit.
 const DEFAULT_MIB: u64 = 256;
 /// What writable layers and volumes without a limit may take together; as a node's shim has it.
@@ -100,11 +100,10 @@ impl Launch {
         let scratch = ScratchConfig {
             folder: dirs.scratch(),
             shared_bytes: SCRATCH_BYTES,
-            limited_bytes: RuntimeHints::of(&prepared.pod)
-                .map_or(0, |hints| hints.volume_limits_bytes()),
+            limited_bytes: RuntimeHints::of(&prepared.pod).map_or(0, |hints| hints.limited_bytes()),
         };
         let sandbox = SandboxConfig {
-            memory_mib: memory_mib(&prepared.pod)?,
+            memory_mib: memory_mib(&prepared.pod, tee)?,
             pod: prepared.pod,
             initdata_disk: prepared.initdata.as_ref().map(InitData::to_disk),
             policy_text: match prepared.document {
@@ -157,7 +156,7 @@ impl Launch {
 }
 
 /// The VM's memory: the containers' limits, or a default where one has none, and the guest's own need.
-fn memory_mib(pod: &ah_pod::Pod) -> Result<u32> {
+fn memory_mib(pod: &ah_pod::Pod, tee: ah_evidence::Tee) -> Result<u32> {
     let limits: u64 = pod
         .containers
         .iter()
@@ -165,8 +164,10 @@ fn memory_mib(pod: &ah_pod::Pod) -> Result<u32> {
             Some(bytes) => bytes.div_ceil(1 << 20),
             None => DEFAULT_MIB,
         })
-        .sum();
-    u32::try_from(limits + GUEST_OWN_MIB).context("memory limits of the pod are beyond any machine")
+        .fold(0, u64::saturating_add);
+    let encrypted = tee != ah_evidence::Tee::Software;
+    let size = ah_sandbox::vm_memory_mib(limits, GUEST_OWN_MIB, encrypted);
+    u32::try_from(size).context("memory limits of the pod are beyond any machine")
 }
 
 /// Ctrl-C and SIGTERM: once for the containers' own way, twice for at once.

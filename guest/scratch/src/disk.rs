@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
@@ -36,17 +36,33 @@ pub struct ScratchDisk {
     limited: Mutex<Limited>,
 }
 
-/// Volumes with a limit of their own, in the second half.
+/// What has a limit of its own, in the second half.
 #[derive(Debug)]
 struct Limited {
     room: Room,
     /// How many there have been: each device has a name of its own.
     count: u32,
-    volumes: BTreeMap<String, LimitedVolume>,
+    parts: BTreeMap<Owner, LimitedPart>,
+}
+
+/// Whose files they are. Names of volumes and of containers may be the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Volume(String),
+    Root(String),
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Volume(name) => write!(f, "volume {name:?}"),
+            Self::Root(container) => write!(f, "root of container {container:?}"),
+        }
+    }
 }
 
 #[derive(Debug)]
-struct LimitedVolume {
+struct LimitedPart {
     stretch: Stretch,
     mounted: MountedDevice,
 }
@@ -68,16 +84,24 @@ impl ScratchDisk {
         make_folder(&shared.join(ROOTS))?;
         let second = layout.sectors.saturating_sub(layout.shared);
         let room = Room::new(Stretch { start: layout.shared, sectors: second });
-        let limited = Mutex::new(Limited { room, count: 0, volumes: BTreeMap::new() });
+        let limited = Mutex::new(Limited { room, count: 0, parts: BTreeMap::new() });
         Ok(Self { folder: folder.to_owned(), crypt, limited })
     }
 
-    /// An empty folder for what a container writes into its root.
+    /// An empty folder for what a container writes into its root. With a limit it is a file system of its own, as for
+    /// [`Self::volume_folder`].
     ///
     /// # Errors
-    /// It cannot be made.
-    pub fn root_folder(&self, container: &str) -> Result<PathBuf, ScratchError> {
+    /// [`ScratchError::NoRoom`], or it cannot be made.
+    pub fn root_folder(
+        &self,
+        container: &str,
+        limit: Option<u64>,
+    ) -> Result<PathBuf, ScratchError> {
         self.remove_root_folder(container)?;
+        if let Some(limit) = limit {
+            return self.limited_folder(Owner::Root(container.to_owned()), limit);
+        }
         let folder = self.root_of(container);
         make_folder(&folder)?;
         Ok(folder)
@@ -86,8 +110,9 @@ impl ScratchDisk {
     /// Takes away what a container wrote into its root; one that wrote nothing is no error.
     ///
     /// # Errors
-    /// It cannot be removed.
+    /// Somebody still uses it, or it cannot be removed.
     pub fn remove_root_folder(&self, container: &str) -> Result<(), ScratchError> {
+        self.remove_limited(&Owner::Root(container.to_owned()))?;
         remove_folder(&self.root_of(container))
     }
 
@@ -105,20 +130,22 @@ impl ScratchDisk {
     /// # Errors
     /// [`ScratchError::NoRoom`], or a folder or file system that cannot be made.
     pub fn volume_folder(&self, name: &str, limit: Option<u64>) -> Result<PathBuf, ScratchError> {
-        let Some(limit) = limit else {
-            let folder = self.shared_volume(name);
-            make_folder(&folder)?;
-            return Ok(folder);
-        };
+        if let Some(limit) = limit {
+            return self.limited_folder(Owner::Volume(name.to_owned()), limit);
+        }
+        let folder = self.shared_volume(name);
+        make_folder(&folder)?;
+        Ok(folder)
+    }
+
+    fn limited_folder(&self, owner: Owner, limit: u64) -> Result<PathBuf, ScratchError> {
         let needed = ext4::blocks_for(limit).saturating_mul(BLOCK_SECTORS);
         let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
-        if limited.volumes.contains_key(name) {
-            return Err(ScratchError::file(&self.shared_volume(name))(
-                std::io::ErrorKind::AlreadyExists.into(),
-            ));
+        if limited.parts.contains_key(&owner) {
+            return Err(ScratchError::Exists { owner: owner.to_string() });
         }
         let stretch = limited.room.take(needed).ok_or_else(|| ScratchError::NoRoom {
-            volume: name.to_owned(),
+            owner: owner.to_string(),
             needed_bytes: needed.saturating_mul(512),
             left_bytes: limited.room.longest().saturating_mul(512),
         })?;
@@ -133,7 +160,7 @@ impl ScratchDisk {
             }
             error
         })?;
-        limited.volumes.insert(name.to_owned(), LimitedVolume { stretch, mounted });
+        limited.parts.insert(owner, LimitedPart { stretch, mounted });
         drop(limited);
         let folder = at.join(FILES);
         make_folder(&folder)?;
@@ -145,17 +172,22 @@ impl ScratchDisk {
     /// # Errors
     /// Somebody still uses it; it stays, and so does what it takes.
     pub fn remove_volume(&self, name: &str) -> Result<(), ScratchError> {
+        self.remove_limited(&Owner::Volume(name.to_owned()))?;
+        remove_folder(&self.shared_volume(name))
+    }
+
+    /// What has no limit is not here, and no error.
+    fn remove_limited(&self, owner: &Owner) -> Result<(), ScratchError> {
         let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(LimitedVolume { stretch, mounted }) = limited.volumes.remove(name) else {
-            return remove_folder(&self.shared_volume(name));
-        };
+        let Some((owner, part)) = limited.parts.remove_entry(owner) else { return Ok(()) };
+        let LimitedPart { stretch, mounted } = part;
         match mounted.remove() {
             Ok(()) => {
                 limited.room.give_back(stretch);
                 Ok(())
             }
             Err((mounted, error)) => {
-                limited.volumes.insert(name.to_owned(), LimitedVolume { stretch, mounted });
+                limited.parts.insert(owner, LimitedPart { stretch, mounted });
                 Err(error.into())
             }
         }

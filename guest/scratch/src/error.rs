@@ -39,14 +39,20 @@ pub enum ScratchError {
     /// A file system cannot be made in this size.
     #[error("scratch disk: making a file system")]
     Format(#[source] FormatError),
-    /// The limits of the pod's volumes come to more than the disk has.
+    /// There is one of that name already.
+    #[error("scratch disk: {owner} is there already")]
+    Exists {
+        /// Whose files they would be.
+        owner: String,
+    },
+    /// The pod's limits come to more than the disk has.
     #[error(
-        "scratch disk: volume {volume:?} with its limit needs {needed_bytes} bytes, {left_bytes} are left for volumes with a limit; \
+        "scratch disk: {owner} with its limit needs {needed_bytes} bytes, {left_bytes} are left for what has a limit; \
          hint: the host attaches a larger scratch disk"
     )]
     NoRoom {
-        /// The volume.
-        volume: String,
+        /// Whose files they would be.
+        owner: String,
         /// What it needs, with what its file system needs.
         needed_bytes: u64,
         /// What is left.

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! virtio-blk "scratch" ─ dm-integrity (tags) ─ dm-crypt (key) ─┬─ first half: ext4, shared by what has no limit of its own
-//!                                                              └─ second half: one ext4 for each volume with a limit
+//!                                                              └─ second half: one ext4 for each volume and root with a limit
 //! ```
 //!
 //! A sector that was never written has no valid tag, so no file system may read what it has not written: see [`ext4`].

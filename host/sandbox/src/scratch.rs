@@ -20,25 +20,25 @@ const STEP_BYTES: u64 = 4096;
 pub struct ScratchConfig {
     /// A folder on a disk of the host; the guest encrypts what gets there.
     pub folder: PathBuf,
-    /// Bytes for what has no limit of its own: writable layers and volumes without a limit. Taken only as they are written.
+    /// Bytes for what has no limit of its own: containers' roots and volumes without a limit. Taken only as they are written.
     pub shared_bytes: u64,
-    /// Sum of the volumes' limits, bytes.
+    /// Sum of the limits of volumes and of containers' roots, bytes.
     pub limited_bytes: u64,
 }
 
 impl ScratchConfig {
-    /// The disk's size: the guest gives one half to what is shared and one to volumes with a limit, takes 1/128 for tags, and its file
+    /// The disk's size: the guest gives one half to what is shared and one to what has a limit, takes 1/128 for tags, and its file
     /// systems take about 1/32.
     ///
     /// # Errors
-    /// [`SandboxError::Config`]: the limits of the pod's volumes come to more than a disk may have.
+    /// [`SandboxError::Config`]: the pod's limits come to more than a disk may have.
     fn size_bytes(&self) -> Result<u64, SandboxError> {
         let wanted = self.shared_bytes.max(self.limited_bytes);
         let half = wanted.saturating_add(wanted / 16).saturating_add(64 << 20);
         let size = half.saturating_mul(2).checked_next_multiple_of(STEP_BYTES);
         size.filter(|size| *size <= MAX_BYTES).ok_or_else(|| SandboxError::Config {
             detail: format!(
-                "scratch disk: found {wanted} bytes for volumes, expected a disk of at most {MAX_BYTES} bytes, half of it for them"
+                "scratch disk: found {wanted} bytes for volumes and roots, expected a disk of at most {MAX_BYTES} bytes, half of it for them"
             ),
         })
     }

@@ -87,7 +87,7 @@ fn scratch(config: &Config, sandbox: &Sandbox) -> Option<ScratchConfig> {
     (config.scratch_mib > 0).then(|| ScratchConfig {
         folder: config.scratch_folder.clone(),
         shared_bytes: config.scratch_mib << 20,
-        limited_bytes: sandbox.hints.runtime.volume_limits_bytes(),
+        limited_bytes: sandbox.hints.runtime.limited_bytes(),
     })
 }
 
@@ -197,7 +197,9 @@ fn vcpus(config: &Config, sizing: &Sizing) -> u32 {
 fn memory_mib(config: &Config, sizing: &Sizing) -> u32 {
     let limit = u64::try_from(sizing.memory_bytes).unwrap_or_default().div_ceil(1 << 20);
     let containers = if limit == 0 { config.memory_mib.into() } else { limit.max(LEAST_MIB) };
-    u32::try_from(containers.saturating_add(config.overhead_mib.into())).unwrap_or(u32::MAX)
+    let encrypted = config.confidential && config.tee != Tee::Software;
+    let size = ah_sandbox::vm_memory_mib(containers, config.overhead_mib, encrypted);
+    u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -229,11 +231,12 @@ mod tests {
             let sizing = Sizing { cpu_quota_us, cpu_period_us, memory_bytes };
             assert_eq!((vcpus(&config(), &sizing), memory_mib(&config(), &sizing)), expect);
         };
-        check(0, 0, 0, (2, 356));
-        check(-1, 100_000, 0, (2, 356));
-        check(150_000, 100_000, 64 << 20, (2, 164));
-        check(50_000, 100_000, (64 << 20) + 1, (1, 165));
-        check(1_000, 100_000, 1, (1, 132));
+        check(0, 0, 0, (2, 364));
+        check(-1, 100_000, 0, (2, 364));
+        check(150_000, 100_000, 64 << 20, (2, 166));
+        check(50_000, 100_000, (64 << 20) + 1, (1, 167));
+        check(1_000, 100_000, 1, (1, 133));
+        check(0, 0, 8 << 30, (2, 8192 + 100 + 256 + 64));
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub struct RuntimeHints {
     /// `sizeLimit` of emptyDirs by volume name: the kubelet keeps it to itself.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub size_limit_bytes: BTreeMap<String, u64>,
+    /// `limits.ephemeral-storage` by container name, for those that have one: the kubelet measures it itself, outside of the VM.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_limit_bytes: BTreeMap<String, u64>,
     /// `fsGroupChangePolicy`: the kubelet acts on it itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fs_group_change: Option<FsGroupChange>,
@@ -35,25 +38,30 @@ impl RuntimeHints {
             }
             VolumeSource::Files(_) => None,
         });
+        let roots = pod.containers.iter().filter_map(|container| {
+            Some((container.name.clone(), container.resources.root_limit_bytes()?))
+        });
         let change = pod.security.fs_group.map(|group| group.change);
         let hints = Self {
             share_process_namespace: pod.share_process_namespace,
             size_limit_bytes: limits.collect(),
+            storage_limit_bytes: roots.collect(),
             fs_group_change: change.filter(|change| *change != FsGroupChange::Always),
         };
         (hints != Self::default()).then_some(hints)
     }
 
-    /// Sum of the volumes' limits, bytes.
-    pub fn volume_limits_bytes(&self) -> u64 {
-        self.size_limit_bytes.values().fold(0, |sum, limit| sum.saturating_add(*limit))
+    /// Sum of the limits of volumes and of containers' roots, bytes.
+    pub fn limited_bytes(&self) -> u64 {
+        let limits = self.size_limit_bytes.values().chain(self.storage_limit_bytes.values());
+        limits.fold(0, |sum, limit| sum.saturating_add(*limit))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::requests::tests::pod;
+    use crate::requests::tests::{container, pod};
     use crate::{FsGroup, Medium, Volume};
 
     #[test]
@@ -65,11 +73,17 @@ mod tests {
         pod.security.fs_group = Some(FsGroup { gid: 1, change: FsGroupChange::OnRootMismatch });
         let source = VolumeSource::EmptyDir { medium: Medium::Disk, size_limit_bytes: Some(4096) };
         pod.volumes = vec![Volume { name: "a".into(), source }];
+        let mut limited = container("app");
+        limited.resources.storage_limit_bytes = Some(8192);
+        let mut unlimited = container("none");
+        unlimited.resources.storage_limit_bytes = Some(0);
+        pod.containers = vec![limited, unlimited];
         let text = serde_json::to_string(&RuntimeHints::of(&pod)).unwrap();
         assert_eq!(
             text,
-            r#"{"share_process_namespace":true,"size_limit_bytes":{"a":4096},"fs_group_change":"on-root-mismatch"}"#
+            r#"{"share_process_namespace":true,"size_limit_bytes":{"a":4096},"storage_limit_bytes":{"app":8192},"fs_group_change":"on-root-mismatch"}"#
         );
+        assert_eq!(RuntimeHints::of(&pod).unwrap().limited_bytes(), 4096 + 8192);
         let unknown = r#"{"share_process_namespace":true,"more":1}"#;
         assert!(serde_json::from_str::<RuntimeHints>(unknown).is_err());
     }

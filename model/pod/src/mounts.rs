@@ -6,7 +6,7 @@ use ah_agent_api::types::FSGroupChangePolicy;
 
 use crate::files::{self, SHARED_DIR};
 use crate::pod::{FsGroup, FsGroupChange};
-use crate::requests::RequestError;
+use crate::requests::{RequestError, size};
 use crate::{Container, HostValues, Medium, Pod, Volume, VolumeMount, VolumeSource, trees};
 
 /// What the guest keeps for the whole sandbox (Kata runtime, `kataGuestSandboxDir`).
@@ -116,7 +116,7 @@ pub fn volume_storage(
     size_limit_bytes: Option<u64>,
     fs_group: Option<FsGroup>,
 ) -> Storage {
-    let size = size_limit_bytes.map(|bytes| format!("size={bytes}"));
+    let size = size_limit_bytes.map(size);
     let fs_group = fs_group.map(|group| FSGroup {
         group_id: group.gid,
         group_change_policy: match group.change {

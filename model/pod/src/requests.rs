@@ -166,7 +166,8 @@ pub fn create_container(
     let spec = spec::workload(pod, container, id, host).map_err(|error| named(container, error))?;
     let mut request = request(pod, id, spec);
     let layers = container.image.layers.iter().rev().map(|layer| &layer.verity);
-    request.storages = layer_storages(layers, id, &host.pci_paths)?;
+    let limit = container.resources.root_limit_bytes();
+    request.storages = layer_storages(layers, id, limit, &host.pci_paths)?;
     request.storages.extend(mounts::volume_storages(pod, container));
     Ok(request)
 }
@@ -329,13 +330,15 @@ const FILE_MODE: u32 = 0o100_644;
 /// Permissions of folders made on the way (Kata runtime, `DirMode`).
 const DIR_MODE: u32 = 0o750;
 
-/// The layers, top first, then the overlay that joins them.
+/// The layers, top first, then the overlay that joins them, with a `size` in bytes where what is written above them has a limit
+/// (as tmpfs(5) has it; overlayfs itself knows no such option).
 ///
 /// # Errors
 /// [`RequestError::NoPciPath`] for a layer whose disk is not among `pci_paths`.
 pub fn layer_storages<'a>(
     top_first: impl IntoIterator<Item = &'a VerityInfo>,
     container_id: &str,
+    limit_bytes: Option<u64>,
     pci_paths: &BTreeMap<Sha256, String>,
 ) -> Result<Vec<Storage>, RequestError> {
     let layers = top_first.into_iter().map(|layer| layer_storage(layer, pci_paths));
@@ -346,11 +349,16 @@ pub fn layer_storages<'a>(
         driver: "overlayfs".into(),
         source: "overlay".into(),
         fstype: "overlay".into(),
-        options: vec![lower],
+        options: std::iter::once(lower).chain(limit_bytes.map(size)).collect(),
         mount_point: spec::root_path(container_id),
         ..Default::default()
     });
     Ok(storages)
+}
+
+/// The option of a file system with a limit.
+pub(crate) fn size(bytes: u64) -> String {
+    format!("size={bytes}")
 }
 
 fn layer_storage(

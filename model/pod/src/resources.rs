@@ -31,6 +31,8 @@ pub struct Resources {
     pub memory_request_bytes: Option<u64>,
     /// `limits.memory`.
     pub memory_limit_bytes: Option<u64>,
+    /// `limits.ephemeral-storage`: what the container may write into its root; 0 is none, as to the kubelet.
+    pub storage_limit_bytes: Option<u64>,
 }
 
 /// Quality-of-service class (Kubernetes: pod QoS classes).
@@ -47,6 +49,11 @@ pub enum Qos {
 impl Resources {
     fn cpu_request(&self) -> u64 {
         self.cpu_request_milli.or(self.cpu_limit_milli).unwrap_or(0)
+    }
+
+    /// The limit of what is written into the root, where there is one.
+    pub fn root_limit_bytes(&self) -> Option<u64> {
+        self.storage_limit_bytes.filter(|limit| *limit > 0)
     }
 
     fn memory_request(&self) -> u64 {
@@ -164,6 +171,7 @@ mod tests {
             cpu_limit_milli: set(cpu.1),
             memory_request_bytes: set(memory.0),
             memory_limit_bytes: set(memory.1),
+            storage_limit_bytes: None,
         }
     }
 

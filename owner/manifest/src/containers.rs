@@ -96,24 +96,27 @@ fn resources(container: &api::Container, path: &str) -> Result<Resources, Manife
     let resources = container.resources.clone().unwrap_or_default();
     let path = format!("{path}.resources");
     let read = |map: Option<BTreeMap<String, ApiQuantity>>, part: &str| {
-        let mut found = (None, None);
+        let mut found = (None, None, None);
         for (name, quantity) in map.unwrap_or_default() {
             let path = format!("{path}.{part}.{name}");
             match name.as_str() {
                 "cpu" => found.0 = Some(milli(&path, &quantity.0)?),
                 "memory" => found.1 = Some(bytes(&path, &quantity.0)?),
-                // the host may stop a pod for what it stores at any time
-                "ephemeral-storage" => drop(bytes(&path, &quantity.0)?),
+                "ephemeral-storage" => found.2 = Some(bytes(&path, &quantity.0)?),
                 other => return Err(value(&path, other, "cpu, memory or ephemeral-storage")),
             }
         }
         Ok(found)
     };
-    let (cpu_request_milli, memory_request_bytes) = read(resources.requests, "requests")?;
-    let (cpu_limit_milli, memory_limit_bytes) = read(resources.limits, "limits")?;
+    // what is stored is only limited: its request is for the scheduler
+    let (cpu_request_milli, memory_request_bytes, stored_request_bytes) =
+        read(resources.requests, "requests")?;
+    let (cpu_limit_milli, memory_limit_bytes, storage_limit_bytes) =
+        read(resources.limits, "limits")?;
     for (name, request, limit) in [
         ("cpu", cpu_request_milli, cpu_limit_milli),
         ("memory", memory_request_bytes, memory_limit_bytes),
+        ("ephemeral-storage", stored_request_bytes, storage_limit_bytes),
     ] {
         if let (Some(request), Some(limit)) = (request, limit)
             && request > limit
@@ -122,7 +125,13 @@ fn resources(container: &api::Container, path: &str) -> Result<Resources, Manife
             return Err(value(&path, &request.to_string(), &format!("at most the limit {limit}")));
         }
     }
-    Ok(Resources { cpu_request_milli, cpu_limit_milli, memory_request_bytes, memory_limit_bytes })
+    Ok(Resources {
+        cpu_request_milli,
+        cpu_limit_milli,
+        memory_request_bytes,
+        memory_limit_bytes,
+        storage_limit_bytes,
+    })
 }
 
 pub(crate) fn milli(path: &str, text: &str) -> Result<u64, ManifestError> {

@@ -132,6 +132,18 @@ async fn a_terminal_has_its_size_and_echoes() -> Result<()> {
     Ok(())
 }
 
+/// The kernel's own tables grow with the VM, and so does what the VM has beside the limits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_pod_has_the_memory_of_its_limits() -> Result<()> {
+    let yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: large\nspec:\n  restartPolicy: Never\n  containers:\n    - name: main\n      image: localhost/busybox:1\n      command: [\"/bin/sh\", \"-c\", \"grep MemAvailable /proc/meminfo\"]\n      resources: {limits: {memory: 4Gi}}\n";
+    let scene = busybox_scene(yaml)?;
+    scene.run().await?;
+    let said = scene.heard.stdout("main").concat();
+    let kib: u64 = said.split_whitespace().nth(1).context(said.clone())?.parse()?;
+    assert!(kib >= 4 << 20, "{said}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_beyond_its_memory_limit_is_ended_and_named() -> Result<()> {
     let yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: hungry\nspec:\n  restartPolicy: Never\n  containers:\n    - name: main\n      image: localhost/busybox:1\n      command: [\"/bin/sh\", \"-c\", \"dd if=/dev/zero of=/dev/null bs=100M count=1; echo survived\"]\n      resources:\n        limits:\n          memory: 32Mi\n";

@@ -121,6 +121,39 @@ async fn containers_write_to_the_disk_within_their_limits() -> Result<()> {
     Ok(())
 }
 
+/// A container with a limit fills its root and is told so; the one beside it, with a limit of 0, which is none, writes more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_has_the_limit_of_its_container() -> Result<()> {
+    let fill = "dd if=/dev/zero of=/full bs=65536 2>&1 | grep -o 'No space left'; stat -c %s /full; grep -c dm- /proc/partitions";
+    let free = "dd if=/dev/zero of=/full bs=65536 count=800 2>/dev/null; stat -c %s /full";
+    let container = |name: &str, script: &str, limits: &str| {
+        format!(
+            "  - name: {name}\n    image: localhost/busybox:1\n    command: [sh, -c, \"{script}\"]\n    resources: {{limits: {limits}}}\n"
+        )
+    };
+    let yaml = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: scratch\nspec:\n  restartPolicy: Never\n  initContainers:\n{}  containers:\n{}",
+        container("first", fill, "{ephemeral-storage: 8Mi}"),
+        container("main", free, "{ephemeral-storage: 0}"),
+    );
+    let scene = Scene::new(&yaml, |images| {
+        images.add("localhost/busybox:1", &busybox()?)?;
+        Ok(())
+    })?;
+    scene.run().await?;
+    let first = scene.heard.stdout("first");
+    let [told, size, devices] = first.as_slice() else {
+        anyhow::bail!("{}", scene.heard.everything());
+    };
+    assert_eq!(told, "No space left");
+    let size: u64 = size.parse()?;
+    assert!((8 << 20..10 << 20).contains(&size), "{size}");
+    // tags, encryption, what is shared, the image's layer, and this root
+    assert_eq!(devices, "5");
+    assert_eq!(scene.heard.stdout("main"), ["52428800"], "{}", scene.heard.everything());
+    Ok(())
+}
+
 /// What dm-integrity keeps at the beginning of a disk (Linux drivers/md/dm-integrity.c, `struct superblock`), for blocks of 4096 bytes.
 fn superblock(tag_bytes: u16) -> Vec<u8> {
     let mut bytes = b"integrt\0".to_vec();

@@ -255,6 +255,40 @@ fn a_probe_is_allowed_and_another_command_is_not() {
     }
 }
 
+/// The kubelet keeps `limits.ephemeral-storage` to itself, so the shim has it from the owner's annotation.
+#[test]
+fn attack_another_limit_of_what_a_container_stores() {
+    let limited = |bytes| {
+        let mut pod = pod("containerd-1.6", "plain");
+        pod.containers[0].resources.storage_limit_bytes = bytes;
+        pod
+    };
+    let of_owner = limited(Some(8 << 20));
+    for (pod, denied) in [
+        (limited(Some(8 << 20)), None),
+        (limited(Some(9 << 20)), Some("/storages/1/options/1")),
+        (limited(None), Some("/storages/1/options")),
+    ] {
+        let mut guest = Guest::new(&of_owner);
+        let sandbox = sandbox("containerd-1.6", "plain", &pod, &mut guest);
+        let recorded = Recorded::read("containerd-1.6", "plain-app", None);
+        let (layers, paths) = layers(&pod, 0);
+        let (id, spec, mounted) = (&recorded.id, &recorded.spec, &recorded.mounted);
+        let workload = convert::workload(id, spec, &sandbox, &layers, &paths, mounted).unwrap();
+        for copied in &workload.copies {
+            recorded.copies(copied).into_iter().for_each(|copy| guest.ask(copy).unwrap());
+        }
+        let asked = guest.ask(Request::CreateContainer(workload.request));
+        match (asked, denied) {
+            (Ok(()), None) => {}
+            (Err(denial), Some(field)) => {
+                assert!(denial.to_string().contains(field), "{field}: {denial}");
+            }
+            (asked, denied) => panic!("{asked:?}, expected {denied:?}"),
+        }
+    }
+}
+
 /// The node edits what containerd wrote: the policy sees it behind the conversion too.
 #[test]
 fn attack_a_spec_with_one_change_is_denied() {

@@ -1,5 +1,6 @@
 //! What a pod's VM takes beside its containers: in the guest (kernel and agent), and on the node (QEMU, its helper, the shim).
 
+use ah_sandbox::vm_memory_mib;
 use ah_testkit_figures::Row;
 use ah_vmm::TCG_CODE_MIB;
 use anyhow::{Context as _, Result};
@@ -64,7 +65,7 @@ async fn one(site: &Site, handler: &str, memory_mib: u32) -> Result<Found> {
     let (running, _) = site.run(handler, "echo up; exec sleep 1000000").await?;
     let answer = running.container.exec(&["cat", "/proc/meminfo", "/proc/zoneinfo"]).await?;
     let text = String::from_utf8_lossy(&answer.stdout).into_owned();
-    let size_mib = memory_mib + OVERHEAD_MIB;
+    let size_mib = u32::try_from(vm_memory_mib(memory_mib.into(), OVERHEAD_MIB, false))?;
     let node = node(site, size_mib)?;
     running.pod.remove().await?;
     let size = f64::from(size_mib);

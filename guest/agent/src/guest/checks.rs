@@ -14,6 +14,7 @@ use ah_container::{ContainerId, Layout, check_settings};
 use ah_release::SOCKET_PATH as RELEASE_SOCKET;
 use ah_rootfs::LayerSource;
 
+use self::storages::Found;
 use crate::failure::Failure;
 
 const CRI_TYPE: &str = "io.kubernetes.cri.container-type";
@@ -39,6 +40,8 @@ pub struct Plan {
     pub kind: Kind,
     /// The root's layers, top first; empty for the sandbox.
     pub layers: Vec<LayerSource>,
+    /// Most bytes that the container may write into its root; none for what the pod's containers without a limit share.
+    pub root_bytes: Option<u64>,
     /// Volumes, made before the container.
     pub volumes: Vec<Volume>,
     /// Mounts of a part of such a volume.
@@ -96,9 +99,10 @@ pub fn plan(request: &CreateContainerRequest, layout: &Layout) -> Result<Plan, F
     if kind == Kind::Sandbox {
         check_sandbox_settings(spec)?;
     }
-    let (layers, volumes) = storages::storages(&request.storages, kind, &root, layout)?;
+    let Found { layers, root_bytes, volumes } =
+        storages::storages(&request.storages, kind, &root, layout)?;
     let parts = check_binds(spec, layout)?;
-    Ok(Plan { id, kind, layers, volumes, parts })
+    Ok(Plan { id, kind, layers, root_bytes, volumes, parts })
 }
 
 /// Parts of the request that this guest has no effect for.

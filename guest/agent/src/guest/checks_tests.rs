@@ -163,6 +163,24 @@ fn attack_layers_reordered() {
 }
 
 #[test]
+fn a_root_has_the_limit_that_its_overlay_names() {
+    assert_eq!(check(|_| ()).unwrap().root_bytes, None);
+    let with = |text: &'static str| {
+        move |r: &mut CreateContainerRequest| r.storages[2].options.push(text.into())
+    };
+    assert_eq!(check(with("size=4097")).unwrap().root_bytes, Some(4097));
+    assert_eq!(check(with("size=2m")).unwrap().root_bytes, Some(2 << 20));
+    for text in ["size=0", "size=", "size=-1", "size=+1", "size=1 ", "volatile", "upperdir=/x"] {
+        refused(with(text), "at most a size above 0");
+    }
+    let twice = |r: &mut CreateContainerRequest| {
+        r.storages[2].options.extend(["size=1".into(), "size=2".into()]);
+    };
+    refused(twice, "at most a size above 0");
+    refused(|r| r.storages[2].options.insert(0, "size=1".into()), "in their order");
+}
+
+#[test]
 fn attack_layer_without_verity() {
     refused(|r| drop(r.storages[0].options.remove(1)), "roothash");
     refused(|r| drop(r.storages[0].options.remove(0)), "roothash");

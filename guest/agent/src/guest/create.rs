@@ -113,7 +113,7 @@ impl Guest {
         let spec = &spec;
         self.check_bind_sources(spec)?;
         let mut steps = Steps::begin();
-        let access = self.root_access(id)?;
+        let access = self.root_access(id, plan.root_bytes)?;
         steps.done("scratch");
         let root =
             VerifiedRoot::assemble(&self.layers, &plan.layers, &self.layout.root(id), access)

@@ -18,12 +18,19 @@ use crate::failure::{Failure, chain};
 const DEFAULT_MODE: u32 = 0o777;
 
 impl Guest {
-    /// Where the container's changes of its root go.
-    pub(super) fn root_access(&self, id: &ContainerId) -> Result<RootAccess, Failure> {
+    /// Where the container's changes of its root go, and how many bytes they may come to.
+    pub(super) fn root_access(
+        &self,
+        id: &ContainerId,
+        limit: Option<u64>,
+    ) -> Result<RootAccess, Failure> {
         match self.scratch_disk()? {
-            None => Ok(RootAccess::WritableInMemory { size_bytes: half_of_memory() }),
+            None => {
+                let size_bytes = limit.unwrap_or(u64::MAX).min(half_of_memory());
+                Ok(RootAccess::WritableInMemory { size_bytes })
+            }
             Some(disk) => disk
-                .root_folder(id.as_str())
+                .root_folder(id.as_str(), limit)
                 .map(RootAccess::WritableIn)
                 .map_err(|e| Failure::effect("make the container's scratch folder", &e)),
         }

@@ -46,7 +46,8 @@ pub fn workload(
     let name = spec.annotations.get(CONTAINER_NAME).cloned().unwrap_or_else(|| id.to_owned());
     let Converted { mounts, volumes, copies } =
         mounts::workload(id, spec, sandbox, &name, mounted)?;
-    let mut storages = shape::layer_storages(layers, id, pci_paths)?;
+    let limit = sandbox.hints.runtime.storage_limit_bytes.get(&name).copied();
+    let mut storages = shape::layer_storages(layers, id, limit, pci_paths)?;
     storages.extend(volume_storages(volumes, sandbox));
     let process = spec.process.as_ref().ok_or(ConvertError::Missing("process"))?;
     let oci = oci::Spec {

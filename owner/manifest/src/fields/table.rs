@@ -170,8 +170,8 @@ pub(crate) const TABLE: &[Field] = &[
     row("ContainerPort", "protocol", Only(&["\"TCP\"", "\"UDP\""]), "the guest's network carries these"),
 
     row("ResourceRequirements", "claims", Refused, "devices of the node are not given to the guest"),
-    row("ResourceRequirements", "limits", Enforced, "cpu, memory: limits of the process; others are refused"),
-    row("ResourceRequirements", "requests", Enforced, "cpu, memory: shares and OOM score of the process"),
+    row("ResourceRequirements", "limits", Enforced, "cpu, memory: limits of the process; ephemeral-storage: size of what is written into the root; others are refused"),
+    row("ResourceRequirements", "requests", Enforced, "cpu, memory: shares and OOM score of the process; ephemeral-storage is for the scheduler"),
 
     row("SecurityContext", "allowPrivilegeEscalation", Enforced, "no_new_privs of the process"),
     row("SecurityContext", "appArmorProfile", Enforced, "read part by part"),

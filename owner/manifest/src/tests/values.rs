@@ -121,6 +121,19 @@ fn resources_become_values_limits_and_requests() {
     let pod = pod(container, "");
     assert_eq!(pod.containers[0].resources.cpu_limit_milli, Some(1500));
     assert_eq!(pod.containers[0].resources.memory_limit_bytes, Some(1 << 30));
+    let stored =
+        "resources: {limits: {ephemeral-storage: 2Mi}, requests: {ephemeral-storage: 1Mi}}\n";
+    let stored = self::pod(stored, "").containers[0].resources;
+    assert_eq!(stored.storage_limit_bytes, Some(2 << 20));
+    assert_eq!((stored.memory_limit_bytes, stored.memory_request_bytes), (None, None));
+    check_error(
+        &pod_yaml(
+            "resources: {requests: {ephemeral-storage: 2Mi}, limits: {ephemeral-storage: 1Mi}}",
+            "",
+        ),
+        "spec.containers[0].resources.requests.ephemeral-storage",
+        "at most the limit",
+    );
     check_error(
         &pod_yaml("env:\n- name: A\n  valueFrom: {resourceFieldRef: {resource: limits.cpu}}", ""),
         "spec.containers[0].env[0].valueFrom.resourceFieldRef.resource",

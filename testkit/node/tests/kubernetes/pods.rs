@@ -104,7 +104,15 @@ spec:
   initContainers:
   - name: first
     image: localhost/busybox:1
-    command: [sh, -c, "echo made by init > /data/made"]
+    command:
+    - sh
+    - -c
+    - |
+      echo made by init > /data/made
+      dd if=/dev/zero of=/full bs=65536 2>&1 | grep -o 'No space left' >> /data/made
+      [ $(stat -c %s /full) -lt 10000000 ] && echo root full >> /data/made
+    resources: {limits: {ephemeral-storage: 8Mi}}
+    securityContext: {runAsUser: 0}
     volumeMounts: [{name: data, mountPath: /data}]
   containers:
   - name: main
@@ -121,6 +129,7 @@ spec:
       echo mode $(cat /etc/mode)
       echo user $(id -u) groups $(id -G)
       echo name $POD
+      echo $(grep -c dm- /proc/partitions) devices
       cat /data/made
       while read line; do case "$line" in *elsewhere*) echo alias $line;; esac; done < /etc/hosts
       (: > /file) 2> /dev/null || echo read-only root
@@ -164,8 +173,9 @@ async fn attack_a_pod_keeps_kubernetes_promises_and_runs_no_other_command() {
     for expect in [
         "mode quiet\n",
         "user 1000 groups 1000 2000\n",
-        "name semantics\n",
-        "made by init\n",
+        // tags, encryption, what is shared, the image's layer: what the init container's root had is given back
+        "name semantics\n4 devices\n",
+        "made by init\nNo space left\nroot full\n",
         "alias 192.0.2.7",
         "read-only root\n",
     ] {

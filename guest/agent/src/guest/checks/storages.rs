@@ -14,23 +14,33 @@ const ROOT_HASH: &str = "X-kata.dmverity.roothash=";
 const SALT: &str = "X-kata.dmverity.salt=";
 const HASH_OFFSET: &str = "X-kata.dmverity.hashoffset=";
 
-/// The layers of the root, top first, and the volumes.
+/// What the storages of a container come to.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The layers of the root, top first.
+    pub(super) layers: Vec<LayerSource>,
+    /// Most bytes that may be written into the root.
+    pub(super) root_bytes: Option<u64>,
+    /// The volumes.
+    pub(super) volumes: Vec<Volume>,
+}
+
+/// Reads the storages.
 pub(super) fn storages(
     storages: &[Storage],
     kind: Kind,
     root: &Path,
     layout: &Layout,
-) -> Result<(Vec<LayerSource>, Vec<Volume>), Failure> {
-    let mut layers = Vec::new();
+) -> Result<Found, Failure> {
+    let mut found = Found::default();
     let mut folders: Vec<String> = Vec::new();
     let mut overlays = 0_usize;
-    let mut volumes: Vec<Volume> = Vec::new();
     for storage in storages {
         match storage.driver.as_str() {
             "blk" if overlays == 0 => {
                 let layer = layer(storage, layout)?;
                 folders.push(storage.mount_point.clone());
-                layers.push(layer);
+                found.layers.push(layer);
             }
             "blk" => {
                 return Err(Failure::refused(
@@ -38,11 +48,11 @@ pub(super) fn storages(
                 ));
             }
             "overlayfs" => {
-                overlay(storage, root, &folders)?;
+                found.root_bytes = overlay(storage, root, &folders)?;
                 overlays = overlays.saturating_add(1);
             }
-            "ephemeral" => volumes.push(volume(storage, "tmpfs", Medium::Memory, layout)?),
-            "local" => volumes.push(volume(storage, "local", Medium::Disk, layout)?),
+            "ephemeral" => found.volumes.push(volume(storage, "tmpfs", Medium::Memory, layout)?),
+            "local" => found.volumes.push(volume(storage, "local", Medium::Disk, layout)?),
             other => {
                 return Err(Failure::refused(format!(
                     "storages.driver: found {other:?}, expected blk, overlayfs, ephemeral or local"
@@ -50,13 +60,13 @@ pub(super) fn storages(
             }
         }
     }
-    match (kind, layers.len(), overlays) {
-        (Kind::Sandbox, 0, 0) | (Kind::Workload, 1.., 1) => Ok((layers, volumes)),
+    match (kind, found.layers.len(), overlays) {
+        (Kind::Sandbox, 0, 0) | (Kind::Workload, 1.., 1) => Ok(found),
         (Kind::Sandbox, ..) => {
             Err(Failure::refused("storages: the sandbox has no root, found layers for one"))
         }
-        (Kind::Workload, found, overlays) => Err(Failure::refused(format!(
-            "storages: found {found} layers and {overlays} overlays, expected at least one layer and one overlay: \
+        (Kind::Workload, layers, overlays) => Err(Failure::refused(format!(
+            "storages: found {layers} layers and {overlays} overlays, expected at least one layer and one overlay: \
              a container's root is made of verified layers only"
         ))),
     }
@@ -120,22 +130,28 @@ fn decimal(text: &str) -> Option<u64> {
     plain.then(|| text.parse().ok()).flatten()
 }
 
-fn overlay(storage: &Storage, root: &Path, folders: &[String]) -> Result<(), Failure> {
+/// The limit of what is written above the layers.
+fn overlay(storage: &Storage, root: &Path, folders: &[String]) -> Result<Option<u64>, Failure> {
     let lower = format!("lowerdir={}", folders.join(":"));
     let fine = storage.fstype == "overlay"
         && storage.source == "overlay"
         && storage.driver_options.is_empty()
         && storage.fs_group.is_none()
-        && root.to_str() == Some(storage.mount_point.as_str())
-        && matches!(storage.options.as_slice(), [only] if *only == lower);
-    if fine {
-        Ok(())
-    } else {
-        Err(Failure::refused(format!(
-            "storages (overlay): found source {:?}, options {:?} on {:?}, expected the layers before it in their order, {lower:?} on {root:?}",
+        && root.to_str() == Some(storage.mount_point.as_str());
+    let limit = match storage.options.as_slice() {
+        [only] if fine && *only == lower => Some(None),
+        [first, limit] if fine && *first == lower => {
+            limit.strip_prefix("size=").and_then(size).filter(|bytes| *bytes > 0).map(Some)
+        }
+        _ => None,
+    };
+    limit.ok_or_else(|| {
+        Failure::refused(format!(
+            "storages (overlay): found source {:?}, options {:?} on {:?}, expected the layers before it in their order, {lower:?} on {root:?}, \
+             and at most a size above 0",
             storage.source, storage.options, storage.mount_point
-        )))
-    }
+        ))
+    })
 }
 
 /// `kind` is the source and the file system type that go with the driver.
