@@ -14,12 +14,12 @@ use std::{sync::Arc, time::Duration};
 
 use ah_agent_api::{AGENT_SERVICE, Wire, decode, encode};
 use tokio::net::UnixStream;
-use ttrpc::{asynchronous::Client, asynchronous::transport::Socket};
+use ttrpc::{asynchronous::Client, asynchronous::transport::Socket, proto::KeyValue};
 
 pub use calls::{Stream, WaitStatus};
 pub use error::CallError;
 pub use tamper::{RawCall, Tamper};
-pub use trace::{in_trace, trace};
+pub use trace::{Hears, Made, Place, in_trace, place};
 
 /// Longest that an ordinary call may take: creating a container opens its layers.
 const CALL_LIMIT: Duration = Duration::from_secs(60);
@@ -77,6 +77,21 @@ impl AgentClient {
         request: &Req,
         limit: Limit,
     ) -> Result<Resp, CallError> {
+        let begun = trace::Begun::now(limit);
+        let said = begun.metadata();
+        let answer = self.exchange(service, method, request, limit, said).await;
+        begun.ended(method, &answer);
+        answer
+    }
+
+    async fn exchange<Req: Wire, Resp: Wire>(
+        &self,
+        service: &'static str,
+        method: &'static str,
+        request: &Req,
+        limit: Limit,
+        metadata: Vec<KeyValue>,
+    ) -> Result<Resp, CallError> {
         let payload = encode(request).map_err(|source| CallError::Request { method, source })?;
         let call = RawCall { service: service.into(), method: method.into(), payload };
         let calls = match &self.tamper {
@@ -85,7 +100,7 @@ impl AgentClient {
         };
         let mut answer = Vec::new();
         for call in calls {
-            answer = self.send(method, call, limit).await?;
+            answer = self.send(method, call, limit, metadata.clone()).await?;
         }
         decode(&answer).map_err(|source| CallError::Answer { method, source })
     }
@@ -95,6 +110,7 @@ impl AgentClient {
         method: &'static str,
         call: RawCall,
         limit: Limit,
+        metadata: Vec<KeyValue>,
     ) -> Result<Vec<u8>, CallError> {
         let timeout_nano = match limit {
             Limit::Within(limit) => i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX),
@@ -105,7 +121,7 @@ impl AgentClient {
             method: call.method,
             payload: call.payload,
             timeout_nano,
-            metadata: trace::metadata(),
+            metadata,
             ..Default::default()
         };
         match self.client.request(request).await {

@@ -75,7 +75,41 @@ async fn a_call_says_the_trace_that_it_is_in() {
     assert_eq!(said().await, "");
     let parent = TraceParent::new(0x4bf9, 0xb7).unwrap();
     let told = format!("traceparent=00-{:032x}-{:016x}-00", 0x4bf9, 0xb7);
-    assert_eq!(in_trace(parent, said()).await, told);
+    let place = Place { here: parent, hears: None };
+    assert_eq!(in_trace(place, said()).await, told);
+}
+
+/// Where somebody hears of calls, each has a span of its own.
+#[tokio::test]
+async fn a_call_is_a_span_and_a_wait_is_none() {
+    static HEARD: Mutex<Vec<(&str, TraceParent, TraceParent, bool)>> = Mutex::new(Vec::new());
+    let hears = Hears {
+        number: || 0xb8,
+        ended: |made| {
+            HEARD.lock().unwrap().push((made.method, made.parent, made.here, made.error.is_some()));
+        },
+    };
+    let client = agent(|request| {
+        let said = request.metadata.iter().map(|pair| pair.value.clone());
+        status(Code::INTERNAL, &said.collect::<String>())
+    });
+    let parent = TraceParent::new(0x4bf9, 0xb7).unwrap();
+    let place = Place { here: parent, hears: Some(hears) };
+    let (start, wait) = in_trace(place, async {
+        (client.start_container("c").await, client.wait_process("c", "").await)
+    })
+    .await;
+    let said = |error: CallError| match error {
+        CallError::Refused { message, .. } => message,
+        other => panic!("{other:?}"),
+    };
+    let heard = HEARD.lock().unwrap().clone();
+    let [(method, above, here, failed)] = heard.as_slice() else { panic!("{heard:?}") };
+    assert_eq!((*method, *above, *failed), ("StartContainer", parent, true));
+    assert_ne!(here, above);
+    assert_eq!(here.trace_id().to_string(), above.trace_id().to_string());
+    assert_eq!(said(start.unwrap_err()), here.to_string());
+    assert_eq!(said(wait.unwrap_err()), parent.to_string());
 }
 
 #[tokio::test]

@@ -8,13 +8,13 @@ use tokio::net::UnixDatagram;
 
 use crate::address::remove_socket;
 use crate::event::MAX_EVENT_BYTES;
-use crate::{Event, Metrics};
+use crate::{Event, Metrics, Span};
 
-/// Counts what comes to a socket at `path`, which only this user reaches, until it is dropped.
+/// Counts what comes to a socket at `path`, which only this user reaches, until it is dropped; spans are handed on.
 ///
 /// # Errors
 /// The socket cannot be made or read.
-pub async fn collect(path: &Path, metrics: Arc<Metrics>) -> io::Result<()> {
+pub async fn collect(path: &Path, metrics: Arc<Metrics>, spans: impl Fn(Span)) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -27,6 +27,7 @@ pub async fn collect(path: &Path, metrics: Arc<Metrics>) -> io::Result<()> {
         let length = socket.recv(&mut buffer).await?;
         let bytes = buffer.get(..length).filter(|bytes| bytes.len() <= MAX_EVENT_BYTES);
         match bytes.and_then(|bytes| serde_json::from_slice::<Event>(bytes).ok()) {
+            Some(Event::Span(span)) => spans(span),
             Some(event) => metrics.count(&event),
             None => metrics.refused(),
         }

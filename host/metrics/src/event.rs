@@ -3,12 +3,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Span;
+
 /// Where shims send events.
 pub const EVENTS_SOCKET: &str = "/run/anchorhold/metrics-events.sock";
 /// Longest event, bytes; longer ones are not sent, and refused.
-pub(crate) const MAX_EVENT_BYTES: usize = 512;
+pub(crate) const MAX_EVENT_BYTES: usize = 2048;
 
-/// Something that a shim counts; one JSON document a datagram.
+/// Something that a shim tells; one JSON document a datagram.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
@@ -29,6 +31,8 @@ pub enum Event {
         /// Whose refusal or fault it was.
         blame: String,
     },
+    /// A call has ended.
+    Span(Span),
 }
 
 /// The way to the process that counts.

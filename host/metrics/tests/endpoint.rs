@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ah_metrics::{Address, Event, Metrics, Sender, collect, serve};
+use ah_metrics::{Address, Event, Metrics, Sender, Span, collect, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -26,7 +26,9 @@ async fn events_are_counted_and_shown() {
     sender.send(&denied);
     let metrics = Arc::new(Metrics::default());
     let (counted, path) = (Arc::clone(&metrics), events.clone());
-    tokio::spawn(async move { collect(&path, counted).await.unwrap() });
+    let (give, spans) = std::sync::mpsc::channel();
+    let hand_on = move |span| give.send(span).unwrap();
+    tokio::spawn(async move { collect(&path, counted, hand_on).await.unwrap() });
     let address = Address::Unix(http.clone());
     tokio::spawn(async move { serve(&address, metrics).await.unwrap() });
     let begun = Instant::now();
@@ -37,7 +39,19 @@ async fn events_are_counted_and_shown() {
     sender.send(&denied);
     let other = std::os::unix::net::UnixDatagram::unbound().unwrap();
     other.send_to(b"{\"denied\":{\"method\":\"X\",\"more\":1}}", &events).unwrap();
-    other.send_to(&[b'x'; 600], &events).unwrap();
+    other.send_to(&[b'x'; 2049], &events).unwrap();
+    let span = Span {
+        at: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(),
+        above: None,
+        name: "Create".into(),
+        subject: "sandbox".into(),
+        begin: 1,
+        end: 2,
+        error: None,
+    };
+    // as long as one gets: all of it fits into an event
+    let longest = Span { above: Some(span.at.clone()), ..span }.failed(Some("\u{1}".repeat(9999)));
+    sender.send(&Event::Span(longest.clone()));
     sender.send(&denied);
     loop {
         let text = asked(&http, "GET /metrics").await;
@@ -49,6 +63,7 @@ async fn events_are_counted_and_shown() {
         assert!(begun.elapsed() < Duration::from_secs(30), "{text}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    assert_eq!(spans.try_iter().collect::<Vec<_>>(), [longest]);
     assert!(asked(&http, "POST /metrics").await.starts_with("HTTP/1.1 405"));
     assert!(asked(&http, "GET /").await.starts_with("HTTP/1.1 404"));
 }

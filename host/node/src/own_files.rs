@@ -173,6 +173,8 @@ pub fn snapshotter_config(
          # GET /metrics is answered there: unix:/PATH or tcp:IP:PORT\n\
          metrics = \"unix:/run/anchorhold/metrics.sock\"\n\
          events = \"/run/anchorhold/metrics-events.sock\"\n\
+         # an OpenTelemetry collector for spans, OTLP over gRPC: http://HOST:PORT\n\
+         # otlp = \"http://127.0.0.1:4317\"\n\
          log = \"info\"\n",
         quoted(socket),
         quoted(containerd),

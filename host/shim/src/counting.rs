@@ -1,9 +1,12 @@
-//! What the node counts of this pod.
+//! What the node counts of this pod, and spans of its calls.
 
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
-use ah_metrics::{EVENTS_SOCKET, Event, Sender};
+use ah_agent_api::TraceParent;
+
+use ah_metrics::{EVENTS_SOCKET, Event, Sender, Span};
 use ah_sandbox::{Blame, SandboxError, StageName};
 
 use crate::ShimError;
@@ -26,6 +29,34 @@ pub(crate) fn failed(error: &ShimError) {
     if let Some(event) = event(error) {
         sender().send(&event);
     }
+}
+
+/// The sandbox that spans are about.
+static SANDBOX: OnceLock<String> = OnceLock::new();
+
+/// Says which sandbox this shim has.
+pub(crate) fn of(sandbox_id: &str) {
+    let _ = SANDBOX.set(sandbox_id.to_owned());
+}
+
+/// Tells of a call that began then, took so long, and failed for that reason, if it did.
+pub(crate) fn span(
+    at: TraceParent,
+    above: Option<TraceParent>,
+    name: &str,
+    (began, took): (SystemTime, Duration),
+    failure: Option<String>,
+) {
+    let span = Span {
+        at: at.to_string(),
+        above: above.map(|above| above.to_string()),
+        name: name.to_owned(),
+        subject: SANDBOX.get().cloned().unwrap_or_default(),
+        begin: 0,
+        end: 0,
+        error: None,
+    };
+    sender().send(&Event::Span(span.lasting(began, took).failed(failure)));
 }
 
 /// Whether a stage is one of a VM's way up: what comes later takes as long as the workload likes.

@@ -19,7 +19,7 @@ use crate::convert::{self, Copied, CopyKind, Sandbox, Spec, Workload};
 use crate::forward::{self, Forwarding};
 use crate::network::{self, PodNetwork};
 use crate::wire::task::Mount;
-use crate::{ShimError, counting, host_files, machine};
+use crate::{ShimError, counting, host_files, machine, trace};
 
 const SIGKILL: u32 = 9;
 /// Time for the agent to take a signal; one that does not take SIGKILL loses its VM.
@@ -103,7 +103,8 @@ impl Pod {
         let counting = counting::to(&config.metrics_events);
         let network = read_network(&sandbox).await?;
         let guest = machine::guest(config, spec, &sandbox, network.as_ref()).await?;
-        let guest = Guest::boot(guest, Arc::new(Stages(counting.clone()))).await?;
+        let stages = Stages { counts: counting.clone(), place: ah_agent_client::place() };
+        let guest = Guest::boot(guest, Arc::new(stages)).await?;
         let pod = Self { guest, sandbox, followed: Mutex::default(), forwarding: Mutex::default() };
         match pod.prepare(network).await {
             Ok(()) => Ok(pod),
@@ -299,14 +300,20 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Stages into the log and to who counts, with the time since the VM's start.
-struct Stages(Sender);
+struct Stages {
+    counts: Sender,
+    /// Of the call that starts the VM: stages come from other tasks, too.
+    place: Option<ah_agent_client::Place>,
+}
 
 impl ah_sandbox::Events for Stages {
     fn stage(&self, stage: &ah_sandbox::Stage) {
         let (name, ms) = (stage.name, stage.at.as_millis());
         tracing::info!(?name, ms, subject = stage.subject, "stage");
         if counting::is_of_a_start(stage.name) {
-            self.0.send(&Event::Stage { name: name.to_string(), seconds: stage.at.as_secs_f64() });
+            let name = name.to_string();
+            trace::stage(self.place, &name, stage.at);
+            self.counts.send(&Event::Stage { name, seconds: stage.at.as_secs_f64() });
         }
     }
 }

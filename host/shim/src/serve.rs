@@ -16,7 +16,7 @@ use crate::events::Publisher;
 use crate::launch::socket_path;
 use crate::service::{self, Service};
 use crate::trace::Tracer;
-use crate::{Call, ShimError, convert, log, server};
+use crate::{Call, ShimError, convert, counting, log, server};
 
 /// For the last answer to be on its way.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -52,6 +52,7 @@ async fn live(call: &Call, listener: StdUnixListener) -> Result<(), ShimError> {
     });
     let service = Arc::new(Service::new(Publisher::start(&call.namespace)));
     let spec = service::read_spec(&call.bundle).ok();
+    counting::of(&call.id);
     let tracer = Tracer::new(spec.as_ref().and_then(convert::pod_uid), &call.id);
     let mut server = Server::new()
         .register_service(server::services(&service, tracer))

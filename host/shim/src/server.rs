@@ -43,8 +43,9 @@ struct Handler {
 #[async_trait]
 impl MethodHandler for Handler {
     async fn handler(&self, context: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
-        let parent = self.tracer.call(&context.metadata);
-        Ok(trace::answer(self.method, parent, self.answer(&request.payload)).await)
+        let called = self.tracer.call(&context.metadata);
+        let work = self.answer(&request.payload);
+        Ok(trace::answer(self.method, called, work, failure).await)
     }
 }
 
@@ -65,6 +66,12 @@ impl Handler {
         }
         response
     }
+}
+
+/// Why an answer is none.
+fn failure(response: &Response) -> Option<String> {
+    let status = response.status.as_ref().filter(|status| status.code() != ttrpc::Code::OK);
+    status.map(|status| status.message.clone())
 }
 
 /// The services by name.

@@ -4,23 +4,41 @@
 //! are in one trace whose id is the pod's UID, which the kubelet's log and the cluster have as well.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use ah_agent_api::{TRACEPARENT, TraceParent};
-use ah_agent_client::in_trace;
+use ah_agent_client::{Hears, Made, Place, in_trace};
 use ah_digest::Sha256;
+use ah_metrics::next_span;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
-/// Methods that containerd repeats all the time, or that last as long as the container does: that they are done is said with debugging only.
+use crate::counting;
+
+/// Methods that containerd repeats all the time, or that last as long as the container does: that they are done is said with debugging only, and they are
+/// no spans for a collector.
 const QUIET: [&str; 5] = ["State", "Pids", "Stats", "Wait", "Connect"];
 
 /// Gives calls their place.
 pub(crate) struct Tracer {
     /// Where calls belong that do not say it.
     pod: Option<TraceParent>,
-    last_span: AtomicU32,
+}
+
+/// Where a call belongs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Called {
+    /// Its own span.
+    here: TraceParent,
+    /// The caller's, where it says one.
+    above: Option<TraceParent>,
+}
+
+impl Called {
+    /// Whether a collector is to hear of it: a caller that says its trace says whether it is kept.
+    fn is_kept(&self) -> bool {
+        self.above.is_none_or(TraceParent::is_sampled)
+    }
 }
 
 impl Tracer {
@@ -31,38 +49,65 @@ impl Tracer {
             let half = digest.as_bytes().first_chunk().copied().unwrap_or_default();
             u128::from_be_bytes(half)
         });
-        Self { pod: TraceParent::new(trace, 1), last_span: AtomicU32::new(0) }
+        Self { pod: TraceParent::new(trace, 1) }
     }
 
     /// A span of its own for a call, in the trace that the call says.
-    pub(crate) fn call(&self, metadata: &HashMap<String, Vec<String>>) -> Option<TraceParent> {
-        let said = metadata.get(TRACEPARENT).and_then(|values| values.first()?.parse().ok());
-        let number = self.last_span.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let span = u64::from(std::process::id()) << 32 | u64::from(number);
-        Some(said.or(self.pod)?.with_span(span))
+    pub(crate) fn call(&self, metadata: &HashMap<String, Vec<String>>) -> Option<Called> {
+        let above = metadata.get(TRACEPARENT).and_then(|values| values.first()?.parse().ok());
+        let here = above.or(self.pod)?.with_span(next_span());
+        Some(Called { here, above })
     }
 }
 
-/// Answers a call: all lines meanwhile say its place, and the last one the time that it took.
+/// Answers a call: all lines meanwhile say its place, and the last one the time that it took. `failure` says why an answer is none.
 pub(crate) async fn answer<T>(
     method: &'static str,
-    parent: Option<TraceParent>,
+    called: Option<Called>,
     work: impl Future<Output = T>,
+    failure: impl Fn(&T) -> Option<String>,
 ) -> T {
+    let began = SystemTime::now();
     let timed = async {
         let begun = Instant::now();
         let answer = work.await;
-        let ms = begun.elapsed().as_millis();
+        let took = begun.elapsed();
+        let ms = took.as_millis();
         match QUIET.contains(&method) {
             true => tracing::debug!(ms, "done"),
             false => tracing::info!(ms, "done"),
         }
-        answer
+        (answer, took)
     };
-    let Some(parent) = parent else { return timed.await };
-    let (trace, span) = (parent.trace_id(), parent.span_id());
+    let Some(called) = called else { return timed.await.0 };
+    let Called { here, above } = called;
+    let (trace, span) = (here.trace_id(), here.span_id());
     let span = tracing::info_span!("call", method, %trace, %span);
-    in_trace(parent, timed.instrument(span)).await
+    let told = called.is_kept() && !QUIET.contains(&method);
+    let place = Place { here, hears: told.then_some(HEARS) };
+    let (answer, took) = in_trace(place, timed.instrument(span)).await;
+    if told {
+        counting::span(here, above, method, (began, took), failure(&answer));
+    }
+    answer
+}
+
+/// Calls to the guest are spans, too.
+const HEARS: Hears = Hears { number: next_span, ended: tell };
+
+fn tell(made: &Made<'_>) {
+    let name = format!("guest {}", made.method);
+    let failure = made.error.map(ToString::to_string);
+    counting::span(made.here, Some(made.parent), &name, (made.began, made.took), failure);
+}
+
+/// A stage of the VM's start, reached after so long, as a span of the call at `place`, which asked for it.
+pub(crate) fn stage(place: Option<Place>, name: &str, after: Duration) {
+    let told = place.filter(|place| place.hears.is_some());
+    if let (Some(place), Some(began)) = (told, SystemTime::now().checked_sub(after)) {
+        let here = place.here.with_span(next_span());
+        counting::span(here, Some(place.here), &format!("VM: {name}"), (began, after), None);
+    }
 }
 
 /// Spawns work that outlives the call that began it, and belongs where the call does.
@@ -70,10 +115,10 @@ pub(crate) fn spawn(
     what: &'static str,
     work: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
-    let Some(parent) = ah_agent_client::trace() else { return tokio::spawn(work) };
-    let (trace, span) = (parent.trace_id(), parent.span_id());
+    let Some(place) = ah_agent_client::place() else { return tokio::spawn(work) };
+    let (trace, span) = (place.here.trace_id(), place.here.span_id());
     let span = tracing::info_span!(parent: None, "task", what, %trace, %span);
-    tokio::spawn(in_trace(parent, work.instrument(span)))
+    tokio::spawn(in_trace(place, work.instrument(span)))
 }
 
 /// The 128 bits of a UID as Kubernetes writes it (RFC 9562, section 4).
@@ -95,9 +140,11 @@ mod tests {
         let tracer = Tracer::new(uid, "0123");
         let metadata = said.map(|said| (TRACEPARENT.to_owned(), vec![said.to_owned()]));
         let metadata = metadata.into_iter().collect();
-        let first = tracer.call(&metadata).unwrap();
+        let called = tracer.call(&metadata).unwrap();
+        let first = called.here;
+        assert!(called.is_kept());
         assert_eq!(first.trace_id().to_string(), expect);
-        let second = tracer.call(&metadata).unwrap();
+        let second = tracer.call(&metadata).unwrap().here;
         assert_ne!(first.span_id().to_string(), second.span_id().to_string());
     }
 
@@ -108,6 +155,9 @@ mod tests {
         check(Some(UID), Some("not a trace"), pod);
         let said = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         check(Some(UID), Some(said), "4bf92f3577b34da6a3ce929d0e0e4736");
+        let dropped = said.replace("-01", "-00");
+        let metadata = HashMap::from([(TRACEPARENT.to_owned(), vec![dropped])]);
+        assert!(!Tracer::new(None, "0").call(&metadata).unwrap().is_kept());
         let of_the_id = &Sha256::of("0123").to_string()[..32];
         check(None, None, of_the_id);
         check(Some("somebody"), None, of_the_id);
@@ -117,20 +167,20 @@ mod tests {
     #[tokio::test]
     async fn all_lines_say_the_trace_and_polls_are_not_told_of() {
         let (lines, _guard) = Captured::start();
-        let parent = Tracer::new(Some(UID), "0123").call(&HashMap::new());
+        let called = Tracer::new(Some(UID), "0123").call(&HashMap::new());
         let call = async |method| {
             let work = async {
                 tracing::error!("{method} failed");
                 spawn("later", async {
-                    assert!(ah_agent_client::trace().is_some());
+                    assert!(ah_agent_client::place().is_some());
                     tracing::warn!("later");
                 })
                 .await
             };
-            answer(method, parent, work).await.unwrap();
+            answer(method, called, work, |_| None).await.unwrap();
             lines.take()
         };
-        let trace = format!("trace={}", parent.unwrap().trace_id());
+        let trace = format!("trace={}", called.unwrap().here.trace_id());
         let (poll, create) = (call("State").await, call("Create").await);
         for line in poll.iter().chain(&create) {
             assert!(line.contains(&trace), "{line}");

@@ -9,6 +9,7 @@ use ah_metrics::Metrics;
 use ah_oci::LayerMediaType;
 use tokio::sync::{RwLock, Semaphore, watch};
 use tokio::task::spawn_blocking;
+use tracing::Instrument as _;
 
 use crate::catalog::{Catalog, CatalogError, Layer};
 use crate::name::Name;
@@ -132,7 +133,9 @@ impl Converter {
             None => {
                 let (sender, receiver) = watch::channel(None);
                 jobs.insert(name.to_owned(), Job::Running(receiver.clone()));
-                tokio::spawn(run(Arc::clone(&self.0), name.to_owned(), sender));
+                let work = run(Arc::clone(&self.0), name.to_owned(), sender);
+                // its lines say the trace of the call that began it
+                tokio::spawn(work.instrument(tracing::Span::current()));
                 Job::Running(receiver)
             }
         }

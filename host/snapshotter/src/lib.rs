@@ -24,7 +24,9 @@ mod mounts;
 mod name;
 mod service;
 mod snapshot;
+pub mod spans;
 mod store;
+mod trace;
 mod usage;
 
 use std::path::Path;
@@ -60,6 +62,7 @@ pub fn open(
     containerd: &Path,
     conversions: usize,
     metrics: Arc<Metrics>,
+    spans: Option<spans::Spans>,
 ) -> Result<Service, OpenError> {
     let store = Arc::new(Store::open(root)?);
     let layers = LayerStore::open(root.join("layers"))?;
@@ -73,7 +76,7 @@ pub fn open(
         conversions,
         metrics,
     );
-    let service = Service::new(store, converter);
+    let service = Service::new(store, converter, spans);
     service.resume();
     Ok(service)
 }

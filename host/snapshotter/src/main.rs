@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ah_metrics::{Address, EVENTS_SOCKET, Metrics};
+use ah_snapshotter::spans::{Spans, Whose};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::net::UnixListener;
@@ -57,9 +58,12 @@ struct Settings {
     /// Where GET /metrics is answered with what this node counts: unix:/PATH or tcp:IP:PORT [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<String>,
-    /// Unix socket where shims tell what they count, with --metrics [default: /run/anchorhold/metrics-events.sock]
+    /// Unix socket where shims tell what they count and of their spans, with --metrics or --otlp [default: /run/anchorhold/metrics-events.sock]
     #[arg(long, value_name = "SOCKET")]
     events: Option<PathBuf>,
+    /// Where spans of traces go, this program's and shims': http://HOST:PORT of an OpenTelemetry collector (OTLP over gRPC) [default: nowhere]
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
     /// The least that is logged to stderr: error, warn, info, debug or off [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -86,6 +90,7 @@ impl Settings {
             conversions: said.conversions.or(file.conversions),
             metrics: said.metrics.or(file.metrics),
             events: said.events.or(file.events),
+            otlp: said.otlp.or(file.otlp),
             log: said.log.or(file.log),
         })
     }
@@ -141,12 +146,19 @@ async fn serve(settings: &Settings) -> Result<()> {
     let address = settings.metrics()?;
     let events = named(&settings.events, EVENTS_SOCKET.into());
     let conversions = settings.conversions.unwrap_or(2);
-    let service = ah_snapshotter::open(&root, &containerd, conversions, Arc::clone(&metrics))?;
+    let spans = settings.otlp.as_deref().map(ah_snapshotter::spans::to).transpose()?.map(
+        |(spans, carry)| {
+            tokio::spawn(carry);
+            spans
+        },
+    );
+    let open = ah_snapshotter::open;
+    let service = open(&root, &containerd, conversions, Arc::clone(&metrics), spans.clone())?;
     let listener = listen(settings.socket())?;
     tracing::info!(socket = %settings.socket().display(), root = %root.display(), "listening");
     tokio::select! {
         () = ah_containerd_api::serve(listener, Arc::new(service)) => {}
-        never = show(address, &events, metrics) => match never {},
+        never = show(address, &events, metrics, spans) => match never {},
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -156,16 +168,31 @@ async fn serve(settings: &Settings) -> Result<()> {
     std::process::exit(0)
 }
 
-/// Counts and shows what it counts, where that is asked for. What keeps it from either is logged and tried again: pods do not wait for
-/// who counts them.
-async fn show(address: Option<Address>, events: &Path, metrics: Arc<Metrics>) -> Infallible {
-    let Some(address) = address else { return std::future::pending().await };
+/// Counts and shows what it counts, and hands shims' spans on, where that is asked for. What keeps it from either is logged and tried again:
+/// pods do not wait for who counts them.
+async fn show(
+    address: Option<Address>,
+    events: &Path,
+    metrics: Arc<Metrics>,
+    spans: Option<Spans>,
+) -> Infallible {
+    if address.is_none() && spans.is_none() {
+        return std::future::pending().await;
+    }
+    let hand_on = |span| {
+        if let Some(spans) = &spans {
+            spans.give(Whose::Shim, &span);
+        }
+    };
     let collect = async || {
-        let Err(error) = ah_metrics::collect(events, Arc::clone(&metrics)).await else { return };
+        let Err(error) = ah_metrics::collect(events, Arc::clone(&metrics), hand_on).await else {
+            return;
+        };
         tracing::error!(%error, socket = %events.display(), "what shims tell is not counted");
     };
     let serve = async || {
-        let Err(error) = ah_metrics::serve(&address, Arc::clone(&metrics)).await;
+        let Some(address) = &address else { return std::future::pending().await };
+        let Err(error) = ah_metrics::serve(address, Arc::clone(&metrics)).await;
         tracing::error!(%error, ?address, "metrics are not shown");
     };
     tokio::join!(again_and_again(collect), again_and_again(serve)).0

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use ah_agent_api::TraceParent;
 use ah_containerd_api::snapshots::{
     CleanupRequest, CommitSnapshotRequest, Info, ListSnapshotsRequest, ListSnapshotsResponse,
     MountsRequest, MountsResponse, PrepareSnapshotRequest, PrepareSnapshotResponse,
@@ -16,8 +17,9 @@ use crate::filter::Filter;
 use crate::mounts::mounts;
 use crate::name::Name;
 use crate::snapshot::{Kind, Snapshot};
+use crate::spans::Spans;
 use crate::store::{Draft, Store, StoreError};
-use crate::usage;
+use crate::{trace, usage};
 
 /// Most snapshots in one message of a list.
 const LIST_CHUNK: usize = 100;
@@ -26,11 +28,12 @@ const LIST_CHUNK: usize = 100;
 pub struct Service {
     store: Arc<Store>,
     converter: Converter,
+    spans: Option<Spans>,
 }
 
 impl Service {
-    pub(crate) fn new(store: Arc<Store>, converter: Converter) -> Self {
-        Self { store, converter }
+    pub(crate) fn new(store: Arc<Store>, converter: Converter, spans: Option<Spans>) -> Self {
+        Self { store, converter, spans }
     }
 
     /// Begins to convert what was committed and not converted when the program ended.
@@ -85,6 +88,15 @@ struct New {
 }
 
 impl Snapshotter for Service {
+    async fn lead<T: Send>(
+        &self,
+        path: &'static str,
+        said: Option<TraceParent>,
+        work: impl Future<Output = Result<T, Status>> + Send,
+    ) -> Result<T, Status> {
+        trace::lead(self.spans.as_ref(), path, said, work).await
+    }
+
     async fn prepare(
         &self,
         request: PrepareSnapshotRequest,

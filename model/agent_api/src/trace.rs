@@ -36,6 +36,16 @@ impl TraceParent {
         if span == 0 { self } else { Self { span, ..self } }
     }
 
+    /// Whether who says it keeps the trace (section 3.2.2.5, the flag `sampled`).
+    pub fn is_sampled(self) -> bool {
+        self.flags & 1 == 1
+    }
+
+    /// The ids of trace and span as bytes.
+    pub fn to_bytes(self) -> ([u8; 16], [u8; 8]) {
+        (self.trace.to_be_bytes(), self.span.to_be_bytes())
+    }
+
     /// The trace's id: 32 digits.
     pub fn trace_id(&self) -> impl fmt::Display + use<> {
         Hex(self.trace, 32)
@@ -96,6 +106,10 @@ mod tests {
         assert_eq!(parent.to_string(), TEXT);
         assert_eq!(parent.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(parent.with_span(0), parent);
+        assert!(parent.is_sampled());
+        assert!(!TEXT.replace("-01", "-02").parse::<TraceParent>().unwrap().is_sampled());
+        let (trace, span) = parent.to_bytes();
+        assert_eq!((trace[0], trace[15], span[1], span[7]), (0x4b, 0x36, 0xf0, 0xb7));
         let child = parent.with_span(0xb7ad_6b71_6920_3331);
         assert_eq!(child.to_string(), "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01");
         assert_eq!(child.span_id().to_string(), "b7ad6b7169203331");

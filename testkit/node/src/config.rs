@@ -21,6 +21,9 @@ pub struct NodeConfig {
     pub env: Vec<(String, String)>,
     /// Socket for what shims count, where the node is to show metrics.
     pub metrics_events: Option<PathBuf>,
+    /// Where spans of traces go, the snapshotter's and shims' and, where it is built for that, containerd's (Debian 12's is not): `http://HOST:PORT` in the node's network.
+    /// Needs `metrics_events`.
+    pub collector: Option<String>,
     /// After how long without progress containerd gives up a pull (`image_pull_progress_timeout`, from containerd 1.7 on; unknown to older ones).
     pub pull_progress_limit: Duration,
 }
@@ -35,6 +38,7 @@ impl NodeConfig {
             path: Vec::new(),
             env: Vec::new(),
             metrics_events: None,
+            collector: None,
             pull_progress_limit: Duration::from_secs(300),
         }
     }

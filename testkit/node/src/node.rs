@@ -108,6 +108,9 @@ impl Node {
             command.arg("--metrics").arg(format!("unix:{}", self.metrics().display()));
             command.arg("--events").arg(events);
         }
+        if let Some(collector) = &self.config.collector {
+            command.arg("--otlp").arg(collector);
+        }
         let log = self.folder().join("snapshotter.log");
         let daemon = self.namespaces.start("anchorhold-snapshotter", command, &log)?;
         let daemon = self.snapshotter.insert(daemon);
@@ -131,6 +134,12 @@ impl Node {
         path.extend(std::env::split_paths(&old));
         command.env("PATH", std::env::join_paths(path)?);
         command.envs(self.config.env.iter().cloned());
+        if let Some(collector) = &self.config.collector {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
+            command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+            command.env("OTEL_SERVICE_NAME", "containerd");
+            command.env("OTEL_TRACES_SAMPLER", "always_on");
+        }
         let log = self.folder().join("containerd.log");
         let daemon = self.namespaces.start("containerd", command, &log)?;
         let daemon = self.containerd.insert(daemon);

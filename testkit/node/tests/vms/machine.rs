@@ -31,6 +31,11 @@ pub(crate) async fn machine() -> Option<Machine> {
 
 /// A node whose shims are told more: keys and values.
 pub(crate) async fn machine_with(more: &[(&str, &str)]) -> Option<Machine> {
+    machine_of(more, None).await
+}
+
+/// And whose spans go to a collector.
+pub(crate) async fn machine_of(more: &[(&str, &str)], collector: Option<&str>) -> Option<Machine> {
     let more: String = more.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
     let target = build().parent().unwrap().to_owned();
     let guest = target.join("guest-image");
@@ -62,6 +67,7 @@ pub(crate) async fn machine_with(more: &[(&str, &str)]) -> Option<Machine> {
         runtimes: vec![handler("vm", false), handler("vm-cc", true)],
         path: vec![build()],
         metrics_events: Some(settings.path().join("events.sock")),
+        collector: collector.map(str::to_owned),
         ..NodeConfig::new(build().join("anchorhold-snapshotter"))
     };
     let node = Node::start(config).await.unwrap();

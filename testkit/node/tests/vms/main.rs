@@ -4,3 +4,4 @@ mod faults;
 mod life;
 mod machine;
 mod many;
+mod traces;
