@@ -67,8 +67,8 @@ fn firmwares(tee: Tee) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// Numbers of virtual CPUs that the VM of a pod can have: what `anchorhold run` gives it, and what a shim makes of the limits that a
-/// kubelet hands on (Kubernetes 1.23 and later).
+/// Numbers of virtual CPUs that the VM of a pod can have: what `anchorhold run` gives it, what a shim makes of the pod's own hints, and of the limits
+/// that a kubelet hands on (Kubernetes 1.23 and later) where a pod has none.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -77,7 +77,8 @@ pub(crate) fn vcpus_of(pod: &Path) -> Result<BTreeSet<u32>> {
     let NamedText { name, text } = inputs::text(pod)?;
     // a policy alone, without its pod, says nothing of its size
     if let Ok(carriers) = ah_manifest::carriers(NamedText { name, text }, &Rules::shipped()) {
-        let whole = carriers.iter().map(|carrier| carrier.cpu_limit_milli.div_ceil(1_000));
+        let both = carriers.iter().flat_map(|pod| [pod.cpu_limit_milli, pod.cpu_milli]);
+        let whole = both.map(|milli| milli.div_ceil(1_000));
         vcpus.extend(whole.filter_map(|cores| u32::try_from(cores).ok()).filter(|n| *n > 0));
     }
     Ok(vcpus)
@@ -101,5 +102,7 @@ mod tests {
         check("memory: 64Mi", &[1]);
         check("cpu: 500m", &[1]);
         check("cpu: 2500m", &[1, 3]);
+        check("cpu: 2500m}, requests: {cpu: 1500m", &[1, 3]);
+        check("memory: 64Mi}, requests: {cpu: 1500m", &[1, 2]);
     }
 }

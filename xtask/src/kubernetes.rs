@@ -15,10 +15,9 @@ const API_SERVER: &str = "kube-apiserver";
 /// What gives services their addresses: not in the archive.
 const PROXY: &str = "kube-proxy";
 /// Debian packages that a cluster needs and nothing else.
-const PACKAGES: &[(&str, &str)] =
-    &[("etcd-server", "the cluster's store"), ("zstd", "unpacks the cluster's programs")];
-/// And those of the tests that `cargo xtask test` leaves to `--kubernetes`.
-const MORE_PACKAGES: &[(&str, &str)] = &[
+const PACKAGES: &[(&str, &str)] = &[
+    ("etcd-server", "the cluster's store"),
+    ("zstd", "unpacks the cluster's programs"),
     ("conntrack", "kube-proxy's: forgets connections of services that have changed"),
     ("docker-registry", "serves a private image"),
     ("iptables", "addresses of services, and ports that are forwarded"),
@@ -39,7 +38,6 @@ pub(crate) fn folder() -> PathBuf {
 /// and kube-proxy always (one minute).
 pub(crate) fn programs() -> Result<()> {
     crate::setup::install_packages("packages for Kubernetes", PACKAGES)?;
-    crate::setup::install_packages("packages for its tests", MORE_PACKAGES)?;
     step("Kubernetes", || {
         let mut how = vec![cluster()?];
         if !folder().join(PROXY).is_file() {
@@ -50,16 +48,14 @@ pub(crate) fn programs() -> Result<()> {
     })
 }
 
-/// The programs where they need not be built: whether they are there now. kube-proxy is not among them.
+/// The same where only kube-proxy has to be built: whether they are there now.
 pub(crate) fn programs_at_hand() -> Result<bool> {
     if !is_there() && archive()?.is_none() {
         let how = "no archive in ../shared/kubernetes: `cargo xtask test --kubernetes` builds one";
         step("Kubernetes", || Ok(Done::Skipped(how.into())))?;
         return Ok(false);
     }
-    crate::setup::install_packages("packages for Kubernetes", PACKAGES)?;
-    step("Kubernetes", || cluster().map(Done::Did))?;
-    Ok(true)
+    programs().map(|()| true)
 }
 
 fn is_there() -> bool {

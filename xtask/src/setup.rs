@@ -208,11 +208,12 @@ pub(crate) fn sidecar_program() -> Result<()> {
 }
 
 /// Packages of the demo's workload and of what tests run in containers; never part of the guest image.
-const CONTAINER_PROGRAMS: [&str; 5] = [
+const CONTAINER_PROGRAMS: [&str; 6] = [
     "-pah-example-sealed-message",
     "-pah-testkit-images",
     "--example=list_tree",
     "--example=udp_echo",
+    "--example=sctp_echo",
     "--bins",
 ];
 

@@ -1,5 +1,5 @@
-//! Checks and tests of the workspace, in the order in which a failure is cheapest to learn. Not among them: most tests on a Kubernetes
-//! (`--kubernetes`, which runs those only), fuzz targets, soaks.
+//! Checks and tests of the workspace, in the order in which a failure is cheapest to learn. Not among them: fuzz targets, soaks, and where
+//! nobody has built the programs of a Kubernetes, the tests on one (`--kubernetes` builds them).
 
 use anyhow::Result;
 
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let tested = step("tests", || {
         let mut nextest = linting_cargo(&["nextest", "run", "--locked", "--workspace"])?;
         if options.kubernetes {
-            nextest.args(["--ignore-default-filter", "--test", "kubernetes"]);
+            nextest.args(["--test", "kubernetes"]);
             nextest.env(NODE_REQUIRED, "1");
         }
         if has_cluster {

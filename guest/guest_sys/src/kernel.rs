@@ -8,6 +8,12 @@ use rustix::system::RebootCommand;
 
 use crate::SysError;
 
+/// Where init leaves modules that a pod has to ask for: a folder for each name that can be asked for, its files in their order. It is there only
+/// where the image has such modules.
+pub const ASKED_MODULES: &str = "/lib/modules/asked";
+/// Writing 1 here ends the loading of modules until the next boot (Linux Documentation/admin-guide/sysctl/kernel.rst).
+pub const MODULES_DISABLED: &str = "/proc/sys/kernel/modules_disabled";
+
 /// A kernel module, opened: it can be loaded after its path has gone.
 #[derive(Debug)]
 pub struct Module {

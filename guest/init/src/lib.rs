@@ -4,7 +4,8 @@
 //! expects. The disks, the answers over vsock and the time are the host's. The order of events:
 //!
 //! 1. proc, sys, dev, a tmpfs that becomes the root; the command line, strictly;
-//! 2. kernel modules, those for a scratch disk only where there is one, and then no more of them;
+//! 2. kernel modules, those for a scratch disk only where there is one; the agent loads what the pod's policy has it asked for, and lets the kernel take
+//!    no more before it makes a container;
 //! 3. the random generator has a seed that the host does not know;
 //! 4. the initdata disk, found by its magic, and a report from the source that the command line names;
 //! 5. HOST_DATA equals the digest of the initdata, or the machine is turned off;

@@ -1,4 +1,4 @@
-//! Kernel modules: those of the image's list, and then no more of them.
+//! Kernel modules: those of the image's list. Those that only some pods need are left to the agent, which closes the door behind them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,31 +6,33 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use ah_guest_sys::SysError;
-use ah_guest_sys::kernel::Module;
+use ah_guest_sys::kernel::{ASKED_MODULES, MODULES_DISABLED, Module};
 use ah_scratch::Candidate;
 use ah_tee::Tee;
 
 use crate::InitError;
-use crate::root::MODULES;
+use crate::root::{MODULES, NEW_ROOT};
 
 const LIST: &str = "list";
 const BLOCK_DEVICES: &str = "/sys/block";
-/// Writing 1 here ends the loading of modules until the next boot.
-const DISABLE: &str = "/proc/sys/kernel/modules_disabled";
 
 /// Group of the modules that only a scratch disk needs.
 const SCRATCH: &str = "scratch";
+/// Groups that a pod has to ask for.
+const ASKED: [&str; 1] = ["sctp"];
 
 /// Modules on their way into the kernel, one thread for each chain, and those that are loaded behind them or not at all.
 #[derive(Debug)]
 pub(crate) struct Loading {
     chains: Vec<JoinHandle<Result<(), SysError>>>,
     scratch: Vec<Module>,
+    /// Whether modules are left for the agent.
+    asked: bool,
 }
 
 /// Starts to load the modules of the list that are for every TEE or for `tee`: within a chain in the list's order, chains at the same time.
 ///
-/// When this returns, all files are open.
+/// When this returns, all files are open, and those that a pod has to ask for are in the new root.
 pub(crate) fn start(tee: Tee) -> Result<Loading, InitError> {
     let list = Path::new(MODULES).join(LIST);
     let text = fs::read_to_string(&list).map_err(InitError::file("read", &list))?;
@@ -41,14 +43,15 @@ pub(crate) fn start(tee: Tee) -> Result<Loading, InitError> {
     }
     let scratch = chosen(&text, &[SCRATCH])?;
     let scratch = scratch.iter().map(|(_, name)| open(name)).collect::<Result<_, _>>()?;
+    let asked = leave_asked(&text)?;
     let load =
         |modules: Vec<Module>| thread::spawn(move || modules.iter().try_for_each(Module::load));
-    Ok(Loading { chains: chains.into_values().map(load).collect(), scratch })
+    Ok(Loading { chains: chains.into_values().map(load).collect(), scratch, asked })
 }
 
 impl Loading {
-    /// Waits for all of them, and lets the kernel take no more. Gives the scratch disk, if there is one: without it, its modules
-    /// are not loaded.
+    /// Waits for all of them, and lets the kernel take no more, unless some are left to the agent. Gives the scratch disk, if there is one: without it,
+    /// its modules are not loaded.
     pub(crate) fn finish(self) -> Result<Option<Candidate>, InitError> {
         for chain in self.chains {
             chain.join().map_err(|_| InitError::ModuleThread)??;
@@ -58,12 +61,29 @@ impl Loading {
             self.scratch.iter().try_for_each(Module::load)?;
         }
         // A kernel with everything built in may have no module support at all.
-        let disable = Path::new(DISABLE);
-        if disable.exists() {
+        let disable = Path::new(MODULES_DISABLED);
+        if !self.asked && disable.exists() {
             fs::write(disable, "1").map_err(InitError::file("write", disable))?;
         }
         Ok(disk)
     }
+}
+
+/// Puts the modules that a pod has to ask for where the agent finds them: a folder for each group, its files named by their order.
+fn leave_asked(list: &str) -> Result<bool, InitError> {
+    let mut asked = false;
+    for group in ASKED {
+        let to = Path::new(NEW_ROOT).join(ASKED_MODULES.trim_start_matches('/'));
+        let to = to.join(group);
+        for (order, (_, name)) in chosen(list, &[group])?.into_iter().enumerate() {
+            fs::create_dir_all(&to).map_err(InitError::file("make", &to))?;
+            let from = Path::new(MODULES).join(format!("{name}.ko"));
+            let file = to.join(format!("{order:02}-{name}.ko"));
+            fs::copy(&from, &file).map_err(InitError::file("copy", &from))?;
+            asked = true;
+        }
+    }
+    Ok(asked)
 }
 
 /// Chain and name of each module of these groups.

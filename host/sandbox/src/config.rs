@@ -152,6 +152,13 @@ fn network(pod: &Pod, mode: NetworkMode) -> Result<Network, SandboxError> {
             protocol: match port.protocol {
                 ah_pod::Protocol::Tcp => Protocol::Tcp,
                 ah_pod::Protocol::Udp => Protocol::Udp,
+                ah_pod::Protocol::Sctp => {
+                    return Err(SandboxError::Config {
+                        detail: format!(
+                            "hostPort {host_port} with the protocol SCTP: without a cluster only TCP and UDP are forwarded"
+                        ),
+                    });
+                }
             },
             host_address: host_address(port.host_ip.as_deref())?,
             host_port,

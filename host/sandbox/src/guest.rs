@@ -15,8 +15,8 @@ use crate::{
     states::{Boot, initdata_file},
 };
 
-/// Bridges of a guest: room for 124 layers that are not known before the start.
-const BRIDGES: u8 = 4;
+/// Bridges of a guest: room for 155 layers that are not known before the start.
+const BRIDGES: u8 = 5;
 
 /// What a guest is started from.
 pub struct GuestConfig {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ah_evidence::{GuestPolicy, HostData};
 use ah_launch::LaunchInputs;
+use ah_pod::RuntimeHints;
 use ah_policy::{
     FRAGMENT_ANNOTATION, INITDATA_ANNOTATION, InitData, PolicyDocument, fragments_from_annotation,
 };
@@ -43,7 +44,7 @@ pub(crate) async fn guest(
     fs::create_dir_all(&run_base).map_err(ShimError::file("making", &run_base))?;
     let accelerator = ah_vmm::accelerator::choose(&tools.qemu, &run_base).await?;
     let files = files(config)?;
-    let vcpus = vcpus(config, &sandbox.sizing);
+    let vcpus = vcpus(config, &sandbox.sizing, &sandbox.hints.runtime);
     let host_data = document.host_data_snp()?;
     let mut services = key_service(config);
     let tee = match config.tee {
@@ -70,7 +71,7 @@ pub(crate) async fn guest(
         accelerator,
         tee,
         vcpus,
-        memory_mib: memory_mib(config, &sandbox.sizing),
+        memory_mib: memory_mib(config, &sandbox.sizing, &sandbox.hints.runtime),
         scratch: scratch(config, sandbox),
         network: network.map_or(Network::None, |found| Network::Tap {
             namespace: sandbox.network_namespace.clone().unwrap_or_default(),
@@ -185,18 +186,31 @@ fn key_service(config: &Config) -> Vec<VsockService> {
     service.into_iter().collect()
 }
 
-/// The kubelet's sum of limits, rounded up; the configured number where it is not limited.
-fn vcpus(config: &Config, sizing: &Sizing) -> u32 {
+/// The pod's own sum or the kubelet's of limits, whichever is more, rounded up; the configured number where there is neither.
+fn vcpus(config: &Config, sizing: &Sizing, hints: &RuntimeHints) -> u32 {
     let quota = u64::try_from(sizing.cpu_quota_us).unwrap_or_default();
-    match quota.checked_div(sizing.cpu_period_us).filter(|_| quota > 0) {
-        None => config.vcpus,
-        Some(_) => u32::try_from(quota.div_ceil(sizing.cpu_period_us)).unwrap_or(255).clamp(1, 255),
+    let limited = match sizing.cpu_period_us {
+        0 => 0,
+        period => quota.div_ceil(period),
+    };
+    match limited.max(hints.cpu_milli.div_ceil(1_000)) {
+        0 => config.vcpus,
+        whole => u32::try_from(whole).unwrap_or(255).min(255),
     }
 }
 
-fn memory_mib(config: &Config, sizing: &Sizing) -> u32 {
+fn memory_mib(config: &Config, sizing: &Sizing, hints: &RuntimeHints) -> u32 {
+    let default = u64::from(config.memory_mib);
     let limit = u64::try_from(sizing.memory_bytes).unwrap_or_default().div_ceil(1 << 20);
-    let containers = if limit == 0 { config.memory_mib.into() } else { limit.max(LEAST_MIB) };
+    let open = if hints.memory_is_open { default } else { 0 };
+    let own = match hints.memory_bytes.div_ceil(1 << 20) {
+        0 => 0,
+        own => own.saturating_add(open),
+    };
+    let containers = match limit.max(own) {
+        0 => default,
+        known => known.max(LEAST_MIB),
+    };
     let encrypted = config.confidential && config.tee != Tee::Software;
     let size = ah_sandbox::vm_memory_mib(containers, config.overhead_mib, encrypted);
     u32::try_from(size).unwrap_or(u32::MAX)
@@ -229,7 +243,9 @@ mod tests {
     fn size_is_the_sum_of_limits_rounded_up() {
         let check = |cpu_quota_us, cpu_period_us, memory_bytes, expect| {
             let sizing = Sizing { cpu_quota_us, cpu_period_us, memory_bytes };
-            assert_eq!((vcpus(&config(), &sizing), memory_mib(&config(), &sizing)), expect);
+            let hints = RuntimeHints::default();
+            let found = (vcpus(&config(), &sizing, &hints), memory_mib(&config(), &sizing, &hints));
+            assert_eq!(found, expect);
         };
         check(0, 0, 0, (2, 364));
         check(-1, 100_000, 0, (2, 364));
@@ -237,6 +253,25 @@ mod tests {
         check(50_000, 100_000, (64 << 20) + 1, (1, 167));
         check(1_000, 100_000, 1, (1, 133));
         check(0, 0, 8 << 30, (2, 8192 + 100 + 256 + 64));
+    }
+
+    /// What the pod says itself counts with requests, and where the kubelet says nothing.
+    #[test]
+    fn size_is_the_pods_own_where_that_is_more() {
+        let check = |cpu_milli, memory_bytes, memory_is_open, expect| {
+            let hints =
+                RuntimeHints { cpu_milli, memory_bytes, memory_is_open, ..Default::default() };
+            let kubelets =
+                Sizing { cpu_quota_us: 150_000, cpu_period_us: 100_000, memory_bytes: 64 << 20 };
+            let of = |sizing: &Sizing| {
+                (vcpus(&config(), sizing, &hints), memory_mib(&config(), sizing, &hints))
+            };
+            assert_eq!((of(&Sizing::default()), of(&kubelets)), expect);
+        };
+        check(0, 0, false, ((2, 364), (2, 166)));
+        check(2_001, 128 << 20, false, ((3, 232), (3, 232)));
+        check(500, 128 << 20, true, ((1, 496), (2, 496)));
+        check(u64::MAX, 1, false, ((255, 133), (255, 166)));
     }
 
     #[test]

@@ -12,11 +12,11 @@ pub(crate) const VSOCK_SLOT: u8 = 1;
 pub(crate) const NET_SLOT: u8 = 2;
 /// First slot of the disks; slot 0 is the host bridge.
 const FIRST_DISK_SLOT: u8 = 3;
-const LAST_DISK_SLOT: u8 = 26;
+const LAST_DISK_SLOT: u8 = 22;
 /// First slot of the bridges. Slot 31 holds the ICH9 bridge of the q35 machine.
-const FIRST_BRIDGE_SLOT: u8 = 27;
+const FIRST_BRIDGE_SLOT: u8 = 23;
 /// Bridges that fit.
-pub(crate) const BRIDGES_MAX: u8 = 4;
+pub(crate) const BRIDGES_MAX: u8 = 8;
 /// Slots of a bridge that can be plugged: slot 0 is its hot-plug controller's.
 const BRIDGE_SLOTS: usize = 31;
 const FUNCTIONS: usize = 8;
@@ -109,17 +109,18 @@ mod tests {
         check(disk_path(0), Some(("03", "pcie.0", "3.0")));
         check(disk_path(1), Some(("03.1", "pcie.0", "3.1")));
         check(disk_path(8), Some(("04", "pcie.0", "4.0")));
-        check(disk_path(191), Some(("1a.7", "pcie.0", "1a.7")));
-        check(disk_path(192), None);
+        check(disk_path(159), Some(("16.7", "pcie.0", "16.7")));
+        check(disk_path(160), None);
     }
 
     #[test]
     fn what_is_plugged_in_goes_behind_the_bridges() {
-        check(plugged_path(0, 1), Some(("1b/01", "bridge0", "1.0")));
-        check(plugged_path(30, 1), Some(("1b/1f", "bridge0", "1f.0")));
+        check(plugged_path(0, 1), Some(("17/01", "bridge0", "1.0")));
+        check(plugged_path(30, 1), Some(("17/1f", "bridge0", "1f.0")));
         check(plugged_path(31, 1), None);
-        check(plugged_path(31, 2), Some(("1c/01", "bridge1", "1.0")));
-        check(plugged_path(123, 4), Some(("1e/1f", "bridge3", "1f.0")));
+        check(plugged_path(31, 2), Some(("18/01", "bridge1", "1.0")));
+        check(plugged_path(247, 8), Some(("1e/1f", "bridge7", "1f.0")));
+        check(plugged_path(248, 8), None);
         check(plugged_path(0, 0), None);
     }
 }

@@ -246,8 +246,18 @@ pub(crate) fn blockdev(node: &str, path: &Path, read_only: bool) -> Value {
     })
 }
 
-/// The device of a disk that is plugged in.
-pub(crate) fn plugged_device(node: &str, serial: &str, path: PciPath, confidential: bool) -> Value {
+/// Disks that are plugged in with interrupts of their own. An x86 processor has some 200 vectors for devices (Linux arch/x86/include/asm/irq_vectors.h) and a disk
+/// takes two, so with one processor the 95th could not be used; those beyond these share the lines of the PCI bus.
+const OWN_INTERRUPTS: usize = 72;
+
+/// The device of the disk that is plugged in as this one.
+pub(crate) fn plugged_device(
+    node: &str,
+    index: usize,
+    serial: &str,
+    path: PciPath,
+    confidential: bool,
+) -> Value {
     let mut device = json!({
         "driver": "virtio-blk-pci",
         "drive": node,
@@ -257,6 +267,9 @@ pub(crate) fn plugged_device(node: &str, serial: &str, path: PciPath, confidenti
         "addr": path.qemu_addr(),
         "disable-legacy": "on",
     });
+    if index >= OWN_INTERRUPTS {
+        device["vectors"] = 0.into();
+    }
     if confidential {
         device["iommu_platform"] = true.into();
     }

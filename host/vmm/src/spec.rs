@@ -285,8 +285,8 @@ pub(crate) mod tests {
         check(|s| s.cmdline = "a".repeat(2048), Some("cmdline"));
         check(|s| s.cmdline = "a\nb".into(), Some("cmdline"));
         check(|s| s.kernel = None, Some("kernel"));
-        check(|s| s.bridges = 4, None);
-        check(|s| s.bridges = 5, Some("bridges"));
+        check(|s| s.bridges = 8, None);
+        check(|s| s.bridges = 9, Some("bridges"));
         let tap = |name: &str, address: &str| Network::Tap {
             namespace: "/n".into(),
             name: name.into(),

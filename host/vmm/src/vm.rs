@@ -222,7 +222,7 @@ impl Vm {
         let mut monitor = self.monitor.lock().await;
         let monitor = monitor.as_mut().ok_or(VmError::Ended)?;
         monitor.run("blockdev-add", qemu::blockdev(&node, &file, disk.read_only)).await?;
-        let device = qemu::plugged_device(&node, &disk.serial, path, self.confidential);
+        let device = qemu::plugged_device(&node, index, &disk.serial, path, self.confidential);
         if let Err(error) = monitor.run("device_add", device).await {
             // what was opened for it is closed again; the first error is the one to tell
             let _ = monitor.run("blockdev-del", json!({"node-name": node})).await;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FsGroupChange, Pod, VolumeSource};
+use crate::{FsGroupChange, Pod, Size, VolumeSource};
 
 /// The annotation's name; its value is JSON of [`RuntimeHints`].
 pub const RUNTIME_HINTS_ANNOTATION: &str = "anchorhold.dev/runtime-hints";
@@ -24,9 +24,26 @@ pub struct RuntimeHints {
     /// `limits.ephemeral-storage` by container name, for those that have one: the kubelet measures it itself, outside of the VM.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub storage_limit_bytes: BTreeMap<String, u64>,
+    /// A port with the protocol SCTP: containerd's spec knows no ports.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub sctp: bool,
+    /// CPU that the containers may need at the same time, thousandths of a core: limits, and requests where there is no limit. The kubelet adds up limits
+    /// alone, and before Kubernetes 1.23 it hands on nothing.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cpu_milli: u64,
+    /// Memory likewise, bytes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub memory_bytes: u64,
+    /// Whether containers without limit or request for memory come on top of `memory_bytes`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub memory_is_open: bool,
     /// `fsGroupChangePolicy`: the kubelet acts on it itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fs_group_change: Option<FsGroupChange>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl RuntimeHints {
@@ -41,11 +58,17 @@ impl RuntimeHints {
         let roots = pod.containers.iter().filter_map(|container| {
             Some((container.name.clone(), container.resources.root_limit_bytes()?))
         });
+        let Size { cpu_milli, memory_bytes, memory_is_open } = Size::of(pod);
         let change = pod.security.fs_group.map(|group| group.change);
         let hints = Self {
             share_process_namespace: pod.share_process_namespace,
             size_limit_bytes: limits.collect(),
             storage_limit_bytes: roots.collect(),
+            sctp: pod.speaks_sctp(),
+            cpu_milli,
+            memory_bytes,
+            // a size of nothing is the node's default anyway
+            memory_is_open: memory_is_open && memory_bytes > 0,
             fs_group_change: change.filter(|change| *change != FsGroupChange::Always),
         };
         (hints != Self::default()).then_some(hints)
@@ -75,13 +98,15 @@ mod tests {
         pod.volumes = vec![Volume { name: "a".into(), source }];
         let mut limited = container("app");
         limited.resources.storage_limit_bytes = Some(8192);
+        limited.resources.cpu_request_milli = Some(1500);
+        limited.resources.memory_limit_bytes = Some(64);
         let mut unlimited = container("none");
         unlimited.resources.storage_limit_bytes = Some(0);
         pod.containers = vec![limited, unlimited];
         let text = serde_json::to_string(&RuntimeHints::of(&pod)).unwrap();
         assert_eq!(
             text,
-            r#"{"share_process_namespace":true,"size_limit_bytes":{"a":4096},"storage_limit_bytes":{"app":8192},"fs_group_change":"on-root-mismatch"}"#
+            r#"{"share_process_namespace":true,"size_limit_bytes":{"a":4096},"storage_limit_bytes":{"app":8192},"cpu_milli":1500,"memory_bytes":64,"memory_is_open":true,"fs_group_change":"on-root-mismatch"}"#
         );
         assert_eq!(RuntimeHints::of(&pod).unwrap().limited_bytes(), 4096 + 8192);
         let unknown = r#"{"share_process_namespace":true,"more":1}"#;

@@ -25,6 +25,7 @@ pub mod resources;
 mod seccomp;
 pub mod shape;
 pub mod signals;
+mod size;
 mod spec;
 mod sysctls;
 mod text;
@@ -45,6 +46,7 @@ pub use pod::{
 };
 pub use requests::RequestError;
 pub use resources::{Qos, Resources};
+pub use size::{Size, at_once};
 pub use sysctls::{SYSCTLS, is_sysctl_value};
 pub use text::{HostFact, Part, Text, expand};
 pub use volumes::{

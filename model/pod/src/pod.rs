@@ -286,9 +286,17 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP: the guest loads it for pods that say so.
+    Sctp,
 }
 
 impl Pod {
+    /// Whether a container says that it speaks SCTP.
+    pub fn speaks_sctp(&self) -> bool {
+        let mut ports = self.containers.iter().flat_map(|container| &container.ports);
+        ports.any(|port| port.protocol == Protocol::Sctp)
+    }
+
     /// The pod's name as a text: fixed, or with the host's part at its place.
     pub fn name(&self) -> Text {
         self.name.text()

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ah_agent_api::agent::{
-    CopyFileRequest, CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest, Storage,
-    UpdateInterfaceRequest, UpdateRoutesRequest,
+    CopyFileRequest, CreateContainerRequest, CreateSandboxRequest, ExecProcessRequest,
+    KernelModule, Storage, UpdateInterfaceRequest, UpdateRoutesRequest,
 };
 use ah_agent_api::oci::Spec;
 use ah_digest::Sha256;
@@ -133,8 +133,15 @@ pub fn create_sandbox(pod: &Pod, host: &HostValues) -> CreateSandboxRequest {
         storages: mounts::sandbox_storages(),
         sandbox_pidns: pod.share_process_namespace,
         sandbox_id: host.sandbox_id.clone(),
+        kernel_modules: kernel_modules(pod.speaks_sctp()),
         ..Default::default()
     }
+}
+
+/// The kernel modules that the guest is asked for.
+pub fn kernel_modules(sctp: bool) -> Vec<KernelModule> {
+    let module = sctp.then(|| KernelModule { name: "sctp".into(), ..Default::default() });
+    module.into_iter().collect()
 }
 
 /// The sandbox (pause) container: no storages; the guest starts no process for it.

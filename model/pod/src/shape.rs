@@ -6,7 +6,7 @@ pub use crate::mounts::{
     shm, volume_path, volume_storage, with_defaults,
 };
 pub use crate::process::{ALL_CAPABILITIES, DEFAULT_CAPABILITIES, DEFAULT_PATH};
-pub use crate::requests::layer_storages;
+pub use crate::requests::{kernel_modules, layer_storages};
 pub use crate::resources::SANDBOX_OOM_SCORE_ADJ;
 pub use crate::seccomp::runtime_default;
 pub use crate::spec::{

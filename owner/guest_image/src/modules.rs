@@ -9,8 +9,9 @@ use object::{Object as _, ObjectSection as _};
 
 use crate::ImageError;
 
-/// When init loads a module: always, only for the TEE that the command line names, or only where the host attached a scratch disk.
-pub(crate) const GROUPS: [(&str, &[&str]); 4] = [
+/// When a module is loaded: always, only for the TEE that the command line names, only where the host attached a scratch disk, or only for a pod whose
+/// policy has it asked for.
+pub(crate) const GROUPS: [(&str, &[&str]); 5] = [
     // First what the agent needs to be reached, then what layers need, then the network.
     (
         "all",
@@ -28,6 +29,8 @@ pub(crate) const GROUPS: [(&str, &[&str]); 4] = [
     ("tdx", &["tdx_guest", "sha256_ssse3"]),
     // AEGIS-128 needs AES-NI, which every SNP and TDX CPU has. ext4 is built in.
     ("scratch", &["dm_integrity", "dm_crypt", "aegis128_aesni"]),
+    // Whoever reaches a guest's network reaches its protocols: this one is for pods that say SCTP.
+    ("sctp", &["sctp"]),
 ];
 
 /// A module, unpacked, without its signature.

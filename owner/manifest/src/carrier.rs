@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ah_pod::{Role, at_once};
 use serde_json::Value;
 
 use crate::containers::milli;
@@ -25,6 +26,8 @@ pub struct Carrier {
     /// The pod's CPU limits as a kubelet adds them up for its runtime, thousandths of a core: those of its containers and sidecars, or of
     /// an init container with the sidecars before it, where that is more; 0 where nothing is limited.
     pub cpu_limit_milli: u64,
+    /// The same with requests where there is no limit, as a policy's hints for the runtime have it.
+    pub cpu_milli: u64,
 }
 
 /// The pods of a text with their annotations. Objects are read strictly, pods are not joined with anything.
@@ -47,45 +50,51 @@ pub fn carriers(text: NamedText, rules: &Rules) -> Result<Vec<Carrier>, Manifest
         let Object::Workloads(workloads) = read else { continue };
         for workload in workloads {
             let place = crate::strict::join(&object.path, &workload.spec_path);
-            let cpu_limit_milli = limits(&workload.spec, &place)
-                .map_err(|error| file.located(error, object.document))?;
+            let cpu = |requests| {
+                let found = cpu(&workload.spec, &place, requests);
+                found.map_err(|error| file.located(error, object.document))
+            };
+            let (cpu_limit_milli, cpu_milli) = (cpu(false)?, cpu(true)?);
             carriers.push(Carrier {
                 kind: workload.kind,
                 object_name: workload.object_name,
                 annotations: workload.annotations,
                 cpu_limit_milli,
+                cpu_milli,
             });
         }
     }
     Ok(carriers)
 }
 
-/// Of a spec that need not be whole: what is no list of containers limits nothing.
-fn limits(spec: &Value, place: &str) -> Result<u64, ManifestError> {
-    let of = |list: &str| -> Result<Vec<u64>, ManifestError> {
+/// CPU of a spec that need not be whole, requests standing in for limits or not: what is no list of containers has none.
+fn cpu(spec: &Value, place: &str, requests: bool) -> Result<u64, ManifestError> {
+    let mut all = Vec::new();
+    for list in ["initContainers", "containers"] {
         let containers = spec.get(list).and_then(Value::as_array).into_iter().flatten();
-        let limit = |(index, container): (usize, &Value)| {
-            let path = format!("{place}.{list}[{index}].resources.limits.cpu");
-            match container.pointer("/resources/limits/cpu") {
-                None | Some(Value::Null) => Ok(0),
-                Some(Value::String(quantity)) => milli(&path, quantity),
-                Some(other) => milli(&path, &other.to_string()),
-            }
-        };
-        containers.enumerate().map(limit).collect()
-    };
-    let own = of("containers")?.into_iter().fold(0, u64::saturating_add);
-    let inits = spec.get("initContainers").and_then(Value::as_array).into_iter().flatten();
-    let stays = |init: &Value| init.get("restartPolicy").and_then(Value::as_str) == Some("Always");
-    let (mut sidecars, mut most) = (0_u64, 0_u64);
-    for (limit, init) in of("initContainers")?.into_iter().zip(inits) {
-        let together = sidecars.saturating_add(limit);
-        match stays(init) {
-            true => sidecars = together,
-            false => most = most.max(together),
+        for (index, container) in containers.enumerate() {
+            let stays = container.get("restartPolicy").and_then(Value::as_str) == Some("Always");
+            let role = match (list, stays) {
+                ("containers", _) => Role::Main,
+                (_, true) => Role::Sidecar,
+                (_, false) => Role::Init,
+            };
+            let amount = |part: &str| {
+                let path = format!("{place}.{list}[{index}].resources.{part}.cpu");
+                match container.pointer(&format!("/resources/{part}/cpu")) {
+                    None | Some(Value::Null) => Ok(0),
+                    Some(Value::String(quantity)) => milli(&path, quantity),
+                    Some(other) => milli(&path, &other.to_string()),
+                }
+            };
+            let amount = match amount("limits")? {
+                0 if requests => amount("requests")?,
+                limit => limit,
+            };
+            all.push((role, amount));
         }
     }
-    Ok(own.saturating_add(sidecars).max(most))
+    Ok(at_once(all))
 }
 
 #[cfg(test)]
@@ -126,5 +135,13 @@ mod tests {
             let text = NamedText { name: "pod.yaml".into(), text: text.replace("INIT", init) };
             assert_eq!(carriers(text, &Rules::shipped()).unwrap()[0].cpu_limit_milli, expect);
         }
+    }
+
+    #[test]
+    fn requests_stand_in_for_limits() {
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers:\n  - {name: a, image: x, resources: {limits: {cpu: 1}, requests: {cpu: 500m}}}\n  - {name: b, image: x, resources: {requests: {cpu: 1500m}}}\n  - {name: c, image: x}\n";
+        let text = NamedText { name: "pod.yaml".into(), text: text.into() };
+        let found = carriers(text, &Rules::shipped()).unwrap();
+        assert_eq!((found[0].cpu_limit_milli, found[0].cpu_milli), (1_000, 2_500));
     }
 }

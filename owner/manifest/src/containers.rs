@@ -239,6 +239,7 @@ fn ports(container: &api::Container, path: &str) -> Result<Vec<Port>, ManifestEr
             host_ip: found.host_ip.clone().filter(|ip| !ip.is_empty()),
             protocol: match found.protocol.as_deref() {
                 Some("UDP") => Protocol::Udp,
+                Some("SCTP") => Protocol::Sctp,
                 _ => Protocol::Tcp,
             },
         });

@@ -9,7 +9,7 @@ use ah_agent_api::agent::{
     UpdateContainerRequest, UpdateEphemeralMountsRequest, WaitProcessRequest, WriteStreamRequest,
 };
 use ah_agent_api::{PolicyRequest, Request, request_names};
-use ah_pod::{Logs, requests};
+use ah_pod::{Logs, Port, Protocol, requests};
 use support::{Case, pod};
 
 const FILE: &str = "0123456789abcdef";
@@ -265,6 +265,7 @@ fn attack_sandbox_with_more_than_the_pod_s() {
     };
     check("/guest_hook_path", &|r| r.guest_hook_path = "/hooks".into());
     check("/kernel_modules/0", &|r| r.kernel_modules.push(KernelModule::default()));
+    check("/kernel_modules/0", &|r| r.kernel_modules = requests::kernel_modules(true));
     check("/storages/1", &|r| r.storages.push(Storage::default()));
     check("/storages/0", &|r| r.storages.clear());
     check("/sandbox_pidns", &|r| r.sandbox_pidns = true);
@@ -375,4 +376,25 @@ fn attack_requests_that_no_pod_needs() {
         assert_eq!(allowed, open.contains(&request.rule_name()), "{rule}");
     }
     assert_eq!(PolicyRequest::rule_name(&SetPolicyRequest::default()), "SetPolicyRequest");
+}
+
+/// The guest loads SCTP where a port says so: for the pod's policy only.
+#[test]
+fn attack_a_protocol_that_the_pod_does_not_speak() {
+    let mut speaks = pod();
+    speaks.containers[0].ports.push(Port {
+        container_port: 3868,
+        host_port: None,
+        host_ip: None,
+        protocol: Protocol::Sctp,
+    });
+    let case = Case::new(speaks);
+    let honest = requests::create_sandbox(&case.pod, &case.host);
+    case.allowed(honest.clone());
+    let mut without = honest.clone();
+    without.kernel_modules.clear();
+    case.denied(without, "/kernel_modules/0");
+    let mut with_parameters = honest;
+    with_parameters.kernel_modules[0].parameters.push("x=1".into());
+    case.denied(with_parameters, "/kernel_modules/0/parameters/0");
 }

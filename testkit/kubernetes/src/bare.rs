@@ -7,7 +7,7 @@ use crate::Options;
 use crate::site::{MEMORY_MIB, OVERHEAD_MIB};
 
 /// As many as a pod's VM has.
-const BRIDGES: u8 = 4;
+const BRIDGES: u8 = 5;
 
 /// A VM as the shim makes it, but for its initrd, its disks and its network; `more` goes to the end of the kernel's command line.
 pub(crate) async fn spec(options: &Options, more: &str) -> Result<(VmSpec, Tools)> {

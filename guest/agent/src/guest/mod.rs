@@ -5,6 +5,7 @@ mod copy_file;
 mod create;
 mod effects;
 mod io;
+mod modules;
 mod network;
 mod oom;
 mod parts;

@@ -3,7 +3,7 @@
 use ah_agent_api::agent::{CreateSandboxRequest, Storage};
 use ah_guest_sys::mount::{self, MountFlags};
 
-use super::{Guest, Sandbox};
+use super::{Guest, Sandbox, modules};
 use crate::failure::Failure;
 
 /// Longest hostname, bytes (sethostname(2), HOST_NAME_MAX).
@@ -15,9 +15,11 @@ impl Guest {
     /// Carries out a permitted CreateSandbox. Blocks.
     pub(super) fn make_sandbox(&self, request: &CreateSandboxRequest) -> Result<(), Failure> {
         let shm_size = check(request)?;
+        let modules = modules::asked(&request.kernel_modules)?;
         if self.sandbox().is_ok() {
             return Err(Failure::Exists { what: "the sandbox".into() });
         }
+        modules::load(&modules)?;
         for folder in ["shared/containers", "sandbox/shm", "sandbox/ephemeral", "layers"] {
             let path = self.layout.kata().join(folder);
             std::fs::create_dir_all(&path).map_err(|e| Failure::effect("make a folder", &e))?;
@@ -66,7 +68,6 @@ fn check(request: &CreateSandboxRequest) -> Result<u64, Failure> {
         true => Ok(()),
         false => Err(Failure::refused(format!("{field}: found a value, expected none"))),
     };
-    none("kernel_modules", request.kernel_modules.is_empty())?;
     none("guest_hook_path", request.guest_hook_path.is_empty())?;
     // dns has no effect: containers read the resolv.conf that is copied in and bound, which the policy decides on its own.
     let name = &request.hostname;
@@ -147,6 +148,5 @@ mod tests {
         refused(&|r| r.storages.push(r.storages[0].clone()));
         refused(&|r| r.hostname = "a/b".into());
         refused(&|r| r.guest_hook_path = "/hooks".into());
-        refused(&|r| r.kernel_modules.push(Default::default()));
     }
 }

@@ -100,6 +100,7 @@ impl Sandbox {
             storages: shape::sandbox_storages(),
             sandbox_pidns: self.hints.runtime.share_process_namespace,
             sandbox_id: self.id.clone(),
+            kernel_modules: shape::kernel_modules(self.hints.runtime.sctp),
             ..Default::default()
         }
     }

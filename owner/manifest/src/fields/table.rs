@@ -167,7 +167,7 @@ pub(crate) const TABLE: &[Field] = &[
     row("ContainerPort", "hostIP", Enforced, "address that the runner listens on"),
     row("ContainerPort", "hostPort", Enforced, "port that the runner listens on"),
     row("ContainerPort", "name", Harmless, "a name for services"),
-    row("ContainerPort", "protocol", Only(&["\"TCP\"", "\"UDP\""]), "the guest's network carries these"),
+    row("ContainerPort", "protocol", Only(&["\"TCP\"", "\"UDP\"", "\"SCTP\""]), "the guest's network carries these; its kernel has SCTP only where a port says so"),
 
     row("ResourceRequirements", "claims", Refused, "devices of the node are not given to the guest"),
     row("ResourceRequirements", "limits", Enforced, "cpu, memory: limits of the process; ephemeral-storage: size of what is written into the root; others are refused"),

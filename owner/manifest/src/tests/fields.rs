@@ -159,8 +159,12 @@ fn ports_are_ports() {
         "",
         Err(("spec.containers[0].ports[0].containerPort", "a port")),
     );
+    assert!(!found.speaks_sctp());
+    assert!(
+        pod("ports: [{containerPort: 1}, {containerPort: 1, protocol: SCTP}]", "").speaks_sctp()
+    );
     check(
-        "ports: [{containerPort: 1, protocol: SCTP}]",
+        "ports: [{containerPort: 1, protocol: QUIC}]",
         "",
         Err(("spec.containers[0].ports[0].protocol", "refused")),
     );

@@ -130,6 +130,7 @@ spec:
       echo user $(id -u) groups $(id -G)
       echo name $POD
       echo $(grep -c dm- /proc/partitions) devices
+      echo $(nproc) processors, $(grep MemTotal /proc/meminfo)
       cat /data/made
       while read line; do case "$line" in *elsewhere*) echo alias $line;; esac; done < /etc/hosts
       (: > /file) 2> /dev/null || echo read-only root
@@ -139,6 +140,7 @@ spec:
       : > /data/ready
       until [ -e /data/stop ]; do sleep 1; done
     env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+    resources: {requests: {cpu: 1100m, memory: 400Mi}}
     readinessProbe: {exec: {command: [test, -e, /data/ready]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 60}
     livenessProbe: {httpGet: {port: 8080, path: /}, initialDelaySeconds: 5, periodSeconds: 2, timeoutSeconds: 20, failureThreshold: 60}
     securityContext:
@@ -181,6 +183,10 @@ async fn attack_a_pod_keeps_kubernetes_promises_and_runs_no_other_command() {
     ] {
         assert!(said.contains(expect), "{expect}\n{said}");
     }
+    // sized by what its containers ask for, which this kubelet does not hand on
+    let size = said.split_once("2 processors, MemTotal:").unwrap_or_else(|| panic!("{said}")).1;
+    let kib: u64 = size.split_whitespace().next().unwrap().parse().unwrap();
+    assert!((700 << 10..900 << 10).contains(&kib), "{said}");
     let address = cluster.kubectl(&["get", "pod", "semantics", "-o", "jsonpath={.status.podIP}"]);
     let mut fetch = cluster.node().namespaces().command("/bin/busybox");
     fetch.args(["wget", "-q", "-O", "-", &format!("http://{}:8080/index.html", address.unwrap())]);

@@ -4,4 +4,5 @@ mod faults;
 mod life;
 mod machine;
 mod many;
+mod sctp;
 mod traces;
