@@ -132,6 +132,7 @@ fn own_files(options: &NodeInstall) -> Result<Vec<OwnFile>> {
         file_of(places, SNAPSHOTTER)?,
         &std::path::absolute(&places.snapshotter)?,
         &std::path::absolute(&places.containerd)?,
+        options.otlp.as_deref(),
     );
     Ok(vec![shim(CONFIDENTIAL, true)?, shim(ISOLATED, false)?, snapshotter])
 }

@@ -143,10 +143,27 @@ fn a_node_of_snp_asks_for_it_in_the_confidential_handler_only() {
         fs::create_dir_all(desk.path("guest")).unwrap();
         desk.write(&format!("guest/{file}"), "");
     }
-    if ah_vmm::host_tee::find().is_err() {
-        let ran = node(&desk, "doctor").ends(1);
-        let confidential = ran.out.lines().find(|line| line.contains("anchorhold-cc: ")).unwrap();
-        assert!(confidential.starts_with("MISSING"), "{confidential}");
-        assert!(confidential.contains("tee: snp: "), "{confidential}");
+    if ah_vmm::host_tee::find().is_ok() {
+        println!("skipped: what the doctor says where there is no SEV-SNP, since there is");
+        return;
     }
+    let ran = node(&desk, "doctor").ends(1);
+    let confidential = ran.out.lines().find(|line| line.contains("anchorhold-cc: ")).unwrap();
+    assert!(confidential.starts_with("MISSING"), "{confidential}");
+    assert!(confidential.contains("tee: snp: "), "{confidential}");
+}
+
+#[test]
+fn a_collector_is_named_to_the_snapshotter_or_refused() {
+    let desk = Desk::new();
+    for wrong in ["https://collector:4317", "collector:4317", "http://", "http://c:1/v1/traces"] {
+        let ran = install(&desk, &format!("--guest guest --otlp {wrong}")).ends(2);
+        ran.says("http://HOST:PORT");
+        assert!(tree(&desk.path("etc")).len() <= 1, "nothing is written");
+    }
+    let told = || fs::read_to_string(desk.path("etc/anchorhold/snapshotter.toml")).unwrap();
+    install(&desk, "--guest guest --otlp http://127.0.0.1:4317").ends(0);
+    assert!(told().contains("\notlp = \"http://127.0.0.1:4317\"\n"), "{}", told());
+    install(&desk, "--guest guest").ends(0);
+    assert!(told().contains("\n# otlp = "), "{}", told());
 }

@@ -101,6 +101,15 @@ impl From<NodeTee> for ah_shim::Tee {
     }
 }
 
+/// What the snapshotter will take.
+fn collector(text: &str) -> Result<String, String> {
+    let authority = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    match authority.filter(|rest| !rest.is_empty() && !rest.contains(['/', '?', '#', '@'])) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("expected http://HOST:PORT of a collector that speaks gRPC without TLS".into()),
+    }
+}
+
 /// What the shim will read.
 fn key_address(text: &str) -> Result<String, String> {
     ah_shim::KeyAddress::try_from(text.to_owned()).map(|_| text.to_owned())
@@ -129,6 +138,9 @@ pub struct NodeInstall {
     /// What signs the reports of confidential pods
     #[arg(long, value_enum, default_value_t = NodeTee::Software)]
     pub tee: NodeTee,
+    /// Where spans of traces go: http://HOST:PORT of an OpenTelemetry collector (OTLP over gRPC, without TLS) [default: nowhere]
+    #[arg(long, value_name = "URL", value_parser = collector)]
+    pub otlp: Option<String>,
     /// The containerd that will read the configuration [default: what `containerd --version` says]
     #[arg(long, value_name = "VERSION")]
     pub containerd_version: Option<String>,

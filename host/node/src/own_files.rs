@@ -161,7 +161,12 @@ pub fn snapshotter_config(
     path: PathBuf,
     socket: &std::path::Path,
     containerd: &std::path::Path,
+    otlp: Option<&str>,
 ) -> OwnFile {
+    let otlp = match otlp {
+        Some(url) => format!("otlp = {}", toml_edit::Value::from(url)),
+        None => "# otlp = \"http://127.0.0.1:4317\"".to_owned(),
+    };
     let quoted = |path: &std::path::Path| toml_edit::Value::from(path.display().to_string());
     let text = format!(
         "# docs/snapshotter.md says what each key is.\n\
@@ -174,7 +179,7 @@ pub fn snapshotter_config(
          metrics = \"unix:/run/anchorhold/metrics.sock\"\n\
          events = \"/run/anchorhold/metrics-events.sock\"\n\
          # an OpenTelemetry collector for spans, OTLP over gRPC: http://HOST:PORT\n\
-         # otlp = \"http://127.0.0.1:4317\"\n\
+         {otlp}\n\
          log = \"info\"\n",
         quoted(socket),
         quoted(containerd),

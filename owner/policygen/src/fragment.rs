@@ -1,7 +1,7 @@
 //! Containers of a pod become a fragment, which other owners' policies may let in.
 
 use ah_grant::{Fragment, FragmentContainer, FragmentError, FragmentSource, OwnerKey, SecretKey};
-use ah_pod::{Container, ContainerChoices, Pod, Role, signals};
+use ah_pod::{Container, ContainerChoices, Pod, Protocol, Role, signals};
 use serde_json::Value;
 
 use crate::agent::Agent;
@@ -57,6 +57,9 @@ fn check(container: &Container) -> Result<(), FragmentMakeError> {
         one if one.role != Role::Main => "it is an init container",
         one if one.release_socket => "it has the release socket",
         one if one.stdin => "it has stdin",
+        // what the node has to know comes in the pod's own annotation
+        one if one.resources.root_limit_bytes().is_some() => "it has a limit for ephemeral-storage",
+        one if one.ports.iter().any(|port| port.protocol == Protocol::Sctp) => "it speaks SCTP",
         one if stop_signal(one)?.is_some_and(|signal| signal != signals::TERM) => {
             "it has a stop signal of its own"
         }

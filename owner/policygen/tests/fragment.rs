@@ -5,7 +5,7 @@ mod support;
 use ah_agent_api::Request;
 use ah_grant::{Fragment, FragmentSource, SecretKey};
 use ah_permit::{FragmentRefused, Policy, State, decide, extend, may_release_keys};
-use ah_pod::{Container, ContainerSecurity, Pod, PodSecurity, Role, WholePod};
+use ah_pod::{Container, ContainerSecurity, Pod, PodSecurity, Port, Protocol, Role, WholePod};
 use ah_policygen::{
     Agent, Options, ends, generate, honest_requests, make_fragment, show, stand_in_host,
 };
@@ -244,6 +244,10 @@ fn what_a_fragment_cannot_say_is_an_error_and_not_left_out() {
     refused(&|c| c.execs = vec![vec!["sh".into()]], "run commands");
     refused(&|c| c.mounts = container("x", Role::Main).mounts, "another driver");
     refused(&|c| c.image.stop_signal = Some("SIGQUIT".into()), "stop signal");
+    refused(&|c| c.resources.storage_limit_bytes = Some(1), "ephemeral-storage");
+    with(&|c| c.resources.storage_limit_bytes = Some(0)).unwrap();
+    let sctp = Port { container_port: 1, host_port: None, host_ip: None, protocol: Protocol::Sctp };
+    refused(&|c| c.ports.push(sctp.clone()), "SCTP");
     with(&|c| c.image.stop_signal = Some("SIGTERM".into())).unwrap();
     refused(&|c| c.security.privileged = true, "container \"proxy\"");
     refused(

@@ -59,12 +59,13 @@ fn every_value_is_used() {
         values["image"] = "registry.example/node:2".into();
         values["keyService"] = "unix:/run/k.sock".into();
         values["tee"] = "snp".into();
+        values["otlp"] = "http://127.0.0.1:4317".into();
         values["aliases"] = serde_json::json!([{ "name": "kata-cc", "of": "anchorhold-cc" }]);
     });
     let [_, set] = &documents(&node)[..] else { panic!("{node}") };
     let container = &set["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], "registry.example/node:2");
-    let options = "--alias kata-cc=anchorhold-cc --tee snp --key-service unix:/run/k.sock";
+    let options = "--alias kata-cc=anchorhold-cc --tee snp --otlp http://127.0.0.1:4317 --key-service unix:/run/k.sock";
     assert_eq!(container["env"][0]["value"], options);
 
     let classes = rendered("runtimeclasses.yaml", |values| {
