@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Which figures
     #[arg(value_enum, default_value_t = Group::Main)]
     group: Group,
+    /// With the guest kernel that `cargo xtask kernel` builds, instead of Debian's (kubernetes)
+    #[arg(long)]
+    trimmed: bool,
     /// One JSON object a line: name, value, unit, reference, ratio, goal, met
     #[arg(long)]
     json: bool,
@@ -31,11 +34,14 @@ pub(crate) struct Options {
 
 /// The `bench` command.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.trimmed && !matches!(options.group, Group::Kubernetes) {
+        bail!("--trimmed: only bench kubernetes runs with another kernel");
+    }
     match options.group {
         Group::Main => main_figures(options.json),
         Group::Policy => policy_figures(options.json),
         Group::Attestation => attestation_figures(options.json),
-        Group::Kubernetes => kubernetes_figures(options.json),
+        Group::Kubernetes => kubernetes_figures(options.json, options.trimmed),
     }
 }
 
@@ -80,11 +86,15 @@ fn attestation_figures(json: bool) -> Result<()> {
     })
 }
 
-fn kubernetes_figures(json: bool) -> Result<()> {
+fn kubernetes_figures(json: bool, trimmed: bool) -> Result<()> {
     if !is_root()? {
         bail!("bench kubernetes starts a containerd, which needs root");
     }
     setup::run()?;
+    if trimmed {
+        crate::kernel::run()?;
+    }
+    let guest = if trimmed { crate::kernel::guest_dir() } else { setup::guest_dir() };
     setup::verity_reader()?;
     step("release build", || {
         let mut build = cargo(&["build", "--quiet", "--locked", "--release", "--workspace"]);
@@ -99,7 +109,7 @@ fn kubernetes_figures(json: bool) -> Result<()> {
     step("pods in VMs and with runc", || {
         let programs = target().join("release");
         let mut bench = std::process::Command::new(programs.join("bench-kubernetes"));
-        bench.arg("--programs").arg(&programs).arg("--guest").arg(setup::guest_dir());
+        bench.arg("--programs").arg(&programs).arg("--guest").arg(&guest);
         bench.arg("--tools").arg(setup::tools().join("bin"));
         bench.arg("--bench-init").arg(setup::guest_build().bench_init);
         bench.arg("--bench-verity").arg(setup::verity_reader_program());

@@ -178,7 +178,8 @@ fn install(package: &str, version: &str, more: &[&str]) -> Result<Done> {
     Ok(Done::Did(format!("built {package} {version}")))
 }
 
-fn guest_binaries() -> Result<()> {
+/// The guest's programs, and those of containers in demo and tests.
+pub(crate) fn guest_binaries() -> Result<()> {
     step("guest binaries", || {
         build_guest(&root(), &target().join("guest"), &[])?;
         Ok(Done::Did("anchorhold-init and anchorhold-agent, static".into()))
@@ -279,16 +280,20 @@ pub(crate) fn programs(names: &[&str]) -> Result<()> {
 
 fn guest_image() -> Result<()> {
     step("guest image", || {
-        assemble(&guest_build(), &guest_dir())?;
+        assemble(&guest_build(), &guest_dir(), None)?;
         Ok(Done::Did(guest_dir().display().to_string()))
     })
 }
 
-fn assemble(build: &GuestBuild, out: &Path) -> Result<()> {
+/// Makes a guest image, with Debian's kernel or another.
+pub(crate) fn assemble(build: &GuestBuild, out: &Path, kernel: Option<&Path>) -> Result<()> {
     let mut command = Command::new(anchorhold());
     command.args(["guest", "build"]);
     command.arg("--init").arg(&build.init).arg("--agent").arg(&build.agent).arg("--out").arg(out);
     command.arg("--kernel-cache").arg(target().join("kernel-cache"));
+    if let Some(kernel) = kernel {
+        command.arg("--kernel").arg(kernel);
+    }
     run_quiet(&mut command)
 }
 
@@ -316,7 +321,7 @@ fn same_guest_from_elsewhere() -> Result<()> {
     step("reproducible guest", || {
         let (source, to) = (elsewhere().join("checkout"), elsewhere().join("target"));
         let out = elsewhere().join("image");
-        assemble(&ah_guest_image::guest_build(&source, &to, &cargo_home()), &out)?;
+        assemble(&ah_guest_image::guest_build(&source, &to, &cargo_home()), &out, None)?;
         for file in ["initrd", "vmlinuz", "cmdline.software", "cmdline.snp", "manifest.json"] {
             let (one, two) = (fs::read(guest_dir().join(file))?, fs::read(out.join(file))?);
             if one != two {
