@@ -51,7 +51,7 @@ enum Command {
     Soak(soak::Options),
     /// Builds a container image of one of the project's programs, as an OCI layout
     Image(image::Options),
-    /// Builds a smaller guest kernel from Debian's source (about six minutes on two cores), and a guest image with it
+    /// Builds a smaller guest kernel from Debian's source (some seven minutes on two cores), and a guest image with it
     Kernel,
     /// Prints measured figures beside their goals
     Bench(bench::Options),

@@ -1,6 +1,6 @@
 //! How large a VM has to be so that its containers get what their limits say.
 
-/// One part in so many of the containers' memory is the kernel's: its page table entries (64 bytes for each page of 4 KiB) and what
+/// One part in so many of the containers' memory is the kernel's: its descriptors of pages (64 bytes for each page of 4 KiB) and what
 /// it keeps free. Measured with the bare kernel 6.12 at 448, 2240, 8192 and 16384 MiB: docs/node.md, "What pods need of the node".
 const CONTAINERS_A_PART: u64 = 32;
 /// Bounce buffers of a machine that may have devices which reach the first 4 GiB only (Linux include/linux/swiotlb.h,
