@@ -1,4 +1,5 @@
 //! A collector of traces for tests: `trace-collector ADDRESS FILE` writes each span that it gets as a line of JSON.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::Write as _;
